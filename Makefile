@@ -1,0 +1,56 @@
+# make demo | test | lab | docs | constraints | notebooks
+# Everything runs in .venv, set up on first use with the exact versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lab docs notebooks readme constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo         a student learns from a teacher on made-up endoscopy images; a table and a report"
+	@echo "make test         all tests, every notebook included"
+	@echo "make lab          JupyterLab, opened on the course"
+	@echo "make docs         the documentation site, in docs/_build/html"
+	@echo "make notebooks    export the library, execute every notebook again, remake README.md"
+	@echo "make constraints  newest versions of everything into constraints.txt (then: make test)"
+
+$(READY): settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "kdmedlearn needs Python 3.11 or newer, this is %s; try: make PYTHON=python3.11" % sys.version.split()[0])'
+	@echo "setting up .venv (once; some GB of PyTorch and its CUDA libraries)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/kdmedlearn demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+lab: $(READY)
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+docs: $(READY)
+	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+notebooks: $(READY)
+	$(BIN)/nbdev-export
+	$(BIN)/python tools/notebooks.py run
+	$(BIN)/python tools/notebooks.py readme
+
+readme: $(READY)
+	$(BIN)/python tools/notebooks.py readme
+
+# A fresh environment with the newest versions that settings.ini allows; names and versions alone are kept.
+constraints:
+	rm -rf .venv-new && $(PYTHON) -m venv .venv-new
+	.venv-new/bin/python -m pip install -q --disable-pip-version-check uv
+	.venv-new/bin/uv pip install -q --python .venv-new/bin/python -e '.[dev]'
+	.venv-new/bin/uv pip freeze --python .venv-new/bin/python --exclude-editable | sed 's/+.*//' | grep -E '^[A-Za-z0-9_.-]+==' | grep -v '^pip==' > constraints.txt
+	rm -rf .venv-new
+
+clean:
+	rm -rf .venv build dist *.egg-info docs/_build docs/nbs docs/api runs

@@ -1,0 +1,90 @@
+"""Sphinx site from nbs/**/*.ipynb with their saved outputs. Nothing is fetched: not at build time, not by the reader's browser."""
+import configparser, json, re, shutil, sys
+from pathlib import Path
+
+import nbformat, plotly
+import plotly.io as pio
+from docutils import nodes
+from latex2mathml.converter import convert
+
+here = Path(__file__).parent
+root = here.parent
+sys.path.insert(0, str(root))
+ini = configparser.ConfigParser(delimiters=["="])
+ini.read(root / "settings.ini", encoding="utf-8")
+cfg = ini["DEFAULT"]
+
+project, author, release = cfg["lib_name"], cfg["author"], cfg["version"]
+copyright = author
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+nb_execution_mode = "off"                      # show the outputs saved in the notebooks
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autosummary_generate = True
+autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True, "exclude-members": "__init__"}
+autodoc_typehints = "description"
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r".*(np|numpy|torch|nn|fastai|fastcore|pd|pandas|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module|Image|Iterable|Callable|L).*"),
+                        ("py:class", r"(optional|module|a |an ).*")]
+html_math_renderer = "mathml"
+html_theme = "furo"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["widgets.css"]
+suppress_warnings = ["mystnb.unknown_mime_type", "docutils"]
+
+# --- notebooks: copied to docs/nbs without nbdev's directives -----------------
+DIRECTIVE = re.compile(r"^\s*#\s*\|.*\n?", re.M)
+DROP = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b|nbdev_export\(\)", re.M)
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def clean(src, dst):
+    nb = nbformat.read(src, 4)
+    up = "../" * (len(dst.relative_to(here).parts) - 1)
+    script = f'<script src="{up}_static/plotly.min.js"></script>'  # once a page, before the first figure
+    nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and DROP.search(c.source))]
+    for c in nb.cells:
+        if c.cell_type != "code": continue
+        c.source = DIRECTIVE.sub("", c.source)
+        for i, out in enumerate(c.outputs):
+            data = out.get("data", {})
+            if PLOTLY in data:
+                fig = pio.from_json(json.dumps(data.pop(PLOTLY)), skip_invalid=True)
+                data["text/html"] = script + pio.to_html(fig, include_plotlyjs=False, full_html=False, auto_play=False, div_id=f"fig-{c.id}-{i}")
+                script = ""
+    nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, dst)
+
+
+out = here / "nbs"
+shutil.rmtree(out, ignore_errors=True)
+for p in sorted((root / "nbs").rglob("*.ipynb")):
+    if ".ipynb_checkpoints" not in p.parts and p.name != "index.ipynb": clean(p, out / p.relative_to(root / "nbs"))
+shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", here / "_static" / "plotly.min.js")
+
+
+# --- math as MathML (no MathJax), nbdev's parameter comments in the API pages
+def inline_math(self, node):
+    self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def block_math(self, node):
+    self.body.append(f'<div class="mathblock">{convert(node.astext(), display="block")}</div>')
+    raise nodes.SkipNode
+
+
+def add_docments(app, what, name, obj, options, lines):
+    if what in ("class", "function", "method"):
+        from fastcore.docments import docments
+        try: doc = {k: v for k, v in docments(obj).items() if v and k != "self"}
+        except Exception: return
+        lines += [""] + [(":returns: " if k == "return" else f":param {k}: ") + str(v) for k, v in doc.items()]
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
+    app.connect("autodoc-process-docstring", add_docments)

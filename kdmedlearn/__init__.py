@@ -1,0 +1,25 @@
+"Knowledge distillation for medical images: learn it in Jupyter, use it with fastai."
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version as _version
+
+try:
+    __version__ = _version("kdmedlearn")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0+unknown"
+
+# Names at the top, fetched when asked for: `import kdmedlearn.methods.response` stays plain PyTorch, without fastai.
+_home = {
+    "distill": "distillation", "DistillCallback": "distillation", "Teacher": "distillation",
+    "Response": "methods.response", "Method": "methods.method",
+    "phantom": "data.phantom", "phantom_dls": "data.phantom", "image_dls": "data.images", "mask_dls": "data.masks",
+    "compare": "evaluation.compare",
+}
+__all__ = [*_home]
+
+
+def __getattr__(name):
+    if name in _home: return getattr(import_module(f"{__name__}.{_home[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__(): return sorted([*globals(), *__all__])

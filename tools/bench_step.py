@@ -1,0 +1,67 @@
+"""What a step of response distillation costs, against teacher forward without gradients + plain student step, in one run.
+
+    python tools/bench_step.py [--out docs/results/bench_step.json]
+
+The three are timed in turn, many times, on the same batch and with everything that fastai does around them; the ratio
+is that of the medians. Ratios above 1 are what the callback adds.
+"""
+import argparse, platform, warnings
+from statistics import median
+from time import perf_counter
+
+import torch
+
+warnings.filterwarnings("ignore", category=FutureWarning)
+from fastai.learner import Learner
+from kdmedlearn import Response, distill, phantom_dls
+from kdmedlearn.evaluation.runs import write_json
+from kdmedlearn.models.small import small_student
+from kdmedlearn.teachers import phantom_teacher
+
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument("--out"); p.add_argument("--bs", type=int, default=32); p.add_argument("--size", type=int, default=64)
+p.add_argument("--repeats", type=int, default=25); p.add_argument("--steps", type=int, default=8, help="steps in one timing")
+a = p.parse_args()
+
+torch.manual_seed(0)
+dls = phantom_dls(n_train=a.bs, n_valid=8, size=a.size, seed=0, bs=a.bs)
+x, y = dls.train.one_batch()
+teacher = phantom_teacher().to(x.device)
+sync = torch.cuda.synchronize if x.is_cuda else lambda: None
+
+
+def steps_of(learn):
+    "A function that makes `a.steps` training steps of `learn`, with fastai's events and without its bars and validation."
+    learn.fit(0, 1e-4)
+    learn("before_fit"); learn("before_epoch"); learn("before_train"); learn.dl, learn.n_iter = dls.train, 1
+    def run():
+        for _ in range(a.steps): learn.one_batch(0, (x, y))
+    return run
+
+
+def forwards():
+    xt = x.as_subclass(torch.Tensor)
+    with torch.no_grad():
+        for _ in range(a.steps): teacher(xt)
+
+
+def quiet(learn):
+    learn.remove_cb(learn.progress)
+    return learn
+
+
+timed = {"plain student step": steps_of(quiet(Learner(dls, small_student()))), "teacher forward": forwards,
+         "distillation step": steps_of(quiet(distill(dls, small_student(), teacher, Response())))}
+times = {k: [] for k in timed}
+for i in range(a.repeats + 2):
+    for k, f in timed.items():
+        sync(); start = perf_counter(); f(); sync()
+        if i >= 2: times[k].append((perf_counter() - start) / a.steps * 1000)
+ms = {k: median(v) for k, v in times.items()}
+ratio = ms["distillation step"] / (ms["plain student step"] + ms["teacher forward"])
+per_round = [d / (s + t) for d, s, t in zip(times["distillation step"], times["plain student step"], times["teacher forward"])]
+for k, v in ms.items(): print(f"{k:20} {v:7.2f} ms")
+print(f"ratio {ratio:.3f} (median of the rounds' own ratios {median(per_round):.3f}); {a.bs} images of {a.size} px, {x.device.type}, {torch.get_num_threads()} threads")
+if a.out:
+    write_json(a.out, {"command": f"python tools/bench_step.py --bs {a.bs} --size {a.size} --repeats {a.repeats} --steps {a.steps}", "ms": ms, "ratio": ratio,
+                       "median of ratios": median(per_round), "device": x.device.type, "threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__})
