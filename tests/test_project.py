@@ -92,3 +92,8 @@ def test_top_level_names():
     for name in kdmedlearn.__all__: assert getattr(kdmedlearn, name).__name__ == name
     assert kdmedlearn.__version__ == version("kdmedlearn")
     with pytest.raises(AttributeError, match="nothing"): kdmedlearn.nothing
+
+
+def test_results_page_comes_from_the_results_files():
+    import results_page
+    assert results_page.page() == (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "python tools/results_page.py"
