@@ -27,7 +27,7 @@ demo: $(READY)
 	$(BIN)/kdmedlearn demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs/index.ipynb

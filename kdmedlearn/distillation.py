@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill']
 
-# %% ../nbs/02_distillation.ipynb #6d5c67c0
+# %% ../nbs/02_distillation.ipynb #6052a9da
 from copy import deepcopy
 from functools import partial
 
+import fastai.callback.all  # gives the Learner its fit_one_cycle, lr_find, to_fp16, progress bars
 import torch
 from fastai.callback.core import Callback
 from fastai.data.transforms import Normalize

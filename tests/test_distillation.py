@@ -298,3 +298,10 @@ def test_a_term_that_is_no_scalar():
         def weights(self, pct=0.): return {"task": 1., "bad": 1.}
         def terms(self, p): return {"bad": p.student.out}
     with pytest.raises(ValueError, match="term bad of Bad.* must be a scalar"): make(method=Bad())
+
+
+def test_the_trial_leaves_the_student_as_it_was():
+    s = net().train()
+    before = fingerprint(s)
+    make(s)
+    assert fingerprint(s) == before and s.training and all(p.grad is None for p in s.parameters())

@@ -48,7 +48,7 @@ def clean(nb):
         for o in c.outputs:
             o.pop("execution_count", None)
             if o.output_type == "execute_result": o["execution_count"] = None
-            o.get("data", {}).pop(VIEW, None)
+            if o.get("data", {}).pop(VIEW, None) and set(o["data"]) == {"text/plain"}: o["data"] = {}   # a widget's bare name
             o.pop("metadata", None)
             if o.output_type in ("execute_result", "display_data"): o["metadata"] = nbformat.from_dict({})
             if "text" in o: o["text"] = re.sub(r" at 0x[0-9a-f]{6,}", "", o["text"])
@@ -61,6 +61,7 @@ def execute(path, timeout=600):
     from nbclient import NotebookClient
     nb = nbformat.read(path, 4)
     env = {"IN_TEST": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONPATH": str(ROOT)}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")   # two kernels with two threads each on two cores wait for one another, tenfold
     os.environ.update(env)   # IN_TEST makes nbdev_export() cells do nothing; the kernel inherits the rest
     NotebookClient(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(Path(path).parent)}}).execute()
     return nb
