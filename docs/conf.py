@@ -32,7 +32,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["widgets.css"]
-suppress_warnings = ["mystnb.unknown_mime_type", "docutils"]
+suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # --- notebooks: copied to docs/nbs without nbdev's directives -----------------
 DIRECTIVE = re.compile(r"^\s*#\s*\|.*\n?", re.M)
@@ -46,6 +46,7 @@ def clean(src, dst):
     script = f'<script src="{up}_static/plotly.min.js"></script>'  # once a page, before the first figure
     nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and DROP.search(c.source))]
     for c in nb.cells:
+        if c.cell_type == "markdown": c.source = re.sub(r"\]\(((?:\.\./)+)docs/", r"](\1", c.source)   # the site's root is docs/
         if c.cell_type != "code": continue
         c.source = DIRECTIVE.sub("", c.source)
         for i, out in enumerate(c.outputs):

@@ -73,11 +73,11 @@ def gain_sentence(g: dict) -> str:
     one = f"Accuracy: student alone {g['before']:.3f}, distilled {g['after']:.3f}, difference {100 * g['difference']:+.1f} points"
     return one + (f" (mean of {g['n']} seeds, standard error {100 * g['standard error']:.1f})." if g["n"] > 1 else " (one seed: no spread is known; use more seeds before believing it).")
 
-# %% ../nbs/04_cli.ipynb #99f7c040
+# %% ../nbs/04_cli.ipynb #86eefbc7
 @app.command()
-def demo(epochs: int = typer.Option(12, min=1, help="epochs of each student"),
+def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
          seeds: int = typer.Option(2, min=1, help="how many times, from other first weights and images"),
-         n_train: int = typer.Option(1000, min=16, help="training images of the student"),
+         n_train: int = typer.Option(200, min=16, help="training images of the student"),
          size: int = typer.Option(64, min=32, help="pixels a side"),
          runs: Path = typer.Option(Path("runs"), help="where the folder of this run goes"),
          name: str = typer.Option("demo", help="its name")):
@@ -95,7 +95,7 @@ def demo(epochs: int = typer.Option(12, min=1, help="epochs of each student"),
         run = new_run(runs, name)
         config = dict(data="phantom", n_train=n_train, size=size, epochs=epochs, seeds=seeds, method=repr(method), student="small_student", teacher="phantom_teacher")
         typer.echo(f"student alone and student distilled, {seeds} seeds, {epochs} epochs each, on {n_train} made-up images")
-        make_dls = lambda seed: phantom_dls(n_train=n_train, n_valid=300, size=size, seed=seed)
+        make_dls = lambda seed: phantom_dls(n_train=n_train, n_valid=100, size=size, seed=seed, bs=16, augment=False)
         res = experiment(make_dls, small_student, teacher, method, test=test, epochs=epochs, seeds=range(seeds), log=typer.echo)
         keep_and_tell(run, "Demo: a first student", config, res, teacher, test, "small_student", CLASSES, 3, norm_of(res["learners"]["student distilled"].dls))
 
@@ -107,7 +107,7 @@ def keep_and_tell(run, title, *args, **kwargs):
     typer.echo(f"report: {run / 'report.html'}")
     return g
 
-# %% ../nbs/04_cli.ipynb #fcb53cde
+# %% ../nbs/04_cli.ipynb #35d8a588
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
             method: str = typer.Option("response", help="name of the method"),
@@ -161,7 +161,7 @@ def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
         typer.echo(f"training the teacher {teacher}, {epochs} epochs")
         in_chans, vocab = dls.one_batch()[0].shape[1], list(dls.vocab)
         model = create_model(teacher, len(vocab), in_chans)
-        fit_teacher(dls, model, epochs, lr, metrics=accuracy, fit=lambda learn, n, lr: fit_with_line(learn, "teacher", n, lr))
+        fit_teacher(dls, model, epochs, lr, metrics=accuracy, fit=lambda learn, *a: fit_with_line(learn, "teacher", *a))
         save_model(model, run / "teacher.safetensors", teacher, vocab, in_chans, norm_of(dls))
         t = Teacher(model, norm=norm_of(dls), vocab=vocab, name=teacher)
     t.model.to(dls.device)

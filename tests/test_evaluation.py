@@ -1,0 +1,92 @@
+"""Scores, cost and the fair experiment."""
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import data, net
+from kdmedlearn import Response
+from kdmedlearn.evaluation.compare import compare, compare_figure, flops, paired, predictions, scores, show_table
+from kdmedlearn.evaluation.runs import gain, history, new_run, restart, write_json, write_report
+from kdmedlearn.teachers import about_model, load_model, load_teacher, save_model
+
+
+def test_scores_against_the_definitions():
+    y, p = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 1, 0, 2])
+    s = scores(F.one_hot(p, 3).float(), y)
+    assert s["accuracy"] == pytest.approx(4 / 6)
+    assert s["balanced accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert s["macro F1"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+
+
+def test_flops_of_known_layers():
+    m = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    want = 2 * (3 * 9 * 4 * 8 * 8 + 4 * 5)
+    assert flops(m, torch.randn(1, 3, 8, 8)) == flops(m, torch.randn(4, 3, 8, 8)) == want
+
+
+def test_compare_keeps_models_as_they_were():
+    dls, m = data(), net().train()
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    t = compare({"a": m, "b": net(8)}, dls.valid)
+    assert m.training and all(torch.equal(v, m.state_dict()[k]) for k, v in before.items())
+    assert list(t.index) == ["a", "b"] and (t["ms per image"] > 0).all() and t.loc["b", "parameters"] > t.loc["a", "parameters"]
+    assert len(compare_figure(t).data) == 2 and show_table(t).shape == t.shape
+    logits, y = predictions(m, dls.valid)
+    assert len(y) == dls.valid.n and logits.shape == (len(y), 3)
+
+
+def test_paired_differences():
+    r = paired([1, 2, 3], [2, 4, 3])
+    assert r["difference"] == 1 and r["standard error"] == pytest.approx(np.std([1, 2, 0], ddof=1) / 3**.5)
+    assert np.isnan(paired([1], [2])["standard error"])
+
+
+def test_restart_repeats_weights_and_order():
+    dls = data(n=48)
+    seen = []
+    for seed in (1, 1, 2):
+        restart(dls, seed)
+        m = net()
+        seen.append((m.conv.weight.detach().clone(), [x.sum().item() for x, _ in dls.train]))
+    assert torch.equal(seen[0][0], seen[1][0]) and seen[0][1] == seen[1][1]
+    assert not torch.equal(seen[0][0], seen[2][0]) and seen[0][1] != seen[2][1]
+
+
+def test_a_run_folder_is_never_reused(tmp_path):
+    a, b = new_run(tmp_path, "x"), new_run(tmp_path, "x")
+    assert a != b and a.is_dir() and b.is_dir()
+    for bad in ("a/b", "..", ""):
+        with pytest.raises(ValueError, match="without separators"): new_run(tmp_path, bad)
+
+
+def test_report_escapes_and_json_reads_back(tmp_path):
+    page = write_report(tmp_path / "r.html", "<b>", ["a & b"]).read_text()
+    assert "&lt;b&gt;" in page and "a &amp; b" in page
+    write_json(tmp_path / "m.json", {"a": np.float64(1.5), "n": np.int64(2)})
+    assert json.loads((tmp_path / "m.json").read_text()) == {"a": 1.5, "n": 2}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_saved_models_come_back(tmp_path, half):
+    from kdmedlearn.models.small import small_student
+    m = small_student(3).eval()
+    m(torch.randn(4, 3, 32, 32))
+    p = save_model(m, tmp_path / "sub" / "m.safetensors", "small_student", list("abc"), norm=([.1] * 3, [.2] * 3), half=half)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(load_model(p)(x), m(x), **({"rtol": 1e-2, "atol": 1e-2} if half else {}))
+    assert load_model(p).head.weight.dtype == torch.float32
+    t = load_teacher(p)
+    assert t.vocab == ["a", "b", "c"] and t.norm[0].shape == (1, 3, 1, 1) and about_model(p)["arch"] == "small_student"
+
+
+def test_files_that_are_no_models(tmp_path):
+    torch.save({}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="cannot be read as safetensors"): load_model(tmp_path / "a.pth")
+    with pytest.raises(FileNotFoundError): load_model(tmp_path / "none.safetensors")
+    from safetensors.torch import save_file
+    save_file({"w": torch.zeros(2)}, tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="without a description"): load_model(tmp_path / "b.safetensors")
