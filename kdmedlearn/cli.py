@@ -17,8 +17,8 @@ import typer
 
 from .taps import near_names
 
-# %% ../nbs/04_cli.ipynb #c86c3225
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Knowledge distillation for medical images. For teaching and research; not a medical device.")
+# %% ../nbs/04_cli.ipynb #1ddb2733
+app = typer.Typer(name="kdmedlearn", add_completion=False, no_args_is_help=True, rich_markup_mode=None, help="Knowledge distillation for medical images. For teaching and research; not a medical device.")
 
 class _Told:
     "Errors that tell the user what to change, as a message and exit code 2."
@@ -73,7 +73,7 @@ def gain_sentence(g: dict) -> str:
     one = f"Accuracy: student alone {g['before']:.3f}, distilled {g['after']:.3f}, difference {100 * g['difference']:+.1f} points"
     return one + (f" (mean of {g['n']} seeds, standard error {100 * g['standard error']:.1f})." if g["n"] > 1 else " (one seed: no spread is known; use more seeds before believing it).")
 
-# %% ../nbs/04_cli.ipynb #86eefbc7
+# %% ../nbs/04_cli.ipynb #156388c4
 @app.command()
 def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
          seeds: int = typer.Option(2, min=1, help="how many times, from other first weights and images"),
@@ -95,7 +95,7 @@ def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
         run = new_run(runs, name)
         config = dict(data="phantom", n_train=n_train, size=size, epochs=epochs, seeds=seeds, method=repr(method), student="small_student", teacher="phantom_teacher")
         typer.echo(f"student alone and student distilled, {seeds} seeds, {epochs} epochs each, on {n_train} made-up images")
-        make_dls = lambda seed: phantom_dls(n_train=n_train, n_valid=100, size=size, seed=seed, bs=16, augment=False)
+        make_dls = lambda seed: phantom_dls(n_train=n_train, n_valid=100, size=size, seed=seed, bs=16)
         res = experiment(make_dls, small_student, teacher, method, test=test, epochs=epochs, seeds=range(seeds), log=typer.echo)
         keep_and_tell(run, "Demo: a first student", config, res, teacher, test, "small_student", CLASSES, 3, norm_of(res["learners"]["student distilled"].dls))
 

@@ -78,7 +78,7 @@ def plain(o):
 
 def unwrapped(model): return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
 
-# %% ../nbs/02_distillation.ipynb #9c3723d2
+# %% ../nbs/02_distillation.ipynb #d00ae99c
 class DistillCallback(Callback):
     "Train the Learner's model with the terms of `method` over one forward of it and one of each teacher."
     order, run_valid = 5, False   # before GradientAccumulation (6) and MixedPrecision (10)
@@ -86,7 +86,7 @@ class DistillCallback(Callback):
     def __init__(self, teacher,          # module, Learner, Teacher or list of these
                  method="response"):     # a Method, its name, or a list
         self.teachers, self.method = as_teachers(teacher), as_method(method)
-        self.checked, self.tap, self.input_norm, self.sums, self.n_seen, self.saved = False, None, None, {}, 0, None
+        self.checked, self.tap, self.input_norm, self.sums, self.n_seen, self.saved = False, None, None, {}, {}, None
 
     @property
     def term_names(self): return list(self.method.weights())
@@ -146,14 +146,14 @@ def _try(self: DistillCallback, who, model, f, *args):
         x = args[0][0] if isinstance(args[0], tuple) else args[0]
         raise type(e)(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}") from e
 
-# %% ../nbs/02_distillation.ipynb #d162da93
+# %% ../nbs/02_distillation.ipynb #02d9a717
 @patch
 def before_train(self: DistillCallback):
     if not self.checked: self.check(self.learn)
     self.input_norm, device = norm_of(self.dls), self.dls.device
     for t in self.teachers: t.ready(device)
     self.method.to(device).train()
-    self.sums, self.n_seen = {}, 0
+    self.sums, self.n_seen = {}, {}
     self.adopt(self.learn)
 
 @patch
@@ -174,8 +174,9 @@ def after_loss(self: DistillCallback):
     self.learn.loss_grad = total_loss(terms, weights)
     self.learn.loss = self.learn.loss_grad.detach().clone()
     n = len(self.xb[0])
-    for k, v in terms.items(): self.sums[k] = self.sums.get(k, 0.) + v.detach() * n
-    self.n_seen += n
+    for k, v in terms.items():
+        self.sums[k] = self.sums.get(k, 0.) + v.detach() * n
+        self.n_seen[k] = self.n_seen.get(k, 0) + n
 
 @patch
 def after_batch(self: DistillCallback): self.tap = None
@@ -215,7 +216,7 @@ def after_fit(self: DistillCallback):
     if self.saved is not None: self.method.load_state_dict(self.saved)
     self.saved = None
 
-# %% ../nbs/02_distillation.ipynb #c60ddb42
+# %% ../nbs/02_distillation.ipynb #2723bf04
 class TermColumns(Callback):
     "Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the progress table."
     order = 51   # after Recorder (50) has set its columns, before ProgressCallback (60) shows them
@@ -227,12 +228,12 @@ class TermColumns(Callback):
         if not self.distiller: return
         names, at = self.recorder.metric_names, -1 if self.recorder.add_time else len(self.recorder.metric_names)
         self.recorder.metric_names = names[:at] + self.distiller.term_names + names[at:]
-        self.distiller.n_seen = 0
+        self.distiller.n_seen = {}
 
     def after_validate(self):
         d = self.distiller
         if not d or not d.n_seen: return     # validate() and get_preds() have trained nothing
-        self.recorder.log += [float(d.sums[k]) / d.n_seen if k in d.sums else float("nan") for k in d.term_names]
+        self.recorder.log += [float(d.sums[k]) / d.n_seen[k] if k in d.sums else float("nan") for k in d.term_names]
 
     def __reduce__(self): return Callback, ()
 

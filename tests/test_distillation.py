@@ -227,8 +227,9 @@ def test_fit_one_cycle_save_export_load(tmp_path):
     learn = make(method=Response() + Hint({"conv": "conv"}), metrics=accuracy, cbs=SaveModelCallback(monitor="accuracy"), path=tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 1e-2)
     learn.export("kd.pkl")
-    plain = Learner(data(), learn.model, loss_func=F.cross_entropy, metrics=accuracy, path=tmp_path, cbs=SaveModelCallback(monitor="accuracy"))
-    plain.create_opt(); plain.export("plain.pkl")
+    plain = Learner(data(), copy.deepcopy(learn.model), loss_func=F.cross_entropy, metrics=accuracy, path=tmp_path, cbs=SaveModelCallback(monitor="accuracy"))
+    with plain.no_bar(), plain.no_logging(): plain.fit_one_cycle(2, 1e-5)
+    plain.export("plain.pkl")
     assert (tmp_path / "kd.pkl").stat().st_size <= (tmp_path / "plain.pkl").stat().st_size + 2000
     again = load_learner(tmp_path / "kd.pkl")
     assert not any(isinstance(c, (DistillCallback, TermColumns)) for c in again.cbs)
@@ -305,3 +306,14 @@ def test_the_trial_leaves_the_student_as_it_was():
     before = fingerprint(s)
     make(s)
     assert fingerprint(s) == before and s.training and all(p.grad is None for p in s.parameters())
+
+
+def test_column_counts_only_the_images_it_was_computed_for():
+    s, t = net(), net(8).eval()
+    learn = make(s, t, Response(T=2, alpha=lambda pct: 0. if pct < .4 else .5), opt_func=SGD)
+    batches = [(torch.randn(4, 3, 8, 8), torch.arange(4) % 3) for _ in range(2)]
+    learn.dls.train = batches
+    ref = copy.deepcopy(s).train()
+    want = [response_loss(ref(x), t(x), 2).item() for x, _ in batches][1]            # the first batch had weight 0
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.)
+    assert learn.recorder.values[-1][-1] == pytest.approx(want, rel=1e-4)

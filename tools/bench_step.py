@@ -2,10 +2,11 @@
 
     python tools/bench_step.py [--out docs/results/bench_step.json]
 
-The three are timed in turn, many times, on the same batch and with everything that fastai does around them; the ratio
+Both are timed in turn, many times, on the same batch and with everything that fastai does around them; the ratio
 is that of the medians. Ratios above 1 are what the callback adds.
 """
-import argparse, platform, warnings
+import argparse, json, warnings
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -30,38 +31,40 @@ teacher = phantom_teacher().to(x.device)
 sync = torch.cuda.synchronize if x.is_cuda else lambda: None
 
 
-def steps_of(learn):
-    "A function that makes `a.steps` training steps of `learn`, with fastai's events and without its bars and validation."
-    learn.fit(0, 1e-4)
-    learn("before_fit"); learn("before_epoch"); learn("before_train"); learn.dl, learn.n_iter = dls.train, 1
-    def run():
-        for _ in range(a.steps): learn.one_batch(0, (x, y))
-    return run
-
-
-def forwards():
-    xt = x.as_subclass(torch.Tensor)
-    with torch.no_grad():
-        for _ in range(a.steps): teacher(xt)
-
-
-def quiet(learn):
+def ready(learn):
+    "`learn` in the middle of an epoch, without bars: `learn.one_batch` is then a training step with all of fastai's events."
     learn.remove_cb(learn.progress)
+    learn.fit(0, 1e-4)
+    learn.n_epoch = 1
+    learn("before_fit"); learn("before_epoch"); learn("before_train")
+    learn.dl, learn.n_iter = dls.train, 1
     return learn
 
 
-timed = {"plain student step": steps_of(quiet(Learner(dls, small_student()))), "teacher forward": forwards,
-         "distillation step": steps_of(quiet(distill(dls, small_student(), teacher, Response())))}
+def apart():
+    "The two things that a step of distillation must do anyway, one after the other."
+    with torch.no_grad(): teacher(xt)
+    plain.one_batch(0, (x, y))
+
+
+plain, kd, xt = ready(Learner(dls, small_student())), ready(distill(dls, small_student(), teacher, Response())), x.as_subclass(torch.Tensor)
+timed = {"teacher forward + plain student step": apart, "distillation step": lambda: kd.one_batch(0, (x, y))}
 times = {k: [] for k in timed}
 for i in range(a.repeats + 2):
     for k, f in timed.items():
-        sync(); start = perf_counter(); f(); sync()
+        sync(); start = perf_counter()
+        for _ in range(a.steps): f()
+        sync()
         if i >= 2: times[k].append((perf_counter() - start) / a.steps * 1000)
 ms = {k: median(v) for k, v in times.items()}
-ratio = ms["distillation step"] / (ms["plain student step"] + ms["teacher forward"])
-per_round = [d / (s + t) for d, s, t in zip(times["distillation step"], times["plain student step"], times["teacher forward"])]
-for k, v in ms.items(): print(f"{k:20} {v:7.2f} ms")
+first, second = times.values()
+ratio = ms["distillation step"] / ms["teacher forward + plain student step"]
+per_round = [d / s for s, d in zip(first, second)]
+for k, v in ms.items(): print(f"{k:38} {v:7.2f} ms")
 print(f"ratio {ratio:.3f} (median of the rounds' own ratios {median(per_round):.3f}); {a.bs} images of {a.size} px, {x.device.type}, {torch.get_num_threads()} threads")
-if a.out:
-    write_json(a.out, {"command": f"python tools/bench_step.py --bs {a.bs} --size {a.size} --repeats {a.repeats} --steps {a.steps}", "ms": ms, "ratio": ratio,
-                       "median of ratios": median(per_round), "device": x.device.type, "threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__})
+if a.out:      # one entry for each number of threads
+    out = Path(a.out)
+    rows = [r for r in (json.loads(out.read_text()) if out.exists() else []) if r["threads"] != torch.get_num_threads()]
+    rows.append({"command": f"python tools/bench_step.py --bs {a.bs} --size {a.size} --repeats {a.repeats} --steps {a.steps}", "ms": ms, "ratio": ratio, "median of ratios": median(per_round),
+                 "device": x.device.type, "threads": torch.get_num_threads(), "repeats": a.repeats, "steps": a.steps, "torch": torch.__version__})
+    write_json(out, sorted(rows, key=lambda r: r["threads"]))

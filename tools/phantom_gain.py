@@ -19,7 +19,7 @@ p.add_argument("--out"); p.add_argument("--seeds", type=int, default=5); p.add_a
 p.add_argument("--n-train", type=int, default=200); p.add_argument("--size", type=int, default=64)
 p.add_argument("--T", type=float, default=4.); p.add_argument("--alpha", type=float, default=.9); p.add_argument("--difficulty", type=float, default=.5)
 p.add_argument("--test-seed", type=int, default=999); p.add_argument("--bs", type=int, default=16)
-p.add_argument("--augment", type=int, default=0, help="1: turn and mirror the training images")
+p.add_argument("--augment", type=int, default=1, help="1: turn and mirror the training images")
 a = p.parse_args()
 
 test = phantom_dls(n_train=8, n_valid=2000, size=a.size, seed=a.test_seed, difficulty=a.difficulty).valid

@@ -50,7 +50,7 @@ def fit_with_line(learn: Learner, name: str, epochs: int, lr: float) -> Learner:
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr, cbs=EpochLine(bar, name))
     return learn
 
-# %% ../../nbs/evaluation/02_runs.ipynb #0a865e28
+# %% ../../nbs/evaluation/02_runs.ipynb #197581cf
 def train_pair(dls, make_student, teacher, method, epochs: int, lr: float, seed: int) -> dict:
     "Train `make_student()` on `dls` without and with `teacher`, from the same start; the two Learners."
     out = {}
@@ -68,6 +68,7 @@ def experiment(make_dls,          # seed -> DataLoaders
                test=None,         # DataLoader for the scores; None: the validation set, which nothing is chosen on here
                epochs: int = 15, lr: float = 3e-3, seeds=(0,), log=print) -> dict:
     "Student alone and distilled for each seed: their scores and histories, and the Learners of the first seed."
+    if not len(seeds := list(seeds)): raise ValueError("no seeds; give at least one, such as seeds=(0, 1, 2)")
     rows, hist, first = [], [], None
     for seed in seeds:
         dls = make_dls(seed)

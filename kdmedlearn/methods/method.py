@@ -100,9 +100,10 @@ def as_method(m) -> Method:
         raise ValueError(f"no method is called {m!r}; near: {', '.join(near_names(m.lower(), names)) or 'none'}; known: {', '.join(names)}")
     raise TypeError(f"a method is a name, a Method or a list of these, got {type(m).__name__}")
 
-# %% ../../nbs/methods/00_method.ipynb #abf27521
+# %% ../../nbs/methods/00_method.ipynb #3de0cd08
 def total_loss(terms: dict, weights: dict) -> Tensor:
     "Sum of the `terms` times their `weights`; terms of weight 0 are left out."
+    if not any(weights.get(k, 1) for k in terms): raise ValueError(f"all weights are 0 ({', '.join(terms)}); give the task or one term a weight above 0")
     unknown = sorted(set(terms) - set(weights))
     if unknown: raise ValueError(f"term {', '.join(unknown)} has no weight; `weights` must name every term that `terms` returns")
     return sum(weights[k] * v for k, v in terms.items() if weights[k])

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from .method import Method, Pass, weight_at
 
-# %% ../../nbs/methods/01_response.ipynb #7fef3163
+# %% ../../nbs/methods/01_response.ipynb #f8b8f48c
 def full_precision(z: Tensor) -> Tensor:
     "`z` in float32 where it came in half precision: exponentials and their sums need the range."
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 def check_T(T: float):
+    if not isinstance(T, (int, float)): raise TypeError(f"temperature T must be a number, got {T!r}")
     if not T > 0: raise ValueError(f"temperature T must be positive, got {T}; T=1 leaves the answer as it is, 2 to 8 are usual")
 
 # %% ../../nbs/methods/01_response.ipynb #25fe87ca
