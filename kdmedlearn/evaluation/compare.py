@@ -91,7 +91,7 @@ def show_table(df: pd.DataFrame):
     fmt = {c: "{:.3f}" for c in ("accuracy", "balanced accuracy", "macro F1")} | {"parameters": "{:,.0f}", "MFLOPs": "{:.1f}", "kB on disk": "{:,.0f}", "ms per image": "{:.2f}"}
     return pd.DataFrame({c: df[c].map(fmt[c].format) if c in fmt else df[c] for c in df})
 
-# %% ../../nbs/evaluation/01_compare.ipynb #8d701f35
+# %% ../../nbs/evaluation/01_compare.ipynb #e3efdb99
 COST_UNITS = {"parameters": "parameters", "MFLOPs": "MFLOPs per image", "kB on disk": "weights on disk, kB", "ms per image": "ms per image, this machine"}
 
 def compare_figure(df: pd.DataFrame, score: str = "accuracy", cost: str = "parameters") -> go.Figure:
@@ -99,7 +99,7 @@ def compare_figure(df: pd.DataFrame, score: str = "accuracy", cost: str = "param
     for c in (score, cost):
         if c not in df: raise ValueError(f"the table has no column {c!r}; it has {', '.join(df)}")
     size = 12 + 28 * (df["ms per image"] / df["ms per image"].max()) ** .5
-    fig = go.Figure([go.Scatter(x=[r[cost]], y=[r[score]], name=n, mode="markers+text", text=[f"{n}: {r[score]:.3f}"], textposition="bottom center",
+    fig = go.Figure([go.Scatter(x=[r[cost]], y=[r[score]], name=n, mode="markers+text", text=[f"{n}: {r[score]:.3f}"], textposition="middle right",
                                 marker_size=size[n], hovertext=[f"{n}<br>{score} {r[score]:.3f}<br>{r['parameters']:,.0f} parameters<br>{r['ms per image']:.2f} ms"], hoverinfo="text")
                      for n, r in df.iterrows()])
     pad = max(.02, .25 * (df[score].max() - df[score].min()))
