@@ -17,8 +17,9 @@ import typer
 
 from .taps import near_names
 
-# %% ../nbs/04_cli.ipynb #1ddb2733
-app = typer.Typer(name="kdmedlearn", add_completion=False, no_args_is_help=True, rich_markup_mode=None, help="Knowledge distillation for medical images. For teaching and research; not a medical device.")
+# %% ../nbs/04_cli.ipynb #236724a5
+app = typer.Typer(name="kdmedlearn", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+                  help="Knowledge distillation for medical images. For teaching and research; not a medical device.")
 
 class _Told:
     "Errors that tell the user what to change, as a message and exit code 2."
@@ -33,7 +34,7 @@ def _main():
     import warnings
     warnings.filterwarnings("ignore", category=FutureWarning)   # of PyTorch about its own torch.jit, on import of fastai
 
-# %% ../nbs/04_cli.ipynb #1da31011
+# %% ../nbs/04_cli.ipynb #31243147
 def method_with(name: str, knobs: List[str]):
     "The method called `name` with its knobs set from \"key=value\" texts."
     from kdmedlearn.methods.method import as_method
@@ -43,17 +44,19 @@ def method_with(name: str, knobs: List[str]):
     for k in knobs:
         key, eq, value = k.partition("=")
         if not eq: raise ValueError(f"a knob is written name=value, got {k!r}")
-        if key not in known: raise ValueError(f"method {name} has no knob {key!r}; near: {', '.join(near_names(key, known)) or 'none'}; it has {', '.join(f'{a}={b}' for a, b in known.items())}")
+        if key not in known:
+            has, near = ", ".join(f"{a}={b}" for a, b in known.items()), ", ".join(near_names(key, known)) or "none"
+            raise ValueError(f"method {name} has no knob {key!r}; near: {near}; it has {has}")
         try: values[key] = json.loads(value if not value.startswith(".") else "0" + value)
         except ValueError: values[key] = value
     return cls(**values)
 
-# %% ../nbs/04_cli.ipynb #c3bac799
+# %% ../nbs/04_cli.ipynb #e24ab4f5
 def versions() -> dict:
     from importlib.metadata import version
     return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {"python": sys.version.split()[0]}
 
-def keep_run(run: Path, title: str, config: dict, res: dict, teacher, test, student_arch: str, vocab, in_chans, norm, extra=()):
+def keep_run(run: Path, title: str, config: dict, res: dict, teacher, test, student_arch: str, vocab, in_chans, norm):
     "Write the files of a run; returns the comparison table and the gain."
     from kdmedlearn.evaluation.compare import compare, compare_figure, show_table
     from kdmedlearn.evaluation.runs import curves_figure, gain, write_json, write_report
@@ -63,17 +66,22 @@ def keep_run(run: Path, title: str, config: dict, res: dict, teacher, test, stud
     save_model(res["learners"]["student distilled"].model, run / "student.safetensors", student_arch, vocab, in_chans, norm)
     write_json(run / "config.json", config | {"versions": versions()})
     write_json(run / "metrics.json", {"table": table.to_dict("index"), "seeds": res["scores"].to_dict("records"), "gain": g})
+    h = res["history"]
+    terms = [c for c in h if c not in ("train_loss", "valid_loss", "accuracy", "task", "seed", "model", "epoch")]
+    first = " (models of the first seed)" if g["n"] > 1 else ""
     write_report(run / "report.html", title, [
-        ("Teacher, student alone, student distilled" + (" (models of the first seed)" if g["n"] > 1 else ""), show_table(table)), gain_sentence(g), compare_figure(table),
-        *extra, ("Scores of every seed", res["scores"].round(4)), ("Learning curves", curves_figure(res["history"])), curves_figure(res["history"], "valid_loss"),
-        *([curves_figure(res["history"], "response")] if "response" in res["history"] else []), ("Settings", "; ".join(f"{k} = {v}" for k, v in config.items()))])
+        ("Teacher, student alone, student distilled" + first, show_table(table)), gain_sentence(g), compare_figure(table),
+        ("Scores of every seed", res["scores"].round(4)),
+        ("Learning curves", curves_figure(h)), *[curves_figure(h, c) for c in ("valid_loss", *terms)],
+        ("Settings", "; ".join(f"{k} = {v}" for k, v in config.items()))])
     return table, g
 
 def gain_sentence(g: dict) -> str:
     one = f"Accuracy: student alone {g['before']:.3f}, distilled {g['after']:.3f}, difference {100 * g['difference']:+.1f} points"
-    return one + (f" (mean of {g['n']} seeds, standard error {100 * g['standard error']:.1f})." if g["n"] > 1 else " (one seed: no spread is known; use more seeds before believing it).")
+    if g["n"] == 1: return one + " (one seed: no spread is known; use more seeds before believing it)."
+    return one + f" (mean of {g['n']} seeds, standard error {100 * g['standard error']:.1f})."
 
-# %% ../nbs/04_cli.ipynb #156388c4
+# %% ../nbs/04_cli.ipynb #27b86ba1
 @app.command()
 def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
          seeds: int = typer.Option(2, min=1, help="how many times, from other first weights and images"),
@@ -93,11 +101,13 @@ def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
         test = phantom_dls(n_train=8, n_valid=1000, size=size, seed=999).valid
         teacher.to(test.device)
         run = new_run(runs, name)
-        config = dict(data="phantom", n_train=n_train, size=size, epochs=epochs, seeds=seeds, method=repr(method), student="small_student", teacher="phantom_teacher")
+        config = dict(data="phantom", n_train=n_train, size=size, epochs=epochs, seeds=seeds, method=repr(method),
+                      student="small_student", teacher="phantom_teacher")
         typer.echo(f"student alone and student distilled, {seeds} seeds, {epochs} epochs each, on {n_train} made-up images")
         make_dls = lambda seed: phantom_dls(n_train=n_train, n_valid=100, size=size, seed=seed, bs=16)
         res = experiment(make_dls, small_student, teacher, method, test=test, epochs=epochs, seeds=range(seeds), log=typer.echo)
-        keep_and_tell(run, "Demo: a first student", config, res, teacher, test, "small_student", CLASSES, 3, norm_of(res["learners"]["student distilled"].dls))
+        norm = norm_of(res["learners"]["student distilled"].dls)
+        keep_and_tell(run, "Demo: a first student", config, res, teacher, test, "small_student", CLASSES, 3, norm)
 
 def keep_and_tell(run, title, *args, **kwargs):
     "`keep_run`, and the table on the terminal."
@@ -107,7 +117,7 @@ def keep_and_tell(run, title, *args, **kwargs):
     typer.echo(f"report: {run / 'report.html'}")
     return g
 
-# %% ../nbs/04_cli.ipynb #35d8a588
+# %% ../nbs/04_cli.ipynb #bca4ca35
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
             method: str = typer.Option("response", help="name of the method"),
@@ -116,11 +126,12 @@ def distill(data: Path = typer.Option(..., help="folder of class folders, or wit
             teacher: str = typer.Option("small_teacher", help="small_teacher, any timm model, or a .safetensors file of an earlier run"),
             epochs: int = typer.Option(40, min=1), teacher_epochs: Optional[int] = typer.Option(None, min=1, help="as --epochs if not given"),
             lr: float = typer.Option(3e-3, min=0., help="highest learning rate of the one-cycle schedule"),
-            seeds: int = typer.Option(1, min=1), fraction: Optional[List[float]] = typer.Option(None, help="part of the training images for the students; may be repeated"),
+            seeds: int = typer.Option(1, min=1),
+            fraction: Optional[List[float]] = typer.Option(None, help="part of the training images for the students; may be repeated"),
             size: int = typer.Option(64, min=16), bs: int = typer.Option(32, min=2),
             valid: float = typer.Option(.1, help="share of train for validation, if there is no validation folder"),
             group: Optional[str] = typer.Option(None, help="column of the manifest: what belongs together (patient, video) stays on one side"),
-            manifest: Optional[Path] = typer.Option(None, help="CSV with split, class, file and the group; found by itself when it is called manifest.csv"),
+            manifest: Optional[Path] = typer.Option(None, help="CSV with split, class, file and the group; manifest.csv is found by itself"),
             modality: Optional[str] = typer.Option(None, help="endoscopy or mri: augmentation that suits it"),
             bad: str = typer.Option("error", help="files that are no image: error or skip"),
             runs: Path = typer.Option(Path("runs")), name: Optional[str] = typer.Option(None, help="name of the run's folder; default: the data's")):
@@ -144,8 +155,10 @@ def distill(data: Path = typer.Option(..., help="folder of class folders, or wit
             typer.echo(f"\nstudents on {f:.0%} of the training images")
             part_dls = lambda seed: image_dls(data, **reader, fraction=f, seed=0)
             res = experiment(part_dls, make_student, t, m, test=test_of(dls), epochs=epochs, lr=lr, seeds=range(seeds), log=typer.echo)
-            config = dict(data=Path(data).name, method=repr(m), student=student, teacher=t.name, epochs=epochs, teacher_epochs=teacher_epochs or epochs, lr=lr, seeds=seeds, fraction=f) | reader
-            keep_and_tell(part, f"Distillation on {Path(data).name}", config, res, t.model, test_of(dls), student, vocab, in_chans, norm_of(res["learners"]["student distilled"].dls))
+            config = dict(data=Path(data).name, method=repr(m), student=student, teacher=t.name, epochs=epochs,
+                          teacher_epochs=teacher_epochs or epochs, lr=lr, seeds=seeds, fraction=f) | reader
+            norm = norm_of(res["learners"]["student distilled"].dls)
+            keep_and_tell(part, f"Distillation on {config['data']}", config, res, t.model, test_of(dls), student, vocab, in_chans, norm)
 
 def test_of(dls): return dls[2] if len(dls.loaders) > 2 else dls.valid
 

@@ -103,8 +103,9 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #1c52ceee
+# %% ../nbs/02_distillation.ipynb #00516f24
 from fastcore.basics import patch
+from fastcore.foundation import L
 
 def _names(layers): return list(dict.fromkeys(layers))
 
@@ -115,7 +116,8 @@ def check(self: DistillCallback, learn: Learner):
     for t in self.teachers:
         if t.model is model: raise ValueError("student and teacher are the same module; give copy.deepcopy(model) as the teacher")
         vocab = list(getattr(learn.dls, "vocab", None) or [])
-        if t.vocab and vocab and t.vocab != vocab: raise ValueError(f"teacher {t.name} and the data name their classes differently: {t.vocab} and {vocab}; the order counts")
+        if t.vocab and vocab and t.vocab != vocab:
+            raise ValueError(f"teacher {t.name} and the data name their classes differently: {t.vocab} and {vocab}; the order counts")
     device, self.input_norm = learn.dls.device, norm_of(learn.dls)
     for t in self.teachers: t.ready(device)
     learn.model.to(device); self.method.to(device)
@@ -135,7 +137,8 @@ def check(self: DistillCallback, learn: Learner):
         m.build(p)
         m.to(device)
         for k, v in m.terms(p).items():
-            if not (isinstance(v, Tensor) and v.numel() == 1): raise ValueError(f"term {k} of {m} must be a scalar tensor, got {v!r:.80}")
+            if not (isinstance(v, Tensor) and v.numel() == 1):
+                raise ValueError(f"term {k} of {m} must be a scalar tensor, got {repr(v)[:80]}")
     self.checked = True
     return p
 
@@ -144,7 +147,8 @@ def _try(self: DistillCallback, who, model, f, *args):
     try: return f(*args)
     except Exception as e:
         x = args[0][0] if isinstance(args[0], tuple) else args[0]
-        raise type(e)(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}") from e
+        kind = ValueError if isinstance(e, ValueError) else RuntimeError
+        raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}") from e
 
 # %% ../nbs/02_distillation.ipynb #02d9a717
 @patch
@@ -237,7 +241,7 @@ class TermColumns(Callback):
 
     def __reduce__(self): return Callback, ()
 
-# %% ../nbs/02_distillation.ipynb #f8ff9b57
+# %% ../nbs/02_distillation.ipynb #3fda9a16
 def distill(dls,                   # fastai DataLoaders
             student: nn.Module,    # trained; afterwards it is `learn.model`
             teacher,               # a module, a Learner, a `Teacher`, or a list of these
@@ -247,10 +251,11 @@ def distill(dls,                   # fastai DataLoaders
            ) -> Learner:
     "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
     if isinstance(student, Learner): raise TypeError("the student is a Learner; give its model: student.model")
-    if not isinstance(student, nn.Module): raise TypeError(f"the student must be a module, got {student if isinstance(student, type) else type(student).__name__}; "
-                                                            "if it is a class or a function that makes one, call it first")
+    if not isinstance(student, nn.Module):
+        raise TypeError(f"the student must be a module, got {student if isinstance(student, type) else type(student).__name__}; "
+                        "if it is a class or a function that makes one, call it first")
     cb = DistillCallback(teacher, method)
-    learn = Learner(dls, student, metrics=metrics, cbs=[cb, TermColumns(), *(cbs if isinstance(cbs, (list, tuple)) else [cbs] if cbs else [])], **kwargs)
+    learn = Learner(dls, student, metrics=metrics, cbs=[cb, TermColumns(), *L(cbs)], **kwargs)
     cb.check(learn)
     cb.adopt(learn)
     return learn

@@ -40,15 +40,19 @@ def save_model(model: nn.Module, path,
     path.chmod(0o644)      # safetensors makes files that only their owner can read
     return path
 
-# %% ../nbs/03_teachers.ipynb #3b8b2508
+# %% ../nbs/03_teachers.ipynb #cde84485
 def about_model(path) -> dict:
     "The description that `save_model` put into a file."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there is no file {path}")
     try:
         with safe_open(path, "pt") as f: meta = f.metadata() or {}
-    except Exception as e: raise ValueError(f"{path.name} cannot be read as safetensors ({e}); pickled files (.pth, .pkl) are not loaded here, since they can run code") from e
-    if "kdmedlearn" not in meta: raise ValueError(f"{path.name} holds weights without a description; build the model yourself and load them with safetensors.torch.load_model")
+    except Exception as e:
+        raise ValueError(f"{path.name} cannot be read as safetensors ({e}); pickled files (.pth, .pkl) are not loaded here, "
+                         "since they can run code") from e
+    if "kdmedlearn" not in meta:
+        raise ValueError(f"{path.name} holds weights without a description; build the model yourself and load them with "
+                         "safetensors.torch.load_model")
     return json.loads(meta["kdmedlearn"])
 
 def load_model(path) -> nn.Module:

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..distillation import plain
 
-# %% ../../nbs/evaluation/01_compare.ipynb #92136830
+# %% ../../nbs/evaluation/01_compare.ipynb #00967d06
 def predictions(model: nn.Module, dl) -> tuple:  # (N, C) logits, (N,) labels, on the CPU
     "What `model` answers on all batches of `dl`, in eval mode and without gradients."
     device, was, outs, ys = next(model.parameters()).device, model.training, [], []
@@ -38,9 +38,11 @@ def predictions(model: nn.Module, dl) -> tuple:  # (N, C) logits, (N,) labels, o
 
 def scores(logits: Tensor, y: Tensor) -> dict:
     "Accuracy, balanced accuracy and macro F1 of the arg max of (N, C) `logits` against labels (N,)."
-    if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"scores need logits (N, C) and labels (N,), got {tuple(logits.shape)} and {tuple(y.shape)}")
+    if logits.ndim != 2 or len(logits) != len(y):
+        raise ValueError(f"scores need logits (N, C) and labels (N,), got {tuple(logits.shape)} and {tuple(y.shape)}")
     p = logits.argmax(1)
-    return {"accuracy": accuracy_score(y, p), "balanced accuracy": balanced_accuracy_score(y, p), "macro F1": f1_score(y, p, average="macro", zero_division=0)}
+    return {"accuracy": accuracy_score(y, p), "balanced accuracy": balanced_accuracy_score(y, p),
+            "macro F1": f1_score(y, p, average="macro", zero_division=0)}
 
 # %% ../../nbs/evaluation/01_compare.ipynb #7ce4baa5
 def n_params(model: nn.Module) -> int: return sum(p.numel() for p in model.parameters())
@@ -66,12 +68,14 @@ def ms_per_image(model: nn.Module, x: Tensor, repeats: int = 30) -> float:
             if i >= 5: times.append(perf_counter() - start)
     return 1000 * median(times)
 
-# %% ../../nbs/evaluation/01_compare.ipynb #f9622047
+# %% ../../nbs/evaluation/01_compare.ipynb #566a6440
 def cost(model: nn.Module, x: Tensor) -> dict:
     "Parameters, MFLOPs, kB on disk and ms for one image; `x` is a batch of one."
     was = model.training
     model.eval()
-    try: return {"parameters": n_params(model), "MFLOPs": flops(model, x) / 1e6, "kB on disk": file_bytes(model) / 1e3, "ms per image": ms_per_image(model, x)}
+    try:
+        return {"parameters": n_params(model), "MFLOPs": flops(model, x) / 1e6, "kB on disk": file_bytes(model) / 1e3,
+                "ms per image": ms_per_image(model, x)}
     finally: model.train(was)
 
 def compare(models: dict,  # name -> module or Learner, the teacher first
@@ -88,10 +92,11 @@ def compare(models: dict,  # name -> module or Learner, the teacher first
 
 def show_table(df: pd.DataFrame):
     "The table of `compare` with units and sensible digits."
-    fmt = {c: "{:.3f}" for c in ("accuracy", "balanced accuracy", "macro F1")} | {"parameters": "{:,.0f}", "MFLOPs": "{:.1f}", "kB on disk": "{:,.0f}", "ms per image": "{:.2f}"}
+    fmt = {c: "{:.3f}" for c in ("accuracy", "balanced accuracy", "macro F1")}
+    fmt |= {"parameters": "{:,.0f}", "MFLOPs": "{:.1f}", "kB on disk": "{:,.0f}", "ms per image": "{:.2f}"}
     return pd.DataFrame({c: df[c].map(fmt[c].format) if c in fmt else df[c] for c in df})
 
-# %% ../../nbs/evaluation/01_compare.ipynb #e3efdb99
+# %% ../../nbs/evaluation/01_compare.ipynb #f4f98d67
 COST_UNITS = {"parameters": "parameters", "MFLOPs": "MFLOPs per image", "kB on disk": "weights on disk, kB", "ms per image": "ms per image, this machine"}
 
 def compare_figure(df: pd.DataFrame, score: str = "accuracy", cost: str = "parameters") -> go.Figure:
@@ -99,18 +104,23 @@ def compare_figure(df: pd.DataFrame, score: str = "accuracy", cost: str = "param
     for c in (score, cost):
         if c not in df: raise ValueError(f"the table has no column {c!r}; it has {', '.join(df)}")
     size = 12 + 28 * (df["ms per image"] / df["ms per image"].max()) ** .5
-    fig = go.Figure([go.Scatter(x=[r[cost]], y=[r[score]], name=n, mode="markers+text", text=[f"{n}: {r[score]:.3f}"], textposition="middle right",
-                                marker_size=size[n], hovertext=[f"{n}<br>{score} {r[score]:.3f}<br>{r['parameters']:,.0f} parameters<br>{r['ms per image']:.2f} ms"], hoverinfo="text")
+    hover = lambda n, r: f"{n}<br>{score} {r[score]:.3f}<br>{r['parameters']:,.0f} parameters<br>{r['ms per image']:.2f} ms"
+    fig = go.Figure([go.Scatter(x=[r[cost]], y=[r[score]], name=n, mode="markers+text", marker_size=size[n],
+                                text=[f"{n}: {r[score]:.3f}"], textposition="middle right", hovertext=[hover(n, r)], hoverinfo="text")
                      for n, r in df.iterrows()])
-    pad = max(.02, .25 * (df[score].max() - df[score].min()))
-    fig.update_layout(height=380, showlegend=False, title=f"{score} against cost", yaxis=dict(title=f"{score} (share)", range=[df[score].min() - pad, df[score].max() + pad]),
-                      xaxis=dict(title=COST_UNITS.get(cost, cost) + " (log scale)", type="log", range=[np.log10(df[cost].min()) - .5, np.log10(df[cost].max()) + .5]))
+    lo, hi, pad = df[score].min(), df[score].max(), max(.02, .25 * (df[score].max() - df[score].min()))
+    fig.update_layout(height=380, showlegend=False, title=f"{score} against cost",
+                      yaxis=dict(title=f"{score} (share)", range=[lo - pad, hi + pad]),
+                      xaxis=dict(title=COST_UNITS.get(cost, cost) + " (log scale)", type="log",
+                                 range=[np.log10(df[cost].min()) - .5, np.log10(df[cost].max()) + .5]))
     return fig
 
-# %% ../../nbs/evaluation/01_compare.ipynb #0acda3d7
+# %% ../../nbs/evaluation/01_compare.ipynb #3bdb040b
 def paired(before, after) -> dict:
     "Mean and standard error of `after - before`, paired by position, and the numbers behind it."
     before, after = np.asarray(before, float), np.asarray(after, float)
-    if before.shape != after.shape or before.ndim != 1: raise ValueError(f"pairs need two lists of equal length, got {before.shape} and {after.shape}")
+    if before.shape != after.shape or before.ndim != 1:
+        raise ValueError(f"pairs need two lists of equal length, got {before.shape} and {after.shape}")
     d, n = after - before, len(before)
-    return {"n": n, "before": before.mean(), "after": after.mean(), "difference": d.mean(), "standard error": d.std(ddof=1) / n**.5 if n > 1 else float("nan")}
+    return {"n": n, "before": before.mean(), "after": after.mean(), "difference": d.mean(),
+            "standard error": d.std(ddof=1) / n**.5 if n > 1 else float("nan")}

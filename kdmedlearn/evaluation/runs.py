@@ -50,14 +50,15 @@ def fit_with_line(learn: Learner, name: str, epochs: int, lr: float) -> Learner:
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr, cbs=EpochLine(bar, name))
     return learn
 
-# %% ../../nbs/evaluation/02_runs.ipynb #197581cf
+# %% ../../nbs/evaluation/02_runs.ipynb #0152779b
 def train_pair(dls, make_student, teacher, method, epochs: int, lr: float, seed: int) -> dict:
     "Train `make_student()` on `dls` without and with `teacher`, from the same start; the two Learners."
     out = {}
     for name in ("student alone", "student distilled"):
         restart(dls, seed)
         student = make_student()
-        learn = Learner(dls, student, metrics=accuracy) if name == "student alone" else distill(dls, student, teacher, method, metrics=accuracy)
+        if name == "student alone": learn = Learner(dls, student, metrics=accuracy)
+        else: learn = distill(dls, student, teacher, method, metrics=accuracy)
         restart(dls, seed)                  # making a model and a trial run have used some chance
         out[name] = fit_with_line(learn, f"seed {seed}, {name}", epochs, lr)
     return out
@@ -85,16 +86,17 @@ def gain(scores: pd.DataFrame, score: str = "accuracy") -> dict:
     wide = scores.pivot(index="seed", columns="model", values=score)
     return paired(wide["student alone"], wide["student distilled"])
 
-# %% ../../nbs/evaluation/02_runs.ipynb #8b97df7b
+# %% ../../nbs/evaluation/02_runs.ipynb #7b4c96e9
 def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
     "One `column` of the histories against the epoch; a line for each seed, a colour for each model."
     if column not in history: raise ValueError(f"the history has no column {column!r}; it has {', '.join(history)}")
     colors = {"student alone": "#7f7f7f", "student distilled": "#d62728"}
-    fig = go.Figure(layout=dict(height=340, title=f"{column} on the validation set" if column in ("accuracy", "valid_loss") else f"{column} in training",
-                                xaxis_title="epoch", yaxis_title=column))
+    where = "on the validation set" if column in ("accuracy", "valid_loss") else "in training"
+    fig = go.Figure(layout=dict(height=340, title=f"{column} {where}", xaxis_title="epoch", yaxis_title=column))
     for (model, seed), h in history.groupby(["model", "seed"]):
         if h[column].notna().any():
-            fig.add_scatter(x=h["epoch"], y=h[column], name=model, legendgroup=model, showlegend=bool(seed == history["seed"].min()),
+            fig.add_scatter(x=h["epoch"], y=h[column], name=model, legendgroup=model,
+                            showlegend=bool(seed == history["seed"].min()),
                             line_color=colors.get(model), hovertemplate=f"{model}, seed {seed}, epoch %{{x}}: %{{y:.3f}}<extra></extra>")
     return fig
 
@@ -113,7 +115,7 @@ def write_json(path, o):
     "`o` as readable JSON; NumPy numbers and paths included."
     Path(path).write_text(json.dumps(o, indent=1, default=lambda v: v.item() if hasattr(v, "item") else str(v)) + "\n", encoding="utf-8")
 
-# %% ../../nbs/evaluation/02_runs.ipynb #2c7fdb5f
+# %% ../../nbs/evaluation/02_runs.ipynb #f7893b00
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}th,td{padding:.3rem .8rem;border-bottom:1px solid #ccc;text-align:right}th:first-child{text-align:left}
 footer{margin-top:3rem;color:#666;font-size:.9rem}"""
@@ -129,6 +131,7 @@ def write_report(path, title: str,
         elif isinstance(b, pd.DataFrame): body.append(b.to_html(border=0, na_rep="", index=not isinstance(b.index, pd.RangeIndex)))
         else: body.append(f"<p>{html.escape(str(b))}</p>")
     body.append("<footer>Made by kdmedlearn, for teaching and research. Nothing here is a medical device.</footer>")
-    page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{"".join(body)}</body></html>'
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>'
     Path(path).write_text(page, encoding="utf-8")
     return Path(path)
