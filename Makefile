@@ -30,7 +30,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 lab: $(READY)
-	$(BIN)/jupyter lab nbs/index.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 docs: $(READY)
 	$(BIN)/sphinx-build -n -W --keep-going -q -b html docs docs/_build/html

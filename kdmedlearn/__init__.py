@@ -1,4 +1,5 @@
 "Knowledge distillation for medical images: learn it in Jupyter, use it with fastai."
+import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version as _version
 
@@ -6,6 +7,9 @@ try:
     __version__ = _version("kdmedlearn")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
+
+# fastai compiles two functions with torch.jit.script on import, which PyTorch now warns of; nobody here can change it.
+warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
 
 # Names at the top, fetched when asked for: `import kdmedlearn.methods.response` stays plain PyTorch, without fastai.
 _home = {

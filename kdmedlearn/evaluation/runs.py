@@ -6,8 +6,8 @@
 __all__ = ['STYLE', 'restart', 'history', 'EpochLine', 'fit_with_line', 'train_pair', 'experiment', 'gain', 'curves_figure',
            'new_run', 'write_json', 'write_report']
 
-# %% ../../nbs/evaluation/02_runs.ipynb #b496d600
-import html, json, random
+# %% ../../nbs/evaluation/02_runs.ipynb #6d342a64
+import html, json, random, sys
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +32,7 @@ def history(learn: Learner) -> pd.DataFrame:
     names = [n for n in learn.recorder.metric_names if n not in ("epoch", "time")]
     return pd.DataFrame(list(map(list, learn.recorder.values)), columns=names).astype(float)
 
-# %% ../../nbs/evaluation/02_runs.ipynb #2485f147
+# %% ../../nbs/evaluation/02_runs.ipynb #314bb68f
 class EpochLine(Callback):
     "Reports the end of each epoch to a rich `Progress`."
     order = 70    # after the Recorder has logged
@@ -46,7 +46,8 @@ class EpochLine(Callback):
 def fit_with_line(learn: Learner, name: str, epochs: int, lr: float) -> Learner:
     "`fit_one_cycle` with one line of progress called `name`."
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"), TimeRemainingColumn(), transient=True) as bar:
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"), TimeRemainingColumn(),
+                  transient=True, disable=not sys.stdout.isatty()) as bar:
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr, cbs=EpochLine(bar, name))
     return learn
 
