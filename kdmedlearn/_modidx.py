@@ -14,6 +14,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'kdmedlearn.cli.keep_run': ('cli.html#keep_run', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.method_with': ('cli.html#method_with', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.notebooks': ('cli.html#notebooks', 'kdmedlearn/cli.py'),
+                                'kdmedlearn.cli.on_students_input': ('cli.html#on_students_input', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.sets_sentence': ('cli.html#sets_sentence', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.test_of': ('cli.html#test_of', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.versions': ('cli.html#versions', 'kdmedlearn/cli.py')},

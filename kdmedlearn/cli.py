@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'method_with', 'versions', 'keep_run', 'sets_sentence', 'gain_sentence', 'demo', 'keep_and_tell', 'test_of',
-           'get_teacher', 'distill', 'course_dir', 'notebooks']
+           'on_students_input', 'get_teacher', 'distill', 'course_dir', 'notebooks']
 
 # %% ../nbs/04_cli.ipynb #8dee3e57
 import json
@@ -123,8 +123,16 @@ def keep_and_tell(run, title, *args, **kwargs):
     typer.echo(f"report: {run / 'report.html'}")
     return g
 
-# %% ../nbs/04_cli.ipynb #67454690
+# %% ../nbs/04_cli.ipynb #7e53a43f
 def test_of(dls): return dls[2] if len(dls.loaders) > 2 else dls.valid
+
+def on_students_input(t, norm):
+    "The `Teacher` as a module that takes the student's input, normalised by `norm`, as scoring on the student's data needs it."
+    from torch import nn
+    class Seeing(nn.Module):
+        def __init__(self): super().__init__(); self.model = t.model
+        def forward(self, x): return t.see((x,), norm).out
+    return Seeing()
 
 def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
@@ -144,7 +152,7 @@ def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/04_cli.ipynb #0edbddee
+# %% ../nbs/04_cli.ipynb #d61d403b
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
             method: str = typer.Option("response", help="name of the method"),
@@ -185,7 +193,7 @@ def distill(data: Path = typer.Option(..., help="folder of class folders, or wit
             config = dict(data=Path(data).name, method=repr(m), student=student, teacher=t.name, epochs=epochs,
                           teacher_epochs=teacher_epochs or epochs, lr=lr, seeds=seeds, fraction=f) | reader
             norm = norm_of(res["learners"]["student distilled"].dls)
-            keep_and_tell(part, f"Distillation on {config['data']}", config, res, t.model, test_of(dls), student, vocab, in_chans, norm)
+            keep_and_tell(part, f"Distillation on {config['data']}", config, res, on_students_input(t, norm), test_of(dls), student, vocab, in_chans, norm)
 
 # %% ../nbs/04_cli.ipynb #eb6ee03b
 def course_dir() -> Path:

@@ -59,7 +59,7 @@ What was measured, and the command that measured it. Accuracies in percent. A di
 
 {table(["augmentation", "seeds", "student alone", "student distilled", "difference"], [["on", *gain_row(g["gain"])], ["off", *gain_row(gp["gain"])]])}
 
-The teacher reaches {pct(g["teacher"]["accuracy"])}. It has seen 6,000 phantom images of other seeds, the student {g["command"].split("--n-train ")[1].split()[0]}; a teacher trained on the student's own images would leave less to gain. The number of images and epochs was chosen, on another test set, so that there is something to gain: with 1,000 images and 10 to 15 epochs the same student is still underfitted, and the teacher's answers brought it nothing. So this says that the machinery works, not how much distillation brings on your data.
+The teacher reaches {pct(g["teacher"]["accuracy"])}. It has seen many more phantom images, of other seeds, than the {g["command"].split("--n-train ")[1].split()[0]} of the student; a teacher trained on the student's own images would leave less to gain. The number of images and epochs was chosen, on another test set, so that there is something to gain: with more images and fewer epochs the same student stays underfitted, and in our trials the teacher's answers brought it nothing. So this says that the machinery works, not how much distillation brings on your data.
 
 ## Brain MRI, four classes
 
