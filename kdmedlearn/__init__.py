@@ -14,7 +14,7 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=Futur
 # Names at the top, fetched when asked for: `import kdmedlearn.methods.response` stays plain PyTorch, without fastai.
 _home = {
     "distill": "distillation", "DistillCallback": "distillation", "Teacher": "distillation",
-    "Response": "methods.response", "Method": "methods.method",
+    "Response": "methods.response", "HDKD": "methods.hdkd", "Method": "methods.method",
     "phantom": "data.phantom", "phantom_dls": "data.phantom", "image_dls": "data.images", "mask_dls": "data.masks",
     "compare": "evaluation.compare",
 }

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill']
 
-# %% ../nbs/02_distillation.ipynb #6052a9da
+# %% ../nbs/02_distillation.ipynb #8bb5f117
 from copy import deepcopy
 from functools import partial
 
@@ -16,7 +16,7 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-import kdmedlearn.methods.response  # known by name from here on
+import kdmedlearn.methods.hdkd, kdmedlearn.methods.response  # known by name from here on
 from .methods.method import Pass, Seen, as_method, total_loss
 from .taps import layer, tap_next, taps
 
@@ -78,7 +78,7 @@ def plain(o):
 
 def unwrapped(model): return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
 
-# %% ../nbs/02_distillation.ipynb #d00ae99c
+# %% ../nbs/02_distillation.ipynb #8d15c8f0
 class DistillCallback(Callback):
     "Train the Learner's model with the terms of `method` over one forward of it and one of each teacher."
     order, run_valid = 5, False   # before GradientAccumulation (6) and MixedPrecision (10)
@@ -90,6 +90,10 @@ class DistillCallback(Callback):
 
     @property
     def term_names(self): return list(self.method.weights())
+
+    def reads(self, parts):
+        "The student's layers that `parts` read, and the one that the task loss is taken of."
+        return _names([n for m in parts for n in m.student_layers] + [self.method.task_layer] * bool(self.method.task_layer))
 
     def active(self, weights):
         "The parts of the method that have a term of weight above 0."
@@ -103,7 +107,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #00516f24
+# %% ../nbs/02_distillation.ipynb #1a22a700
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -125,7 +129,9 @@ def check(self: DistillCallback, learn: Learner):
     b = tuple(o[:2].to(device) for o in dl.one_batch())
     n = getattr(learn.dls, "n_inp", 1 if len(b) == 1 else len(b) - 1)
     xb, yb = plain(b[:n]), plain(b[n:])
-    s_layers, t_layers = (_names(n for m in self.method.parts for n in getattr(m, a)) for a in ("student_layers", "teacher_layers"))
+    s_layers, t_layers = self.reads(self.method.parts), _names(n for m in self.method.parts for n in m.teacher_layers)
+    self.find(model, s_layers)
+    for t in self.teachers: self.find(t.model, t_layers)
     was = model.training
     try:
         model.eval()
@@ -143,6 +149,14 @@ def check(self: DistillCallback, learn: Learner):
     return p
 
 @patch
+def find(self: DistillCallback, model, names):
+    "Raise if one of the layers `names` is not in `model`, with what the method has to say about it."
+    hints = " ".join(dict.fromkeys(m.hint for m in self.method.parts if m.hint))
+    for n in names:
+        try: layer(model, n)
+        except ValueError as e: raise ValueError(f"{e} {hints}".strip()) from None
+
+@patch
 def _try(self: DistillCallback, who, model, f, *args):
     try: return f(*args)
     except Exception as e:
@@ -150,7 +164,7 @@ def _try(self: DistillCallback, who, model, f, *args):
         kind = ValueError if isinstance(e, ValueError) else RuntimeError
         raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}") from e
 
-# %% ../nbs/02_distillation.ipynb #02d9a717
+# %% ../nbs/02_distillation.ipynb #69ce1c90
 @patch
 def before_train(self: DistillCallback):
     if not self.checked: self.check(self.learn)
@@ -163,13 +177,19 @@ def before_train(self: DistillCallback):
 @patch
 def before_batch(self: DistillCallback):
     if self.tap: self.tap.cancel()
-    layers = _names(n for m in self.active(self.method.weights(self.pct_train)) for n in m.student_layers)
+    layers = self.reads(self.active(self.method.weights(self.pct_train)))
     self.tap = tap_next(self.learn.model, layers, inside=unwrapped(self.learn.model)) if layers else None
+
+@patch
+def task_loss(self: DistillCallback):
+    "The Learner's loss: of the student's output, or of the layer that the method names."
+    if not self.method.task_layer: return self.learn.loss_grad
+    return self.learn.loss_func(self.tap.features[self.method.task_layer], *self.yb)
 
 @patch
 def after_loss(self: DistillCallback):
     weights = self.method.weights(self.pct_train)
-    parts, terms = self.active(weights), {"task": plain(self.learn.loss_grad)}
+    parts, terms = self.active(weights), {"task": plain(self.task_loss())}
     if parts:
         teachers = self.ask_teachers(self.xb, _names(n for m in parts for n in m.teacher_layers))
         y = plain(tuple(self.yb))

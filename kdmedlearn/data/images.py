@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SPLITS', 'HIDDEN', 'MODALITIES', 'visible', 'some', 'find_splits', 'class_files', 'list_images', 'as_pil',
            'to_pixels', 'is_grey', 'find_channels', 'read_all', 'read_manifest', 'file_groups', 'cut', 'add_groups',
-           'in_range', 'split_off', 'warn_copies', 'norm_stats', 'augmentations', 'TensorGrey', 'ReadImage',
-           'FolderLabel', 'SetLoaders', 'make_loaders', 'it_fits', 'fill_memory', 'sample_pixels', 'check_options',
-           'batch_tfms', 'image_dls', 'describe']
+           'in_range', 'split_off', 'warn_copies', 'norm_stats', 'augmentations', 'random_tfms', 'TensorGrey',
+           'ReadImage', 'FolderLabel', 'SetLoaders', 'make_loaders', 'it_fits', 'fill_memory', 'sample_pixels',
+           'check_options', 'batch_tfms', 'image_dls', 'describe']
 
 # %% ../../nbs/data/02_images.ipynb #71bffecf
 import hashlib, io, os, warnings
@@ -305,7 +305,7 @@ def norm_stats(norm,           # "train", "imagenet" or (mean, std) in [0, 1] un
         raise ValueError(f"norm={norm!r}; expected [0, 1] units: mean up to 1, std above 0 (divide by 255)")
     return mean, std
 
-# %% ../../nbs/data/02_images.ipynb #da464bad
+# %% ../../nbs/data/02_images.ipynb #b8415c4c
 MODALITIES = {
     None:        dict(do_flip=False, max_rotate=10., max_zoom=1.1, max_lighting=.1),
     "endoscopy": dict(do_flip=True, flip_vert=True, max_rotate=180., max_zoom=1.1, max_lighting=.15),
@@ -319,6 +319,14 @@ def augmentations(modality=None # None, "endoscopy", "mri" or "none"
     if modality not in MODALITIES: raise ValueError(f"modality={modality!r}; expected one of {', '.join(map(repr, MODALITIES))}")
     kw = MODALITIES[modality]
     return [] if kw is None else aug_transforms(max_warp=0., **kw)
+
+def random_tfms(modality=None, # see `augmentations`; not used where `augment` is a list
+                augment=True   # False: none; a list of fastai batch transforms for images in [0, 1]: these
+               ) -> list:
+    "The random changes that `augment` asks for."
+    if isinstance(augment, (list, tuple)) and all(map(callable, augment)): return list(augment)
+    if not isinstance(augment, bool): raise ValueError(f"augment={augment!r}; expected True, False or a list of fastai batch transforms")
+    return augmentations(modality) if augment else []
 
 # %% ../../nbs/data/02_images.ipynb #6618a36f
 class TensorGrey(TensorImageBW):
@@ -393,27 +401,26 @@ def fill_memory(t: pd.DataFrame,    # file, split, rel
                          f"repair them or remove the class")
     return kept
 
-# %% ../../nbs/data/02_images.ipynb #f1419d4a
+# %% ../../nbs/data/02_images.ipynb #056fb79e
 def sample_pixels(t, reader, n=500): # -> (up to n, C, size, size) uint8
     "Pixels of up to `n` training images, spread over the classes."
     files = t[t.split == "train"].file
     return torch.stack([reader(f).as_subclass(Tensor) for f in files.iloc[::max(1, -(-len(files) // n))]])
 
-def check_options(size, channels, modality, norm):
+def check_options(size, channels, modality, norm, augment=True):
     "Raise on a bad option before a single file is read."
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"size={size!r}; expected the side of the square images in pixels, such as size=64")
     if channels not in (None, 1, 3): raise ValueError(f"channels={channels!r}; expected 1, 3 or None (look at the files)")
-    augmentations(modality)
+    augmentations(modality); random_tfms(modality, augment)
     norm_stats(norm, torch.zeros(1, channels or 3, 2, 2), channels or 3)
 
 def batch_tfms(t, reader, norm, modality, augment):
     "What is done to a whole batch: to [0, 1], random changes, normalisation."
     mean, std = norm_stats(norm, sample_pixels(t, reader), reader.channels)
-    aug = augmentations(modality) if augment else []
-    return [IntToFloatTensor(), *aug, Normalize.from_stats(mean, std, cuda=False)]
+    return [IntToFloatTensor(), *random_tfms(modality, augment), Normalize.from_stats(mean, std, cuda=False)]
 
-# %% ../../nbs/data/02_images.ipynb #caa31817
+# %% ../../nbs/data/02_images.ipynb #7c8e30bc
 def image_dls(path,            # folder of the set: train/ + test/, train/ + valid/ (+ test/), or class folders
               size=64,         # images are squeezed to size x size pixels
               bs=32,           # batch size
@@ -426,13 +433,13 @@ def image_dls(path,            # folder of the set: train/ + test/, train/ + val
               fraction=1.,     # use this part of the training images (whole groups, at least one image per class)
               seed=0,          # of the cuts
               bad="error",     # "error" or "skip" for files that are no images
-              augment=True,    # False: no random changes
+              augment=True,    # False: no random changes; or a list of fastai batch transforms, instead of `modality`
               device=None, num_workers=0, # as in fastai
               cache=True,      # keep the small images in memory, if they fit
               save_to="."      # dls.path: where learn.save and learn.export write
              ) -> SetLoaders:  # a fastai DataLoaders; dls.test if there is a test set
     "DataLoaders of a set of class folders; every mistake in the set is answered before training."
-    check_options(size, channels, modality, norm); in_range("valid", valid); in_range("fraction", fraction, closed=True)
+    check_options(size, channels, modality, norm, augment); in_range("valid", valid); in_range("fraction", fraction, closed=True)
     t = list_images(path)
     reader = ReadImage(size, channels or find_channels(list(t.file)))
     t = fill_memory(t, reader, bad, cache)

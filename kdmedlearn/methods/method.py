@@ -38,11 +38,13 @@ def weight_at(w,                # number or schedule
     if 0 <= v <= hi: return v
     raise ValueError(f"{name} must lie in [0, {hi:g}], got {v:g}" + (f" at progress {pct:.2f} of its schedule" if callable(w) else ""))
 
-# %% ../../nbs/methods/00_method.ipynb #aef20f14
+# %% ../../nbs/methods/00_method.ipynb #84740c87
 class Method(nn.Module):
     "A distillation method: named loss terms over a `Pass`, and their weights."
     student_layers: tuple = ()   # layers of the student to read
     teacher_layers: tuple = ()   # layers of each teacher to read
+    task_layer: str | None = None   # in training the task loss is taken of this student layer's output; None: of the student's output
+    hint: str = ""               # added to the message when a layer is not there
     known: dict = {}             # name in lower case -> class; filled as methods are defined
 
     def __init_subclass__(cls, **kwargs):
@@ -68,7 +70,7 @@ class Method(nn.Module):
         show = lambda v: getattr(v, "__name__", None) or type(v).__name__ if callable(v) else repr(v)
         return f"{type(self).__name__}({', '.join(f'{k}={show(v)}' for k, v in self.knobs().items())})"
 
-# %% ../../nbs/methods/00_method.ipynb #923014f3
+# %% ../../nbs/methods/00_method.ipynb #81602d71
 class Sum(Method):
     "Several methods at once: all their terms; the task loss keeps the product of the shares they leave it."
     def __init__(self, *methods):
@@ -77,6 +79,9 @@ class Sum(Method):
         names = [k for m in self.methods for k in m.weights() if k != "task"]
         twice = sorted({k for k in names if names.count(k) > 1})
         if twice: raise ValueError(f"two methods of the sum have a term called {', '.join(twice)}; keep one, or give one of them another term name")
+        tasks = sorted({m.task_layer for m in self.methods if m.task_layer})
+        if len(tasks) > 1: raise ValueError(f"the methods of the sum take the task loss of different layers: {', '.join(tasks)}; keep one of them")
+        self.task_layer = tasks[0] if tasks else None
 
     @property
     def parts(self): return list(self.methods)

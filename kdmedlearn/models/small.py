@@ -62,10 +62,11 @@ def small_teacher(num_classes: int = 8, in_chans: int = 3) -> SmallCNN:
     "The teacher: about 0.9 million parameters; residual, two blocks a stage, working at half resolution."
     return SmallCNN(num_classes, in_chans, widths=(32, 64, 128, 192), depth=2, residual=True, stem=32)
 
-# %% ../../nbs/models/01_small.ipynb #8fafe825
-def create_model(name: str,                # "small_student", "small_teacher" or any timm model
+# %% ../../nbs/models/01_small.ipynb #e947ca6d
+def create_model(name: str,                # "small_student", "small_teacher", an HDKD model or any timm model
                  num_classes: int = 8, in_chans: int = 3,
-                 pretrained: bool = False  # timm only: download ImageNet weights
+                 pretrained: bool = False, # timm only: download ImageNet weights
+                 img_size=None             # for models made for one image size (HDKD, vision transformers); others do without
                 ) -> nn.Module:
     "A classifier by name: ours or timm's."
     ours = {"small_student": small_student, "small_teacher": small_teacher}
@@ -73,8 +74,10 @@ def create_model(name: str,                # "small_student", "small_teacher" or
         if pretrained: raise ValueError(f"{name} has no pretrained weights; leave pretrained=False or name a timm model")
         return ours[name](num_classes, in_chans)
     import timm
+    import kdmedlearn.models.hdkd   # timm knows its names from here on
     if not timm.is_model(name):
         from kdmedlearn.taps import near_names
         near = near_names(name, [*ours, *timm.list_models()])
         raise ValueError(f"no model is called {name!r}; near: {', '.join(near) or 'none'}. timm.list_models() lists {len(timm.list_models())} names")
-    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans)
+    one_size = name.startswith("hdkd_") or getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, img_size=img_size if one_size else None)
