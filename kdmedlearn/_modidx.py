@@ -17,6 +17,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'kdmedlearn.cli.on_students_input': ('cli.html#on_students_input', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.sets_sentence': ('cli.html#sets_sentence', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.test_of': ('cli.html#test_of', 'kdmedlearn/cli.py'),
+                                'kdmedlearn.cli.try_out': ('cli.html#try_out', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.versions': ('cli.html#versions', 'kdmedlearn/cli.py')},
             'kdmedlearn.data.balance': { 'kdmedlearn.data.balance.WeightedLoader': ( 'data/balance.html#weightedloader',
                                                                                      'kdmedlearn/data/balance.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'method_with', 'versions', 'keep_run', 'sets_sentence', 'gain_sentence', 'demo', 'keep_and_tell', 'test_of',
-           'on_students_input', 'get_teacher', 'distill', 'course_dir', 'notebooks']
+           'on_students_input', 'try_out', 'get_teacher', 'distill', 'course_dir', 'notebooks']
 
 # %% ../nbs/04_cli.ipynb #8dee3e57
 import json
@@ -52,7 +52,7 @@ def method_with(name: str, knobs: List[str]):
         except ValueError: values[key] = value
     return cls(**values)
 
-# %% ../nbs/04_cli.ipynb #b5034332
+# %% ../nbs/04_cli.ipynb #db5320a0
 def versions() -> dict:
     from importlib.metadata import version
     return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {"python": sys.version.split()[0]}
@@ -64,7 +64,8 @@ def keep_run(run: Path, title: str, config: dict, res: dict, teacher, test, stud
     from kdmedlearn.teachers import save_model
     models = {"teacher": teacher} | res["learners"]
     table, g = compare(models, test), gain(res["scores"])
-    save_model(res["learners"]["student distilled"].model, run / "student.safetensors", student_arch, vocab, in_chans, norm)
+    save_model(res["learners"]["student distilled"].model, run / "student.safetensors", student_arch, vocab, in_chans, norm,
+               img_size=config["size"])
     write_json(run / "config.json", config | {"versions": versions()})
     write_json(run / "metrics.json", {"table": table.to_dict("index"), "seeds": res["scores"].to_dict("records"), "gain": g})
     h = res["history"]
@@ -123,7 +124,7 @@ def keep_and_tell(run, title, *args, **kwargs):
     typer.echo(f"report: {run / 'report.html'}")
     return g
 
-# %% ../nbs/04_cli.ipynb #7e53a43f
+# %% ../nbs/04_cli.ipynb #2b0ec0ac
 def test_of(dls): return dls[2] if len(dls.loaders) > 2 else dls.valid
 
 def on_students_input(t, norm):
@@ -133,6 +134,14 @@ def on_students_input(t, norm):
         def __init__(self): super().__init__(); self.model = t.model
         def forward(self, x): return t.see((x,), norm).out
     return Seeing()
+
+def try_out(make_student, teacher: str, dls, method):
+    "One batch of everything: what does not fit together is answered before a teacher is trained."
+    from kdmedlearn.distillation import distill as learner
+    from kdmedlearn.models.small import create_model
+    from kdmedlearn.teachers import load_teacher
+    new = lambda: create_model(teacher, len(dls.vocab), dls.facts["channels"], img_size=dls.facts["size"])
+    learner(dls, make_student(), load_teacher(teacher) if teacher.endswith(".safetensors") else new(), method)
 
 def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
@@ -145,20 +154,20 @@ def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
         from kdmedlearn.evaluation.runs import fit_with_line
         typer.echo(f"training the teacher {teacher}, {epochs} epochs")
         in_chans, vocab = dls.one_batch()[0].shape[1], list(dls.vocab)
-        model = create_model(teacher, len(vocab), in_chans)
+        model = create_model(teacher, len(vocab), in_chans, img_size=dls.facts["size"])
         fit_teacher(dls, model, epochs, lr, metrics=accuracy, fit=lambda learn, *a: fit_with_line(learn, "teacher", *a))
-        save_model(model, run / "teacher.safetensors", teacher, vocab, in_chans, norm_of(dls))
+        save_model(model, run / "teacher.safetensors", teacher, vocab, in_chans, norm_of(dls), img_size=dls.facts["size"])
         t = Teacher(model, norm=norm_of(dls), vocab=vocab, name=teacher)
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/04_cli.ipynb #d61d403b
+# %% ../nbs/04_cli.ipynb #06c64547
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
             method: str = typer.Option("response", help="name of the method"),
             knob: Optional[List[str]] = typer.Option(None, help="a knob of the method, name=value; may be repeated"),
-            student: str = typer.Option("small_student", help="small_student or any timm model"),
-            teacher: str = typer.Option("small_teacher", help="small_teacher, any timm model, or a .safetensors file of an earlier run"),
+            student: str = typer.Option("small_student", help="small_student, hdkd_student or any timm model"),
+            teacher: str = typer.Option("small_teacher", help="small_teacher, hdkd_teacher, any timm model, or a .safetensors file of an earlier run"),
             epochs: int = typer.Option(40, min=1), teacher_epochs: Optional[int] = typer.Option(None, min=1, help="as --epochs if not given"),
             lr: float = typer.Option(3e-3, min=0., help="highest learning rate of the one-cycle schedule"),
             seeds: int = typer.Option(1, min=1),
@@ -168,30 +177,35 @@ def distill(data: Path = typer.Option(..., help="folder of class folders, or wit
             group: Optional[str] = typer.Option(None, help="column of the manifest: what belongs together (patient, video) stays on one side"),
             manifest: Optional[Path] = typer.Option(None, help="CSV with split, class, file and the group; manifest.csv is found by itself"),
             modality: Optional[str] = typer.Option(None, help="endoscopy or mri: augmentation that suits it"),
+            balance: Optional[str] = typer.Option(None, help="rare classes in training: weights (drawn more often) or smote (new images mixed)"),
             bad: str = typer.Option("error", help="files that are no image: error or skip"),
             runs: Path = typer.Option(Path("runs")), name: Optional[str] = typer.Option(None, help="name of the run's folder; default: the data's")):
     "Train a teacher, a student alone and a student distilled on a folder of images."
     with _Told():
+        from kdmedlearn.data.balance import balance as balanced
         from kdmedlearn.data.images import image_dls
         from kdmedlearn.distillation import norm_of
         from kdmedlearn.evaluation.runs import experiment, new_run
         from kdmedlearn.models.small import create_model
         m = method_with(method, knob or [])
         reader = dict(size=size, bs=bs, valid=valid, group=group, manifest=manifest, modality=modality, bad=bad)
-        dls = image_dls(data, **reader)
+        def read(**kw):
+            dls = image_dls(data, **reader, **kw)
+            return balanced(dls, balance) if balance else dls
+        dls = read()
         vocab, in_chans = list(dls.vocab), dls.one_batch()[0].shape[1]
-        make_student = lambda: create_model(student, len(vocab), in_chans)
-        make_student()                                    # a wrong name is answered now
+        make_student = lambda: create_model(student, len(vocab), in_chans, img_size=size)
+        try_out(make_student, teacher, dls, method_with(method, knob or []))
         run = new_run(runs, name or Path(data).resolve().name)
         typer.echo(f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes: {', '.join(vocab)}")
         t = get_teacher(teacher, dls, run, teacher_epochs or epochs, lr)
         for f in fraction or [1.]:
             part = run if len(fraction or [1.]) == 1 else new_run(run, f"fraction-{f:g}")
             typer.echo(f"\nstudents on {f:.0%} of the training images")
-            part_dls = lambda seed: image_dls(data, **reader, fraction=f, seed=0)
+            part_dls = lambda seed: read(fraction=f, seed=0)
             res = experiment(part_dls, make_student, t, m, test=test_of(dls), epochs=epochs, lr=lr, seeds=range(seeds), log=typer.echo)
             config = dict(data=Path(data).name, method=repr(m), student=student, teacher=t.name, epochs=epochs,
-                          teacher_epochs=teacher_epochs or epochs, lr=lr, seeds=seeds, fraction=f) | reader
+                          teacher_epochs=teacher_epochs or epochs, lr=lr, seeds=seeds, fraction=f, balance=balance) | reader
             norm = norm_of(res["learners"]["student distilled"].dls)
             keep_and_tell(part, f"Distillation on {config['data']}", config, res, on_students_input(t, norm), test_of(dls), student, vocab, in_chans, norm)
 

@@ -142,7 +142,7 @@ def hdkd_augment() -> list: # fastai batch transforms
                                     pad_mode=PadMode.Zeros)
     return [*turn_and_light, Sharpen(), Blur()]
 
-# %% ../nbs/05_recipes.ipynb #cacfb553
+# %% ../nbs/05_recipes.ipynb #64eee1a5
 @patch(as_prop=True)
 def augment_tfms(self: Recipe) -> list:
     "The batch transforms that `augment` names."
@@ -155,7 +155,8 @@ def image_dls(self: Recipe,
              ) -> SetLoaders:
     "DataLoaders of class folders by this recipe."
     for name in ("size", "bs", "norm", "augment", "modality", "balance"):
-        if name in kwargs: raise TypeError(f"{name}= is said by the recipe; recipe.changed({name.replace('modality', 'augment')}={kwargs[name]!r}) makes another one")
+        field = "augment" if name == "modality" else name
+        if name in kwargs: raise TypeError(f"{name}= is said by the recipe; recipe.changed({field}={kwargs[name]!r}) makes another one")
     if self.norm == "imagenet": kwargs.setdefault("channels", 3)
     dls = folder_dls(path, size=self.size, bs=self.bs, norm=self.norm, augment=self.augment_tfms, **kwargs)
     return dls if self.balance is None else balance(dls, self.balance, seed=kwargs.get("seed", 0))

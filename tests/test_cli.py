@@ -68,8 +68,27 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     assert {p.parent.name for p in (tmp_path / "runs" / "shapes-2").rglob("metrics.json")} == {"fraction-1", "fraction-0.5"}
 
 
+def test_distill_with_hdkd_and_rare_classes(tmp_path):
+    data = folder_set(tmp_path / "shapes", n=10)
+    for p in list((data / "train" / "ring").iterdir())[:6]: p.unlink()
+    args = ("distill", "--data", data, "--epochs", 1, "--size", 32, "--bs", 4, "--runs", tmp_path / "runs", "--method", "hdkd", "--teacher", "hdkd_teacher_small")
+    r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--knob", "lam=1")
+    assert r.exit_code == 0, r.output
+    from kdmedlearn.teachers import about_model, load_model
+    run = tmp_path / "runs" / "shapes"
+    assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(run / "student.safetensors").img_size == (32, 32)
+    assert json.loads((run / "config.json").read_text())["balance"] == "weights"
+    # what does not fit is answered before a teacher is trained or a folder is made
+    r = call(*args, "--student", "small_student")
+    assert r.exit_code == 2 and "no layer 'head_" in r.output and "training the teacher" not in r.output and not (tmp_path / "runs" / "shapes-2").exists()
+    r = call(*args, "--student", "hdkd_student_small", "--balance", "weight")
+    assert r.exit_code == 2 and "weights" in r.output
+
+
 @pytest.mark.parametrize("args, words", [
     (["distill", "--data", "nowhere"], "nowhere"),
+    (["distill", "--data", "DATA", "--method", "hdkd", "--knob", "T=0"], "temperature T must be positive"),
+    (["distill", "--data", "DATA", "--student", "hdkd_student", "--size", "40"], "multiples of 16; got 40x40"),
     (["distill", "--data", "DATA", "--method", "respons"], "near: response"),
     (["distill", "--data", "DATA", "--knob", "alpha=7"], "alpha must lie in"),
     (["distill", "--data", "DATA", "--knob", "beta=1"], "no knob 'beta'"),
