@@ -1,6 +1,6 @@
 """HDKD on a folder of images (made for the brain MRI set): CNN teacher, transformer student alone, with logit KD, with feature KD, with both.
 
-    python tools/hdkd_brain_mri.py DATA RUN_FOLDER [--size 64] [--half] [--epochs 15] [--student-epochs 10] [--seeds 0 1 2] [--fractions 1 .1]
+    python tools/hdkd_brain_mri.py DATA RUN_FOLDER [--size 64] [--half] [--epochs 15] [--student-epochs 5] [--seeds 0 1 2] [--fractions 1 .1]
 
 Every trained model leaves a small file in RUN_FOLDER; what is there is not trained again, so a run that was
 stopped goes on, and several processes can share the work (--arms, --seeds). `--collect` writes the summary that
@@ -29,7 +29,7 @@ p.add_argument("data"); p.add_argument("run", type=Path)
 p.add_argument("--size", type=int, default=64); p.add_argument("--bs", type=int, default=32)
 p.add_argument("--half", action="store_true", help="half of the paper's widths, for a CPU")
 p.add_argument("--epochs", type=int, default=15, help="of the teacher")
-p.add_argument("--student-epochs", type=int, default=10, help="of students on all images")
+p.add_argument("--student-epochs", type=int, default=5, help="of students on all images")
 p.add_argument("--few-epochs", type=int, default=40, help="of students on a part of the images")
 p.add_argument("--lr", type=float, default=1e-3); p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
 p.add_argument("--fractions", type=float, nargs="+", default=[1., .1])

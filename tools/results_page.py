@@ -32,7 +32,9 @@ def keep(folder, name, command):
 def gain_row(g): return [g["n"], pct(g["before"]), pct(g["after"]), f"{100 * g['difference']:+.1f} ± {100 * g['standard error']:.1f}"]
 
 
-def spread(v): return (sum((x - sum(v) / len(v)) ** 2 for x in v) / (len(v) - 1)) ** .5 if len(v) > 1 else float("nan")
+def mean(v): return sum(v) / len(v)
+def spread(v): return (sum((x - mean(v)) ** 2 for x in v) / (len(v) - 1)) ** .5
+def with_spread(v): return f"{pct(mean(v))} ± {pct(spread(v))}" if len(v) > 1 else pct(mean(v))
 
 
 ARMS = {"alone": "alone", "logit": "logit KD", "feature": "feature KD", "both": "HDKD (both)"}
@@ -46,10 +48,10 @@ def hdkd_rows(d):
         for arm, name in ARMS.items():
             seeds = sorted(k for a, k in here if a == arm)
             if not seeds: continue
-            score = lambda key, a=arm: [here[a, k][key] for k in seeds]
-            diff = [x - y for x, y in zip(score("accuracy"), score("accuracy", "alone"))] if arm != "alone" else []
-            rows.append([f"{f:.0%}", name, len(seeds), *(f"{pct(sum(v) / len(v))} ± {pct(spread(v))}" for v in map(score, ("accuracy", "balanced accuracy", "macro F1"))),
-                         f"{100 * sum(diff) / len(diff):+.1f} ± {100 * spread(diff) / len(diff)**.5:.1f}" if diff else ""])
+            score = lambda key: [here[arm, k][key] for k in seeds]
+            diff = [here[arm, k]["accuracy"] - here["alone", k]["accuracy"] for k in seeds if arm != "alone" and ("alone", k) in here]
+            rows.append([f"{f:.0%}", name, len(seeds), *(with_spread(score(key)) for key in ("accuracy", "balanced accuracy", "macro F1")),
+                         f"{100 * mean(diff):+.1f}" + (f" ± {100 * spread(diff) / len(diff)**.5:.1f}" if len(diff) > 1 else "") if diff else ""])
     return rows
 
 

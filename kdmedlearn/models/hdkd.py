@@ -202,7 +202,7 @@ def hdkd_student_small(pretrained=False, **kwargs) -> HDKDStudent:
 @register_model
 def hdkd_student_small_plain(pretrained=False, **kwargs) -> HDKDStudent: return hdkd_student_small(pretrained, **dict(distilled=False) | kwargs)
 
-# %% ../../nbs/models/03_hdkd.ipynb #8e554473
+# %% ../../nbs/models/03_hdkd.ipynb #2f5d7b80
 RENAMED = [  # released name (a pattern) -> ours; the first that fits counts
     (r"^fn1\.", "hidden."), (r"^classifier\.", "head."),
     (r"(?<!attention)\.proj\.weight$", ".shortcut.weight"),      # a block's; our Attention has a proj of its own
@@ -224,7 +224,6 @@ RENAMED = [  # released name (a pattern) -> ours; the first that fits counts
     (r"^DFLT_module\.transformer\.layers\.(\d+)\.1\.net\.3\.", r"dflt.blocks.\1.mlp.2."),
     (r"^DFLT_module\.", "dflt.")]
 
-# %% ../../nbs/models/03_hdkd.ipynb #87c11683
 def our_name(released: str) -> str:
     "The name that a parameter of the released code has here; ours stay as they are."
     for pattern, ours in RENAMED:
