@@ -26,6 +26,7 @@ from kdmedlearn.evaluation.runs import write_json
 from kdmedlearn.methods.hdkd import logit_loss
 from kdmedlearn.models.hdkd import HDKDStudent, HDKDTeacher
 from kdmedlearn.taps import taps
+from stepping import ready
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("--out"); p.add_argument("--bs", type=int, default=8); p.add_argument("--size", type=int, default=224)
@@ -43,16 +44,6 @@ sync = torch.cuda.synchronize if x.is_cuda else lambda: None
 def student():
     torch.manual_seed(1)
     return HDKDStudent(8, img_size=a.size).to(x.device)
-
-
-def ready(learn):
-    "`learn` in the middle of an epoch, without bars: `learn.one_batch` is then a training step with all of fastai's events."
-    learn.remove_cb(learn.progress)
-    learn.fit(0, 1e-6)
-    learn.n_epoch = 1
-    learn("before_fit"); learn("before_epoch"); learn("before_train")
-    learn.dl, learn.n_iter = dls.train, 1
-    return learn
 
 
 def prefix(m, i):

@@ -18,6 +18,7 @@ from kdmedlearn import Response, distill, phantom_dls
 from kdmedlearn.evaluation.runs import write_json
 from kdmedlearn.models.small import small_student
 from kdmedlearn.teachers import phantom_teacher
+from stepping import ready
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("--out"); p.add_argument("--bs", type=int, default=32); p.add_argument("--size", type=int, default=64)
@@ -29,16 +30,6 @@ dls = phantom_dls(n_train=a.bs, n_valid=8, size=a.size, seed=0, bs=a.bs)
 x, y = dls.train.one_batch()
 teacher = phantom_teacher().to(x.device)
 sync = torch.cuda.synchronize if x.is_cuda else lambda: None
-
-
-def ready(learn):
-    "`learn` in the middle of an epoch, without bars: `learn.one_batch` is then a training step with all of fastai's events."
-    learn.remove_cb(learn.progress)
-    learn.fit(0, 1e-4)
-    learn.n_epoch = 1
-    learn("before_fit"); learn("before_epoch"); learn("before_train")
-    learn.dl, learn.n_iter = dls.train, 1
-    return learn
 
 
 def apart():
