@@ -207,6 +207,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'kdmedlearn/distillation.py'),
                                          'kdmedlearn.distillation.DistillCallback.check': ( 'distillation.html#distillcallback.check',
                                                                                             'kdmedlearn/distillation.py'),
+                                         'kdmedlearn.distillation.DistillCallback.classes_fit': ( 'distillation.html#distillcallback.classes_fit',
+                                                                                                  'kdmedlearn/distillation.py'),
                                          'kdmedlearn.distillation.DistillCallback.find': ( 'distillation.html#distillcallback.find',
                                                                                            'kdmedlearn/distillation.py'),
                                          'kdmedlearn.distillation.DistillCallback.reads': ( 'distillation.html#distillcallback.reads',

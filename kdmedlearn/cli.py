@@ -6,7 +6,7 @@
 __all__ = ['app', 'method_with', 'versions', 'keep_run', 'sets_sentence', 'gain_sentence', 'demo', 'keep_and_tell', 'test_of',
            'on_students_input', 'try_out', 'get_teacher', 'distill', 'course_dir', 'notebooks']
 
-# %% ../nbs/04_cli.ipynb #8dee3e57
+# %% ../nbs/04_cli.ipynb #587407b0
 import json
 import shutil
 import sys
@@ -15,9 +15,7 @@ from typing import List, Optional
 
 import typer
 
-from .taps import near_names
-
-# %% ../nbs/04_cli.ipynb #4168f3c9
+# %% ../nbs/04_cli.ipynb #420981c0
 app = typer.Typer(name="kdmedlearn", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
                   help="Knowledge distillation for medical images. For teaching and research; not a medical device.")
 
@@ -25,7 +23,7 @@ class _Told:
     "Errors that tell the user what to change, as a message and exit code 2."
     def __enter__(self): return self
     def __exit__(self, kind, e, tb):
-        if kind and issubclass(kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError)):
+        if kind and issubclass(kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError, ImportError)):
             typer.secho(f"Error: {e}", fg="red", err=True)
             raise typer.Exit(2) from e
 
@@ -35,10 +33,11 @@ def _main():
     warnings.filterwarnings("ignore", category=FutureWarning)   # of PyTorch about its own torch.jit, on import of fastai
     warnings.filterwarnings("once", category=UserWarning)       # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/04_cli.ipynb #31243147
+# %% ../nbs/04_cli.ipynb #ed5864a4
 def method_with(name: str, knobs: List[str]):
     "The method called `name` with its knobs set from \"key=value\" texts."
     from kdmedlearn.methods.method import as_method
+    from kdmedlearn.taps import near_names
     import kdmedlearn.distillation  # noqa: F401  the methods register themselves
     values, cls = {}, type(as_method(name))
     known = as_method(name).knobs()
@@ -124,7 +123,7 @@ def keep_and_tell(run, title, *args, **kwargs):
     typer.echo(f"report: {run / 'report.html'}")
     return g
 
-# %% ../nbs/04_cli.ipynb #2b0ec0ac
+# %% ../nbs/04_cli.ipynb #d75cddc2
 def test_of(dls): return dls[2] if len(dls.loaders) > 2 else dls.valid
 
 def on_students_input(t, norm):
@@ -140,8 +139,11 @@ def try_out(make_student, teacher: str, dls, method):
     from kdmedlearn.distillation import distill as learner
     from kdmedlearn.models.small import create_model
     from kdmedlearn.teachers import load_teacher
+    if teacher.endswith((".pth", ".pt", ".pkl")): raise ValueError(f"--teacher {teacher}: pickled files can run code and are not read; give a .safetensors file of an earlier run, or a model's name")
     new = lambda: create_model(teacher, len(dls.vocab), dls.facts["channels"], img_size=dls.facts["size"])
-    learner(dls, make_student(), load_teacher(teacher) if teacher.endswith(".safetensors") else new(), method)
+    t = load_teacher(teacher) if teacher.endswith(".safetensors") else new()
+    try: learner(dls, make_student(), t, method)
+    except RuntimeError as e: raise ValueError(str(e)) from e
 
 def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
@@ -161,13 +163,13 @@ def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/04_cli.ipynb #06c64547
+# %% ../nbs/04_cli.ipynb #e948bb17
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
-            method: str = typer.Option("response", help="name of the method"),
+            method: str = typer.Option("response", help="name of the method: response or hdkd"),
             knob: Optional[List[str]] = typer.Option(None, help="a knob of the method, name=value; may be repeated"),
-            student: str = typer.Option("small_student", help="small_student, hdkd_student or any timm model"),
-            teacher: str = typer.Option("small_teacher", help="small_teacher, hdkd_teacher, any timm model, or a .safetensors file of an earlier run"),
+            student: str = typer.Option("small_student", help="small_student, hdkd_student, hdkd_student_small or any timm model"),
+            teacher: str = typer.Option("small_teacher", help="small_teacher, hdkd_teacher, hdkd_teacher_small, any timm model, or a .safetensors file of an earlier run"),
             epochs: int = typer.Option(40, min=1), teacher_epochs: Optional[int] = typer.Option(None, min=1, help="as --epochs if not given"),
             lr: float = typer.Option(3e-3, min=0., help="highest learning rate of the one-cycle schedule"),
             seeds: int = typer.Option(1, min=1),
@@ -196,6 +198,7 @@ def distill(data: Path = typer.Option(..., help="folder of class folders, or wit
         vocab, in_chans = list(dls.vocab), dls.one_batch()[0].shape[1]
         make_student = lambda: create_model(student, len(vocab), in_chans, img_size=size)
         try_out(make_student, teacher, dls, method_with(method, knob or []))
+        for f in fraction or []: read(fraction=f, seed=0)  # too few images for a part are answered now, too
         run = new_run(runs, name or Path(data).resolve().name)
         typer.echo(f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes: {', '.join(vocab)}")
         t = get_teacher(teacher, dls, run, teacher_epochs or epochs, lr)

@@ -107,7 +107,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #1a22a700
+# %% ../nbs/02_distillation.ipynb #ec10b9e0
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -138,6 +138,7 @@ def check(self: DistillCallback, learn: Learner):
         with torch.no_grad(), taps(model, s_layers) as feats: out = self._try("the student", model, model, *xb)
         teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, t_layers) for t in self.teachers)
     finally: model.train(was)
+    self.classes_fit(plain(out), learn.dls)
     p = Pass(Seen(plain(out), plain(feats)), plain(teachers), yb[0] if len(yb) == 1 else yb)
     for m in self.method.parts:
         m.build(p)
@@ -147,6 +148,13 @@ def check(self: DistillCallback, learn: Learner):
                 raise ValueError(f"term {k} of {m} must be a scalar tensor, got {repr(v)[:80]}")
     self.checked = True
     return p
+
+@patch
+def classes_fit(self: DistillCallback, out, dls):
+    "Raise if the student has another number of logits than the data have classes."
+    vocab = getattr(dls, "vocab", None)
+    if not vocab or not all(isinstance(o, (str, int)) for o in vocab) or not isinstance(out, Tensor) or out.ndim != 2: return
+    if out.shape[1] != len(vocab): raise ValueError(f"the student gives {out.shape[1]} logits and the data have {len(vocab)} classes; make it with num_classes={len(vocab)}")
 
 @patch
 def find(self: DistillCallback, model, names):

@@ -81,6 +81,8 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
     # what does not fit is answered before a teacher is trained or a folder is made
     r = call(*args, "--student", "small_student")
     assert r.exit_code == 2 and "no layer 'head_" in r.output and "training the teacher" not in r.output and not (tmp_path / "runs" / "shapes-2").exists()
+    r = call(*args, "--student", "hdkd_student_small", "--balance", "smote", "--fraction", ".5")
+    assert r.exit_code == 2 and "too few for k=" in r.output and "training the teacher" not in r.output
     r = call(*args, "--student", "hdkd_student_small", "--balance", "weight")
     assert r.exit_code == 2 and "weights" in r.output
 
@@ -94,6 +96,8 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
     (["distill", "--data", "DATA", "--knob", "beta=1"], "no knob 'beta'"),
     (["distill", "--data", "DATA", "--student", "smal_student"], "near: small_student"),
     (["distill", "--data", "DATA", "--teacher", "none.safetensors"], "no file"),
+    (["distill", "--data", "DATA", "--teacher", "best.pth"], "pickled files can run code"),
+    (["distill", "--data", "DATA", "--size", "32", "--teacher", "inception_v3"], "teacher InceptionV3 fails on a batch of shape"),
     (["distill", "--data", "DATA", "--group", "patient"], "patient"),
     (["demo", "--size", "8"], "--size"),
     (["notebooks", "FILE"], "is a file"),

@@ -90,3 +90,24 @@ def test_files_that_are_no_models(tmp_path):
     from safetensors.torch import save_file
     save_file({"w": torch.zeros(2)}, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="without a description"): load_model(tmp_path / "b.safetensors")
+
+
+def test_history_says_when_the_record_is_gone():
+    from fastai.learner import Learner
+    from fastai.metrics import accuracy
+    from helpers import data, net
+    from torch.nn.functional import cross_entropy
+    from kdmedlearn.evaluation.runs import history
+    learn = Learner(data(), net(), loss_func=cross_entropy, metrics=accuracy)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, 1e-3)
+        assert len(history(learn)) == 2
+        learn.validate()
+    with pytest.raises(ValueError, match="right after the fit"): history(learn)
+
+
+def test_a_spread_that_is_not_known_is_null_in_json(tmp_path):
+    import json
+    from kdmedlearn.evaluation.runs import write_json
+    write_json(tmp_path / "m.json", {"gain": {"standard error": float("nan")}, "rows": [1., float("nan")], "path": tmp_path})
+    assert json.loads((tmp_path / "m.json").read_text(), parse_constant=lambda c: 1 / 0)["rows"] == [1., None]

@@ -147,6 +147,11 @@ def test_any_size_divisible_by_16_and_any_channels(size, chans):
     assert HDKDTeacher(5, chans, size, **TINY)(x).shape == (2, 5)
 
 
+@pytest.mark.parametrize("size", ["32", 32., None, (32, 32, 32), (16., 16)])
+def test_sizes_that_are_none_are_answered(size):
+    with pytest.raises(ValueError, match="whole number of pixels or a pair"): HDKDStudent(img_size=size)
+
+
 @pytest.mark.parametrize("size", [8, 40, (32, 33), 0])
 def test_other_sizes_are_answered(size):
     for make in (HDKDStudent, HDKDTeacher):
@@ -223,6 +228,10 @@ def test_load_released_answers_what_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match="no HDKD model"): load_released(timm.create_model("resnet10t").state_dict())
     with pytest.raises(FileNotFoundError): load_released(tmp_path / "none.pth")
     with pytest.raises(ValueError, match="state dict"): load_released({})
+    narrow = HDKDStudent(3, img_size=32, **TINY_STUDENT).eval()
+    with pytest.raises(ValueError, match="say heads="): load_released(narrow.state_dict())      # 8 heads would load too, and answer something else
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(load_released(narrow.state_dict(), heads=2)(x), narrow(x))
     torch.save(HDKDTeacher(**TINY), tmp_path / "whole.pth")                      # a pickled module may run code
     with pytest.raises(ValueError, match="could run code"): load_released(tmp_path / "whole.pth")
 
@@ -318,6 +327,11 @@ def test_a_teacher_with_other_stages_is_answered_with_both_shapes_and_names(dls)
     with pytest.raises(ValueError, match=r"\(2, 8\) and teacher logits \(2, 5\)"): distill(dls, s, HDKDTeacher(5, img_size=32, **TINY), HDKD())
 
 
+def test_another_number_of_classes_than_the_data_have_is_answered(dls):
+    s, t = HDKDStudent(5, img_size=32, **TINY_STUDENT), HDKDTeacher(5, img_size=32, **TINY)
+    with pytest.raises(ValueError, match="5 logits and the data have 8 classes"): distill(dls, s, t, HDKD())
+
+
 def test_students_without_its_heads_are_answered(dls):
     s, t = models(distilled=False)
     with pytest.raises(ValueError, match="no layer 'head_distill'.*logit='none'"): distill(dls, s, t, HDKD())
@@ -328,7 +342,8 @@ def test_students_without_its_heads_are_answered(dls):
 
 @pytest.mark.parametrize("kw,message", [
     (dict(T=0), "temperature T must be positive"), (dict(T=-1), "temperature T must be positive"), (dict(alpha=1.2), r"alpha must lie in \[0, 1\], got 1.2"), (dict(alpha=-.1), "alpha must lie"),
-    (dict(lam=-1), "lam must lie"), (dict(logit="medium"), "expected one of soft, hard, none"), (dict(reduction="mean"), "released, batchmean"), (dict(logit="none", lam=0), "nothing is distilled")])
+    (dict(lam=-1), "lam must lie"), (dict(logit="medium"), "expected one of soft, hard, none"), (dict(reduction="mean"), "released, batchmean"), (dict(logit="none", lam=0), "nothing is distilled"),
+    (dict(pairs=[]), "without maps"), (dict(pairs=[1, 2]), "a pair is"), (dict(beta=float("nan")), "beta must be a finite number")])
 def test_knobs_out_of_range_are_answered(kw, message):
     with pytest.raises(ValueError, match=message): HDKD(**kw)
 

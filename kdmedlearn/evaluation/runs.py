@@ -21,7 +21,7 @@ from fastai.torch_core import set_seed
 from ..distillation import distill
 from .compare import paired, predictions, scores
 
-# %% ../../nbs/evaluation/02_runs.ipynb #fa4fd756
+# %% ../../nbs/evaluation/02_runs.ipynb #b391c1dc
 def restart(dls, seed: int):
     "Put every random generator that training on `dls` uses into the state that belongs to `seed`."
     set_seed(seed)
@@ -30,6 +30,8 @@ def restart(dls, seed: int):
 def history(learn: Learner) -> pd.DataFrame:
     "The recorder's table of the last fit: one row an epoch, columns as in the progress table."
     names = [n for n in learn.recorder.metric_names if n not in ("epoch", "time")]
+    if any(len(v) != len(names) for v in learn.recorder.values):
+        raise ValueError("the record of the fit is gone: fastai's validate() overwrites it; call history(learn) right after the fit")
     return pd.DataFrame(list(map(list, learn.recorder.values)), columns=names).astype(float)
 
 # %% ../../nbs/evaluation/02_runs.ipynb #314bb68f
@@ -101,7 +103,7 @@ def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
                             line_color=colors.get(model), hovertemplate=f"{model}, seed {seed}, epoch %{{x}}: %{{y:.3f}}<extra></extra>")
     return fig
 
-# %% ../../nbs/evaluation/02_runs.ipynb #0d3c1fd2
+# %% ../../nbs/evaluation/02_runs.ipynb #410b4337
 def new_run(root="runs", name: str = "run") -> Path:
     "A new folder `root/name`, or `root/name-2`, `-3`, ...: never one that exists."
     if Path(name).name != name or name in ("", ".", ".."): raise ValueError(f"a run's name is a folder's name without separators, got {name!r}")
@@ -113,8 +115,12 @@ def new_run(root="runs", name: str = "run") -> Path:
         else: return path
 
 def write_json(path, o):
-    "`o` as readable JSON; NumPy numbers and paths included."
-    Path(path).write_text(json.dumps(o, indent=1, default=lambda v: v.item() if hasattr(v, "item") else str(v)) + "\n", encoding="utf-8")
+    "`o` as readable JSON; NumPy numbers and paths included, what is not a number as null."
+    def numbers(v):
+        if isinstance(v, dict): return {k: numbers(u) for k, u in v.items()}
+        if isinstance(v, (list, tuple)): return [numbers(u) for u in v]
+        return None if isinstance(v, float) and v != v else v
+    Path(path).write_text(json.dumps(numbers(o), indent=1, default=lambda v: v.item() if hasattr(v, "item") else str(v)) + "\n", encoding="utf-8")
 
 # %% ../../nbs/evaluation/02_runs.ipynb #f7893b00
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LOGIT', 'REDUCTIONS', 'STAGES', 'logit_loss', 'feature_losses', 'HDKD']
 
-# %% ../../nbs/methods/05_hdkd.ipynb #933daa3d
-import warnings
+# %% ../../nbs/methods/05_hdkd.ipynb #803d4e72
+import math, warnings
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ def feature_losses(student: dict, teacher: dict,   # layer name -> map (B, D, H,
     "Sum over pairs i = 1, 2, ... of i^beta MSE(student map, teacher map), no projection (EL-Assiouti et al. 2024)."
     return sum(i**beta * F.mse_loss(full_precision(student[s]), full_precision(teacher[t])) for i, (s, t) in enumerate(pairs, 1))
 
-# %% ../../nbs/methods/05_hdkd.ipynb #2031397e
+# %% ../../nbs/methods/05_hdkd.ipynb #bbb919aa
 STAGES = ("stage1", "stage2", "stage3")
 
 _UNTRAINED = ("alpha={} trains nothing in the {} head, while the student predicts with the mean of both heads; "
@@ -45,7 +45,7 @@ _UNTRAINED = ("alpha={} trains nothing in the {} head, while the student predict
 
 class HDKD(Method):
     "(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature term (EL-Assiouti et al. 2024). Several teachers: the mean."
-    hint = "HDKD reads head_cls, head_distill and the stages of an HDKDStudent; without a distillation head use logit='none', with other stages name pairs=."
+    hint = "HDKD reads head_cls, head_distill and the stages of an HDKDStudent (hdkd_student, hdkd_student_small); without a distillation head use logit='none', with other stages name pairs=."
 
     def __init__(self, T: float = 1.,          # temperature, > 0
                  alpha=.5,                     # share of the logit term, in [0, 1], or a schedule of it
@@ -57,11 +57,12 @@ class HDKD(Method):
         super().__init__()
         check_T(T)
         weight_at(alpha, 0., "alpha", hi=1); weight_at(lam, 0., "lam")
-        if not isinstance(beta, (int, float)): raise TypeError(f"beta must be a number, got {beta!r}")
+        if not isinstance(beta, (int, float)) or not math.isfinite(beta): raise ValueError(f"beta must be a finite number, got {beta!r}")
         if logit not in LOGIT: raise ValueError(f"logit={logit!r}; expected one of {', '.join(LOGIT)}")
         if reduction not in REDUCTIONS: raise ValueError(f"reduction={reduction!r}; expected one of {', '.join(REDUCTIONS)}")
         self.T, self.alpha, self.beta, self.lam, self.logit, self.reduction = T, alpha, beta, lam, logit, reduction
         self.pairs = [] if lam == 0 else layer_pairs([(s, s) for s in STAGES] if pairs is None else pairs)   # lam=0: any teacher will do
+        if lam != 0 and not self.pairs: raise ValueError("pairs=[] leaves the feature term without maps; name pairs, or set lam=0")
         if logit == "none" and not self.pairs: raise ValueError("logit='none' and no feature term: nothing is distilled; set lam > 0, or logit='soft'")
         if logit != "none" and alpha in (0, 1): warnings.warn(_UNTRAINED.format(alpha, "distillation" if alpha == 0 else "class"))
         self.task_layer = None if logit == "none" else "head_cls"

@@ -113,7 +113,7 @@ def total_loss(terms: dict, weights: dict) -> Tensor:
     if unknown: raise ValueError(f"term {', '.join(unknown)} has no weight; `weights` must name every term that `terms` returns")
     return sum(weights[k] * v for k, v in terms.items() if weights[k])
 
-# %% ../../nbs/methods/00_method.ipynb #014ff7cd
+# %% ../../nbs/methods/00_method.ipynb #7bbc0bf7
 def layer_pairs(pairs,                # dict or list of (student layer, teacher layer); or the student's layers alone
                 teacher_layers=None   # with a list of student layers: as many teacher layers
                ) -> list:             # (student layer, teacher layer) in the order given
@@ -123,6 +123,6 @@ def layer_pairs(pairs,                # dict or list of (student layer, teacher 
         if len(s) != len(t): raise ValueError(f"{len(s)} student layers but {len(t)} teacher layers; give one teacher layer for each student layer")
         return list(zip(s, t))
     pairs = list(pairs.items() if isinstance(pairs, dict) else pairs)
-    bad = [o for o in pairs if isinstance(o, str) or len(o) != 2]
+    bad = [o for o in pairs if not isinstance(o, (tuple, list)) or len(o) != 2]
     if bad: raise ValueError(f"a pair is (student layer, teacher layer), got {bad[0]!r}")
     return [tuple(o) for o in pairs]

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 
 from .mbcsa import MBCSA, MBConv, conv_layer
 
-# %% ../../nbs/models/03_hdkd.ipynb #bf634056
+# %% ../../nbs/models/03_hdkd.ipynb #7c9016a2
 def image_side(img_size) -> tuple:  # (H, W)
     "Height and width from a number or a pair; both must be multiples of 16."
-    h, w = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    pair = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(v, int) for v in pair):
+        raise ValueError(f"img_size is a whole number of pixels or a pair (H, W) of them, got {img_size!r}")
+    h, w = pair
     if h >= 16 and w >= 16 and h % 16 == 0 and w % 16 == 0: return h, w
     near = [max(16, round(v / 16) * 16) for v in (h, w)]
     raise ValueError(f"HDKD halves an image four times, so both sides must be multiples of 16; got {h}x{w}, near it lies {near[0]}x{near[1]}")
@@ -251,9 +254,9 @@ def read_state(source) -> dict:  # name -> tensor
         raise ValueError(f"expected a state dict (name -> tensor), got {type(source).__name__}" + (f" with {', '.join(map(str, list(source)[:5]))}" if isinstance(source, dict) else ""))
     return {k.removeprefix("module."): v for k, v in source.items()}     # DataParallel adds the prefix
 
-# %% ../../nbs/models/03_hdkd.ipynb #974bea18
+# %% ../../nbs/models/03_hdkd.ipynb #bceff156
 def sizes_of(state: dict,           # released or our names
-             heads: int = 8) -> dict:   # heads of the transformer: the one number that no tensor shows
+             heads=None) -> dict:   # heads of the transformer, which no tensor shows; None: 8 for a width of 256, as released
     "The class that a state dict belongs to and the arguments to make it: {\"cls\": ..., num_classes=..., widths=..., ...}."
     s = {our_name(k): v for k, v in state.items()}
     missing = [k for k in ("stage1.0.0.weight", "stage2.0.depthwise.0.weight", "stage3.0.depthwise.0.weight") if k not in s]
@@ -266,14 +269,17 @@ def sizes_of(state: dict,           # released or our names
               block=MBCSA if "stage2.0.attend.spatial.conv.weight" in s else MBConv)
     if teacher: return dict(cls=HDKDTeacher, num_classes=len(s["head.weight"]), hidden=len(s["hidden.weight"])) | kw
     dim, distilled = s["dflt.cls_token"].shape[-1], "dflt.distill_token" in s
+    if heads is None and dim != 256:
+        raise ValueError(f"no tensor shows how many heads a transformer has; the release has 8 for a width of 256, this one has a width of {dim}: say heads=")
+    heads = heads or 8
     return dict(cls=HDKDStudent, num_classes=len(s["head_cls.weight"]), dim=dim, depth=depth("dflt.blocks"), heads=heads,
                 mlp_ratio=len(s["dflt.blocks.0.mlp.0.weight"]) / dim, distilled=distilled) | kw
 
-# %% ../../nbs/models/03_hdkd.ipynb #728374ba
+# %% ../../nbs/models/03_hdkd.ipynb #09bc6ed2
 def load_released(source,              # path of a .safetensors or .pth file, or a state dict
                   num_classes=None,    # what you expect; another count in the file is an error
                   img_size=None,       # None: the (square) size the weights were made for; another: position embeddings are resampled
-                  heads: int = 8):     # of the transformer: no tensor shows it
+                  heads=None):         # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
     "The HDKD model that released weights belong to, in eval mode and in their precision; every tensor is used, none may be missing."
     state = read_state(source)
     kw = sizes_of(state, heads)
