@@ -55,6 +55,17 @@ def hdkd_rows(d):
     return rows
 
 
+def beyond_chance(d):
+    "The students whose mean paired difference to the student alone is more than two of its standard errors above 0."
+    out = []
+    for f in sorted({s["fraction"] for s in d["students"]}, reverse=True):
+        of = lambda arm: {s["seed"]: s["accuracy"] for s in d["students"] if s["fraction"] == f and s["arm"] == arm}
+        for arm in list(ARMS)[1:]:
+            diff = [v - of("alone")[k] for k, v in of(arm).items() if k in of("alone")]
+            if len(diff) > 2 and mean(diff) > 2 * spread(diff) / len(diff)**.5: out.append(f"{ARMS[arm]} with {f:.0%}")
+    return out
+
+
 def hdkd_page():
     d, b = read("hdkd_brain_mri"), read("bench_hdkd")
     a, t = d["about"], d["teacher"]
@@ -67,7 +78,7 @@ def hdkd_page():
 
 {table(["training images", "student", "seeds", "accuracy", "balanced accuracy", "macro F1", "accuracy, difference to alone"], hdkd_rows(d))}
 
-Behind ± the standard deviation over seeds, for the difference its standard error. The teacher, {t["parameters"]:,} parameters, reaches an accuracy of {pct(t["accuracy"])} ({pct(t["balanced accuracy"])} balanced, macro F1 {pct(t["macro F1"])}); it was trained once, for {t["epochs"]} epochs on the whole training part. Students: {size("alone"):,} parameters alone, {size("both"):,} with a distillation head; {", ".join(f"{n:,} images for {e} epochs" for f, (n, e) in sorted(images.items(), reverse=True))}. {a["size"]}x{a["size"]} pixels{", half of the paper's widths so that a CPU can train them" if a["half"] else ""}, AdamW with one-cycle schedule up to {a["lr"]:g}, batches of {a["bs"]}, augmentation `{a["modality"]}`; nothing of this was tuned. Student alone is the plain hybrid student; *feature KD* is `{a["methods"]["feature"]}`. Same cleaned copy of the set, same cut by group as above.
+Behind ± the standard deviation over seeds, for the difference its standard error. More than two standard errors above the student alone: {", ".join(beyond_chance(d)) or "none"}; with three seeds the standard error is itself uncertain. The teacher has seen the labels of all training images, so with a part of them the students profit from labels that they were not given. The teacher, {t["parameters"]:,} parameters, reaches an accuracy of {pct(t["accuracy"])} ({pct(t["balanced accuracy"])} balanced, macro F1 {pct(t["macro F1"])}); it was trained once, for {t["epochs"]} epochs on the whole training part. Students: {size("alone"):,} parameters alone, {size("both"):,} with a distillation head; {", ".join(f"{n:,} images for {e} epochs" for f, (n, e) in sorted(images.items(), reverse=True))}. {a["size"]}x{a["size"]} pixels{", half of the paper's widths so that a CPU can train them" if a["half"] else ""}, AdamW with one-cycle schedule up to {a["lr"]:g}, batches of {a["bs"]}, augmentation `{a["modality"]}`; nothing of this was tuned. Student alone is the plain hybrid student; *feature KD* is `{a["methods"]["feature"]}`. Same cleaned copy of the set, same cut by group as above.
 
 ## The cost of a step of HDKD
 
