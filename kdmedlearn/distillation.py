@@ -107,7 +107,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #ec10b9e0
+# %% ../nbs/02_distillation.ipynb #235444bb
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -149,6 +149,7 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
+# %% ../nbs/02_distillation.ipynb #d6cb1d0a
 @patch
 def classes_fit(self: DistillCallback, out, dls):
     "Raise if the student has another number of logits than the data have classes."
