@@ -248,8 +248,8 @@ def models(seed=0, **kw):
     return HDKDStudent(8, img_size=32, **TINY_STUDENT | kw), HDKDTeacher(8, img_size=32, **TINY).eval()
 
 
-def one_step(learn):
-    "One training step of `learn` on its first batch."
+def one_epoch(learn):
+    "`learn` after one short epoch, without bars."
     learn.remove_cb(learn.progress)
     with learn.no_logging(): learn.fit(1, 1e-3)
     return learn
@@ -259,8 +259,8 @@ def test_trains_by_name_with_its_columns_and_leaves_the_teacher_alone(dls):
     s, t = models()
     before, heads = fingerprint(t), copy.deepcopy((s.head_cls.weight, s.head_distill.weight))
     learn = distill(dls, s, t, "hdkd", metrics=accuracy)
-    one_step(learn)
-    assert list(learn.recorder.metric_names[3:6]) == ["accuracy", "task", "logit"] or {"task", "logit", "feature"} <= set(learn.recorder.metric_names)
+    one_epoch(learn)
+    assert {"task", "logit", "feature"} <= set(learn.recorder.metric_names)
     assert fingerprint(t) == before and not any(p.grad is not None for p in t.parameters())
     assert not torch.equal(heads[0], s.head_cls.weight) and not torch.equal(heads[1], s.head_distill.weight)
     assert learn.model is s and not [k for k in s.state_dict() if "teacher" in k]
@@ -271,7 +271,7 @@ def test_task_loss_is_of_the_class_head_in_training_and_of_the_mean_in_validatio
     learn = distill(dls, s, t, HDKD(alpha=.5, lam=0), opt_func=SGD)
     got = {}
     learn.add_cb(_Keep(got))
-    one_step(learn)
+    one_epoch(learn)
     x, y = got["batch"]
     copy_of, _ = models()
     a, b = copy_of.train().forward_heads(x)
@@ -322,8 +322,8 @@ def test_a_teacher_with_other_stages_is_answered_with_both_shapes_and_names(dls)
     s, _ = models()
     wide = HDKDTeacher(8, img_size=32, widths=(16, 32, 16), depths=(1, 1, 1))
     with pytest.raises(ValueError, match=r"student layer 'stage2' gives maps \(2, 16, 8, 8\), teacher layer 'stage2' \(2, 32, 8, 8\)"): distill(dls, s, wide, HDKD())
-    one_step(distill(dls, s, wide, HDKD(pairs=[("stage1", "stage1"), ("stage3", "stage3")])))
-    one_step(distill(dls, s, wide, HDKD(lam=0)))                                 # answers alone: any teacher will do
+    one_epoch(distill(dls, s, wide, HDKD(pairs=[("stage1", "stage1"), ("stage3", "stage3")])))
+    one_epoch(distill(dls, s, wide, HDKD(lam=0)))                                 # answers alone: any teacher will do
     with pytest.raises(ValueError, match=r"\(2, 8\) and teacher logits \(2, 5\)"): distill(dls, s, HDKDTeacher(5, img_size=32, **TINY), HDKD())
 
 
@@ -335,7 +335,7 @@ def test_another_number_of_classes_than_the_data_have_is_answered(dls):
 def test_students_without_its_heads_are_answered(dls):
     s, t = models(distilled=False)
     with pytest.raises(ValueError, match="no layer 'head_distill'.*logit='none'"): distill(dls, s, t, HDKD())
-    one_step(distill(dls, s, t, HDKD(logit="none")))
+    one_epoch(distill(dls, s, t, HDKD(logit="none")))
     cnn = HDKDTeacher(8, img_size=32, **TINY)
     with pytest.raises(ValueError, match="no layer 'head_"): distill(dls, cnn, t, "hdkd")
 
@@ -357,7 +357,7 @@ def test_adds_up_with_other_methods_and_takes_schedules(dls):
     s, t = models()
     m = HDKD(alpha=lambda pct: pct, lam=lambda pct: 10 * pct) + Response(alpha=.5)
     assert m.task_layer == "head_cls" and m.weights(.5) == {"task": .25, "logit": .5, "feature": 5., "response": .5}
-    one_step(distill(dls, s, t, m))
+    one_epoch(distill(dls, s, t, m))
 
 
 def test_knobs_make_the_same_method_again():
@@ -368,7 +368,7 @@ def test_knobs_make_the_same_method_again():
 
 def test_copied_pickled_exported_it_is_the_same_model(dls, tmp_path):
     s, t = models()
-    learn = one_step(distill(dls, s, t, HDKD(), path=tmp_path))
+    learn = one_epoch(distill(dls, s, t, HDKD(), path=tmp_path))
     x = torch.randn(2, 3, 32, 32)
     s.eval()
     expected = sum(s.forward_heads(x)) / 2

@@ -98,11 +98,9 @@ def page():
         for key in ("accuracy", "balanced accuracy", "macro F1"):
             by = {k: [s[key] for s in r["seeds"] if s["model"] == k] for k in ("student alone", "student distilled")}
             a, d = by.values()
-            n = len(a)
-            sd = lambda v: (sum((x - sum(v) / n) ** 2 for x in v) / (n - 1)) ** .5
             diff = [y - x for x, y in zip(a, d)]
-            mri.append([f"{r['config']['fraction']:.0%}", key, pct(r["table"]["teacher"][key]), f"{pct(sum(a) / n)} ± {pct(sd(a))}", f"{pct(sum(d) / n)} ± {pct(sd(d))}",
-                        f"{100 * sum(diff) / n:+.1f} ± {100 * sd(diff) / n**.5:.1f}"])
+            mri.append([f"{r['config']['fraction']:.0%}", key, pct(r["table"]["teacher"][key]), with_spread(a), with_spread(d),
+                        f"{100 * mean(diff):+.1f} ± {100 * spread(diff) / len(diff)**.5:.1f}"])
     c, first = m["runs"][0]["config"], m["runs"][0]["table"]
     return f"""# Results
 
