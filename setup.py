@@ -30,7 +30,8 @@ setup(
                  "Topic :: Scientific/Engineering :: Artificial Intelligence"],
     packages=find_packages(include=[lib, lib + ".*"]), package_data={lib: ["assets/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "smote": cfg["smote_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "smote": cfg["smote_requirements"].split(),
+                    "segment": cfg["segment_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{lib}={lib}._modidx:d"]},
     cmdclass={"build_py": BuildWithCourse},
 )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill']
 
-# %% ../nbs/02_distillation.ipynb #8bb5f117
+# %% ../nbs/02_distillation.ipynb #09aa5256
 from copy import deepcopy
 from functools import partial
 
@@ -16,7 +16,7 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-import kdmedlearn.methods.hdkd, kdmedlearn.methods.response  # known by name from here on
+import kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixels, kdmedlearn.methods.response  # known by name from here on
 from .methods.method import Pass, Seen, as_method, total_loss
 from .taps import layer, tap_next, taps
 
@@ -107,7 +107,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #235444bb
+# %% ../nbs/02_distillation.ipynb #56ded827
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -139,6 +139,7 @@ def check(self: DistillCallback, learn: Learner):
         teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, t_layers) for t in self.teachers)
     finally: model.train(was)
     self.classes_fit(plain(out), learn.dls)
+    self.loss_fits(learn, plain(feats)[self.method.task_layer] if self.method.task_layer else plain(out), yb)
     p = Pass(Seen(plain(out), plain(feats)), plain(teachers), yb[0] if len(yb) == 1 else yb)
     for m in self.method.parts:
         m.build(p)
@@ -149,13 +150,26 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
-# %% ../nbs/02_distillation.ipynb #d6cb1d0a
+# %% ../nbs/02_distillation.ipynb #7626277e
 @patch
 def classes_fit(self: DistillCallback, out, dls):
     "Raise if the student has another number of logits than the data have classes."
     vocab = getattr(dls, "vocab", None)
     if not vocab or not all(isinstance(o, (str, int)) for o in vocab) or not isinstance(out, Tensor) or out.ndim != 2: return
     if out.shape[1] != len(vocab): raise ValueError(f"the student gives {out.shape[1]} logits and the data have {len(vocab)} classes; make it with num_classes={len(vocab)}")
+
+@patch
+def loss_fits(self: DistillCallback, learn, out, yb):
+    "Raise if the Learner's loss fails on the student's output."
+    own = [c for c in learn.cbs if c is not self and "before_batch" in vars(type(c)) and type(c).__module__.split(".")[0] not in ("fastai", "kdmedlearn")]
+    if own or learn.loss_func is None or not yb: return
+    try:
+        with torch.no_grad(): learn.loss_func(out, *yb)
+    except Exception as e:
+        shapes = lambda o: ", ".join(map(shapes, o)) if isinstance(o, (tuple, list)) else str(tuple(getattr(o, "shape", ())))
+        name = getattr(learn.loss_func, "__name__", None) or type(learn.loss_func).__name__
+        raise ValueError(f"the loss {name} fails on the student's output {shapes(out)} and a target {shapes(yb)}: {e}; "
+                         "give one that fits, loss_func=..., for masks of one logit such as StructureLoss()") from e
 
 @patch
 def find(self: DistillCallback, model, names):
@@ -270,7 +284,7 @@ class TermColumns(Callback):
 
     def __reduce__(self): return Callback, ()
 
-# %% ../nbs/02_distillation.ipynb #3fda9a16
+# %% ../nbs/02_distillation.ipynb #102f40f0
 def distill(dls,                   # fastai DataLoaders
             student: nn.Module,    # trained; afterwards it is `learn.model`
             teacher,               # a module, a Learner, a `Teacher`, or a list of these
@@ -284,6 +298,7 @@ def distill(dls,                   # fastai DataLoaders
         raise TypeError(f"the student must be a module, got {student if isinstance(student, type) else type(student).__name__}; "
                         "if it is a class or a function that makes one, call it first")
     cb = DistillCallback(teacher, method)
+    if cb.method.loss_func and kwargs.get("loss_func") is None: kwargs["loss_func"] = cb.method.loss_func()
     learn = Learner(dls, student, metrics=metrics, cbs=[cb, TermColumns(), *L(cbs)], **kwargs)
     cb.check(learn)
     cb.adopt(learn)

@@ -176,7 +176,7 @@ def check_mask_options(threshold, target, codes):
     if target not in TARGETS: raise ValueError(f"target={target!r}; expected 'index' (B, H, W) or 'channel' (B, 1, H, W)")
     if len(codes) != 2 or isinstance(codes, str): raise ValueError(f"codes={codes!r}; expected two names, background first")
 
-# %% ../../nbs/data/03_masks.ipynb #7a0cf851
+# %% ../../nbs/data/03_masks.ipynb #b760e140
 def mask_dls(path,            # folder of the set: {images,masks}, or train/ + validation/ (+ test/) that hold these
              size=128,        # images and masks are squeezed to size x size pixels
              bs=8,            # batch size
@@ -191,11 +191,11 @@ def mask_dls(path,            # folder of the set: {images,masks}, or train/ + v
              target="index",  # "index": int64 (B, H, W); "channel": float (B, 1, H, W)
              codes=("background", "polyp"), # names of 0 and 1
              bad="error",     # "error" or "skip" for files that cannot be read
-             augment=True,    # False: no random changes
+             augment=True,    # False: no random changes; or a list of fastai batch transforms, instead of `modality`
              device=None, num_workers=0, cache=True, save_to="." # as in `image_dls`
             ) -> SetLoaders:  # a fastai DataLoaders; dls.tests: test sets by name
     "DataLoaders of a set of image and mask pairs; every mistake in the set is answered before training."
-    check_options(size, channels, modality, norm); in_range("valid", valid); in_range("fraction", fraction, closed=True)
+    check_options(size, channels, modality, norm, augment); in_range("valid", valid); in_range("fraction", fraction, closed=True)
     check_mask_options(threshold, target, codes)
     t = list_pairs(path)
     loss, kw = TARGETS[target]

@@ -38,18 +38,19 @@ def weight_at(w,                # number or schedule
     if 0 <= v <= hi: return v
     raise ValueError(f"{name} must lie in [0, {hi:g}], got {v:g}" + (f" at progress {pct:.2f} of its schedule" if callable(w) else ""))
 
-# %% ../../nbs/methods/00_method.ipynb #84740c87
+# %% ../../nbs/methods/00_method.ipynb #c3d552ee
 class Method(nn.Module):
     "A distillation method: named loss terms over a `Pass`, and their weights."
     student_layers: tuple = ()   # layers of the student to read
     teacher_layers: tuple = ()   # layers of each teacher to read
     task_layer: str | None = None   # in training the task loss is taken of this student layer's output; None: of the student's output
+    loss_func: Callable | None = None   # makes the task loss of a Learner that is given none; None: the loss of its data
     hint: str = ""               # added to the message when a layer is not there
     known: dict = {}             # name in lower case -> class; filled as methods are defined
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        Method.known[cls.__name__.lower()] = cls
+        if not cls.__name__.startswith("_"): Method.known[cls.__name__.lower()] = cls
 
     def weights(self, pct: float = 0.) -> dict:  # term -> weight at progress `pct`; "task" is the task loss
         raise NotImplementedError
@@ -70,7 +71,7 @@ class Method(nn.Module):
         show = lambda v: getattr(v, "__name__", None) or type(v).__name__ if callable(v) else repr(v)
         return f"{type(self).__name__}({', '.join(f'{k}={show(v)}' for k, v in self.knobs().items())})"
 
-# %% ../../nbs/methods/00_method.ipynb #81602d71
+# %% ../../nbs/methods/00_method.ipynb #1a51d8ee
 class Sum(Method):
     "Several methods at once: all their terms; the task loss keeps the product of the shares they leave it."
     def __init__(self, *methods):
@@ -82,6 +83,7 @@ class Sum(Method):
         tasks = sorted({m.task_layer for m in self.methods if m.task_layer})
         if len(tasks) > 1: raise ValueError(f"the methods of the sum take the task loss of different layers: {', '.join(tasks)}; keep one of them")
         self.task_layer = tasks[0] if tasks else None
+        self.loss_func = next((m.loss_func for m in self.methods if m.loss_func), None)
 
     @property
     def parts(self): return list(self.methods)

@@ -1,0 +1,95 @@
+"""KDAS on a polyp set (made for Kvasir-SEG): U-Net teacher, small U-Net alone, with Bernoulli KL, with each KDAS term, with both.
+
+    python tools/kdas_kvasir.py DATA RUN_FOLDER --select                # weights tried on a part of train
+    python tools/kdas_kvasir.py DATA RUN_FOLDER [--seeds 0 1 2]         # train/ to learn, validation/ to report
+
+Every trained model leaves its weights and a small file in RUN_FOLDER; what is there is not trained again, so a run
+that was stopped goes on, and several processes can share the work (--arms, --seeds). `--collect FILE` writes the
+summary that docs/results/kdas_kvasir.json holds. With --select an eighth of train/ is held out, from teacher and
+student alike; validation/ is not opened. The last epoch counts, and nothing is chosen on validation/.
+"""
+import argparse, json, warnings
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+warnings.filterwarnings("ignore", category=FutureWarning)
+warnings.filterwarnings("ignore", message="valid=")
+from fastai.learner import Learner
+from safetensors.torch import load_model, save_model
+from kdmedlearn import Teacher, distill
+from kdmedlearn.data.masks import mask_dls
+from kdmedlearn.distillation import norm_of
+from kdmedlearn.evaluation.compare import n_params
+from kdmedlearn.evaluation.runs import restart, write_json
+from kdmedlearn.methods.kdas import KDAS, StructureLoss
+from kdmedlearn.methods.pixels import BernoulliKL
+from kdmedlearn.models.unet import large_unet, small_unet
+from kdmedlearn.recipes import Recipe
+
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument("data", type=Path); p.add_argument("run", type=Path)
+p.add_argument("--select", action="store_true"); p.add_argument("--size", type=int, default=128)
+p.add_argument("--epochs", type=int, default=15); p.add_argument("--teacher-epochs", type=int, default=20)
+p.add_argument("--lr", type=float, default=3e-3); p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
+a = p.parse_args()
+
+SELECT = {"alone": None, "attention 1": KDAS(sgm=0), "attention 3": KDAS(attention=3., sgm=0),
+          "attention 1, sgm .1": KDAS(sgm=.1), "attention 1, sgm .3": KDAS(sgm=.3), "attention 1, sgm 1": KDAS(sgm=1.),
+          "sgm .3": KDAS(attention=0, sgm=.3), "sgm 1": KDAS(attention=0, sgm=1.)}
+FINAL = {"alone": None, "bernoulli": BernoulliKL(T=2., alpha=.5), "attention": KDAS(sgm=0), "sgm": KDAS(attention=0),
+         "sgm, raw": KDAS(attention=0, scale="raw"), "KDAS": KDAS(), "KDAS, raw": KDAS(scale="raw", attention=1., sgm=1.)}
+ARMS = SELECT if a.select else FINAL
+run = a.run / ("select" if a.select else "final")
+run.mkdir(parents=True, exist_ok=True)
+recipe = Recipe(opt="adamw", lr=a.lr, wd=.01, schedule="cosine", epochs=a.epochs, bs=8, size=a.size)
+
+
+def dice(model, dl):
+    "Dice of each image at probability .5."
+    model.eval()
+    out = []
+    with torch.no_grad():
+        for x, y in dl:
+            p, y = (model(x) > 0).flatten(1).as_subclass(torch.Tensor).float(), y.flatten(1).as_subclass(torch.Tensor)
+            out += (2 * (p * y).sum(1) / (p.sum(1) + y.sum(1))).tolist()
+    return out
+
+
+def fit(learn, r):
+    start = perf_counter()
+    with learn.no_bar(), learn.no_logging(): r.fit(learn)
+    return perf_counter() - start
+
+
+def trained(name, make, seed, method=None, teacher=None, r=recipe):
+    out, weights = run / f"{name}-{seed}.json", run / f"{name}-{seed}.safetensors"
+    if out.exists(): return weights
+    out.touch()                                   # other processes leave it to this one
+    try:
+        restart(dls, seed)
+        model = make().to(dls.device)
+        kw = dict(loss_func=StructureLoss(), opt_func=r.opt_func)
+        learn = Learner(dls, model, **kw) if method is None else distill(dls, model, teacher, method, **kw)
+        restart(dls, seed)
+        s = fit(learn, r)
+        d = dice(learn.model, dls.valid)
+        save_model(learn.model, str(weights))
+        row = {"arm": name, "seed": seed, "method": repr(method), "epochs": r.epochs, "parameters": n_params(model), "seconds": round(s), "images": len(dls.train_ds), "dice": sum(d) / len(d)}
+        write_json(out, row)
+        print(row, flush=True)
+        return weights
+    except BaseException: out.unlink(); raise
+
+
+dls = mask_dls(a.data / "train", size=a.size, bs=8, valid=.125, seed=0, target="channel") if a.select else \
+      mask_dls(a.data, size=a.size, bs=8, target="channel")
+weights = trained("teacher", large_unet, 0, r=recipe.changed(epochs=a.teacher_epochs))
+if a.arms != ["teacher"]:
+    net = large_unet()
+    load_model(net, str(weights))
+    teacher = Teacher(net, norm=norm_of(dls))
+    for seed in a.seeds:
+        for arm in a.arms or ARMS: trained(arm, small_unet, seed, ARMS[arm], teacher)
