@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'save_model', 'about_model', 'load_model', 'load_teacher', 'fit_teacher', 'phantom_teacher_path',
            'phantom_teacher', 'train_phantom_teacher']
 
-# %% ../nbs/03_teachers.ipynb #f772288f
+# %% ../nbs/03_teachers.ipynb #f2f302ad
 import json
 from pathlib import Path
 
@@ -19,21 +19,25 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import kdmedlearn
-from .data.phantom import CLASSES, phantom_dls
+from .data.phantom import CLASSES, CODES, phantom_dls
 from .distillation import Teacher, norm_of
+from .evaluation.masks import dice
+from .methods.kdas import StructureLoss
 from .models.small import create_model
+from .models.unet import create_mask_model, is_mask_model
 
-# %% ../nbs/03_teachers.ipynb #3d470220
+# %% ../nbs/03_teachers.ipynb #ae6b75dc
 def save_model(model: nn.Module, path,
-               arch: str,          # a name for `create_model`
-               vocab,              # class names in the order of the logits
+               arch: str,          # a name for `create_model` or `create_mask_model`
+               vocab,              # class names in the order of the logits; of masks with one logit: background and foreground
                in_chans: int = 3,
                norm=None,          # (mean, std) for each channel, of pixels in [0, 1]
                half: bool = False,
                img_size=None,      # of a model made for one image size
                **more) -> Path:
     "Weights of `model` and what is needed to use them, as one safetensors file."
-    about = dict(arch=arch, num_classes=len(vocab), in_chans=in_chans, vocab=list(vocab),
+    classes = 1 if is_mask_model(arch) and len(vocab) == 2 else len(vocab)
+    about = dict(arch=arch, num_classes=classes, in_chans=in_chans, vocab=list(vocab),
                  norm=None if norm is None else [torch.as_tensor(v).flatten().tolist() for v in norm],
                  **({"img_size": img_size} if img_size else {}), **more)
     state = {k: (v.half() if half and v.is_floating_point() else v).detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
@@ -43,7 +47,7 @@ def save_model(model: nn.Module, path,
     path.chmod(0o644)      # safetensors makes files that only their owner can read
     return path
 
-# %% ../nbs/03_teachers.ipynb #0bc2df36
+# %% ../nbs/03_teachers.ipynb #f99f432b
 def about_model(path) -> dict:
     "The description that `save_model` put into a file."
     path = Path(path)
@@ -61,7 +65,8 @@ def about_model(path) -> dict:
 def load_model(path) -> nn.Module:
     "The model in a file of `save_model`, in eval mode and float32."
     about = about_model(path)
-    model = create_model(about["arch"], about["num_classes"], about["in_chans"], img_size=about.get("img_size"))
+    arch, n, chans = about["arch"], about["num_classes"], about["in_chans"]
+    model = create_mask_model(arch, n, chans) if is_mask_model(arch) else create_model(arch, n, chans, img_size=about.get("img_size"))
     own = model.state_dict()
     model.load_state_dict({k: v.to(own[k].dtype) if k in own else v for k, v in load_file(path).items()}, strict=True)
     return model.eval()
@@ -82,24 +87,27 @@ def fit_teacher(dls, model: nn.Module, epochs: int = 20, lr: float = 3e-3, seed:
     fit(learn, epochs, lr)
     return learn
 
-# %% ../nbs/03_teachers.ipynb #35c1939a
-PHANTOM_TEACHERS = {"small_teacher": "phantom_teacher", "hdkd_teacher_small": "phantom_hdkd_teacher"}
+# %% ../nbs/03_teachers.ipynb #10075e79
+PHANTOM_TEACHERS = {"small_teacher": "phantom_teacher", "hdkd_teacher_small": "phantom_hdkd_teacher", "large_unet": "phantom_mask_teacher"}
 
 def phantom_teacher_path(arch: str = "small_teacher") -> Path:
     if arch not in PHANTOM_TEACHERS: raise ValueError(f"no phantom teacher is a {arch!r}; there are {', '.join(PHANTOM_TEACHERS)}")
     return Path(kdmedlearn.__file__).parent / "assets" / f"{PHANTOM_TEACHERS[arch]}.safetensors"
 
 def phantom_teacher(pretrained: bool = True, arch: str = "small_teacher") -> nn.Module:
-    "A teacher for phantom images, trained or new: \"small_teacher\" or \"hdkd_teacher_small\"."
-    return load_model(phantom_teacher_path(arch)) if pretrained else create_model(arch, len(CLASSES))
+    "A teacher for phantom images, trained or new: \"small_teacher\" or \"hdkd_teacher_small\"; for their masks \"large_unet\"."
+    if pretrained: return load_model(phantom_teacher_path(arch))
+    return create_mask_model(arch) if is_mask_model(arch) else create_model(arch, len(CLASSES))
 
 def train_phantom_teacher(path=None,          # where to keep it; None: only return it
                           n_train: int = 6000, size: int = 64, epochs: int = 12, seed: int = 1000,
                           arch: str = "small_teacher") -> Learner:
     "Train a phantom teacher anew."
-    dls = phantom_dls(n_train=n_train, n_valid=1000, size=size, seed=seed, bs=64)
-    learn = fit_teacher(dls, phantom_teacher(pretrained=False, arch=arch), epochs, seed=seed, metrics=accuracy)
-    if path: save_model(learn.model, path, arch, CLASSES, norm=norm_of(dls), half=True,
+    masks = is_mask_model(arch)
+    dls = phantom_dls(n_train=n_train, n_valid=1000, size=size, seed=seed, bs=64 // (1 + 3 * masks), task="segment" if masks else "classify")
+    kw = dict(metrics=dice, loss_func=StructureLoss()) if masks else dict(metrics=accuracy)
+    learn = fit_teacher(dls, phantom_teacher(pretrained=False, arch=arch), epochs, seed=seed, **kw)
+    if path: save_model(learn.model, path, arch, CODES if masks else CLASSES, norm=norm_of(dls), half=True,
                         made_by=f"train_phantom_teacher(n_train={n_train}, size={size}, epochs={epochs}, seed={seed}, arch={arch!r})",
-                        valid_accuracy=round(float(learn.final_record[-1]), 4))
+                        **{"valid_dice" if masks else "valid_accuracy": round(float(learn.final_record[-1]), 4)})
     return learn

@@ -17,6 +17,7 @@ import torch
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", message="valid=")
 from fastai.learner import Learner
+from fastai.vision.augment import Dihedral
 from safetensors.torch import load_model, save_model
 from kdmedlearn import Teacher, distill
 from kdmedlearn.data.masks import mask_dls
@@ -44,7 +45,7 @@ FINAL = {"alone": None, "bernoulli": BernoulliKL(T=2., alpha=.5), "attention": K
 ARMS = SELECT if a.select else FINAL
 run = a.run / ("select" if a.select else "final")
 run.mkdir(parents=True, exist_ok=True)
-recipe = Recipe(opt="adamw", lr=a.lr, wd=.01, schedule="cosine", epochs=a.epochs, bs=8, size=a.size)
+recipe = Recipe(opt="adamw", lr=a.lr, wd=.01, schedule="cosine", warmup=1, epochs=a.epochs, bs=8, size=a.size)
 
 
 def dice(model, dl):
@@ -84,8 +85,8 @@ def trained(name, make, seed, method=None, teacher=None, r=recipe):
     except BaseException: out.unlink(); raise
 
 
-dls = mask_dls(a.data / "train", size=a.size, bs=8, valid=.125, seed=0, target="channel") if a.select else \
-      mask_dls(a.data, size=a.size, bs=8, target="channel")
+kw = dict(size=a.size, bs=8, target="channel", augment=[Dihedral(p=.9)])     # an endoscope has no up: quarter turns and mirrors
+dls = mask_dls(a.data / "train", valid=.125, seed=0, **kw) if a.select else mask_dls(a.data, **kw)
 weights = trained("teacher", large_unet, 0, r=recipe.changed(epochs=a.teacher_epochs))
 if a.arms != ["teacher"]:
     net = large_unet()
