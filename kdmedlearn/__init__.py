@@ -14,7 +14,8 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=Futur
 # Names at the top, fetched when asked for: `import kdmedlearn.methods.response` stays plain PyTorch, without fastai.
 _home = {
     "distill": "distillation", "DistillCallback": "distillation", "Teacher": "distillation",
-    "Response": "methods.response", "HDKD": "methods.hdkd", "Method": "methods.method",
+    "Response": "methods.response", "HDKD": "methods.hdkd", "KDAS": "methods.kdas", "BernoulliKL": "methods.pixels",
+    "PixelKL": "methods.pixels", "Method": "methods.method",
     "phantom": "data.phantom", "phantom_dls": "data.phantom", "image_dls": "data.images", "mask_dls": "data.masks",
     "compare": "evaluation.compare",
 }

@@ -37,9 +37,8 @@ p.add_argument("--lr", type=float, default=3e-3); p.add_argument("--seeds", type
 p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
 a = p.parse_args()
 
-SELECT = {"alone": None, "attention 1": KDAS(sgm=0), "attention 3": KDAS(attention=3., sgm=0),
-          "attention 1, sgm .1": KDAS(sgm=.1), "attention 1, sgm .3": KDAS(sgm=.3), "attention 1, sgm 1": KDAS(sgm=1.),
-          "sgm .3": KDAS(attention=0, sgm=.3), "sgm 1": KDAS(attention=0, sgm=1.)}
+SELECT = {"attention 1": KDAS(sgm=0), "attention .3": KDAS(attention=.3, sgm=0), "attention 1, sgm 1": KDAS(sgm=1.),
+          "attention 1, sgm 10": KDAS(sgm=10.), "sgm 10": KDAS(attention=0, sgm=10.), "attention 3": KDAS(attention=3., sgm=0)}
 FINAL = {"alone": None, "bernoulli": BernoulliKL(T=2., alpha=.5), "attention": KDAS(sgm=0), "sgm": KDAS(attention=0),
          "sgm, raw": KDAS(attention=0, scale="raw"), "KDAS": KDAS(), "KDAS, raw": KDAS(scale="raw", attention=1., sgm=1.)}
 ARMS = SELECT if a.select else FINAL
@@ -71,13 +70,13 @@ def trained(name, make, seed, method=None, teacher=None, r=recipe):
     out.touch()                                   # other processes leave it to this one
     try:
         restart(dls, seed)
-        model = make().to(dls.device)
+        model = make().to(dls.device, memory_format=torch.channels_last)     # a third faster on a CPU
         kw = dict(loss_func=StructureLoss(), opt_func=r.opt_func)
         learn = Learner(dls, model, **kw) if method is None else distill(dls, model, teacher, method, **kw)
         restart(dls, seed)
         s = fit(learn, r)
         d = dice(learn.model, dls.valid)
-        save_model(learn.model, str(weights))
+        save_model(learn.model.to(memory_format=torch.contiguous_format), str(weights))
         row = {"arm": name, "seed": seed, "method": repr(method), "epochs": r.epochs, "parameters": n_params(model), "seconds": round(s), "images": len(dls.train_ds), "dice": sum(d) / len(d)}
         write_json(out, row)
         print(row, flush=True)
@@ -91,6 +90,6 @@ weights = trained("teacher", large_unet, 0, r=recipe.changed(epochs=a.teacher_ep
 if a.arms != ["teacher"]:
     net = large_unet()
     load_model(net, str(weights))
-    teacher = Teacher(net, norm=norm_of(dls))
+    teacher = Teacher(net.to(memory_format=torch.channels_last), norm=norm_of(dls))
     for seed in a.seeds:
         for arm in a.arms or ARMS: trained(arm, small_unet, seed, ARMS[arm], teacher)
