@@ -70,7 +70,7 @@ def test_readme_is_the_index_chapter(tmp_path, monkeypatch):
     for link in re.findall(r"\]\((?!http|#)([^)]+)\)", before): assert (ROOT / link.split("#")[0]).exists(), f"README links to {link}"
 
 
-FLOORS = [["taps", "data", "models"], ["methods"], ["distillation", "teachers", "recipes", "evaluation"], ["widgets"], ["cli"]]
+FLOORS = [["taps", "data", "models"], ["methods"], ["distillation", "teachers", "recipes", "multiscale", "evaluation"], ["widgets"], ["cli"]]
 
 
 def test_imports_go_down_the_floors():
@@ -83,7 +83,7 @@ def test_imports_go_down_the_floors():
 
 
 def test_methods_are_plain_pytorch():
-    code = "import sys, kdmedlearn.methods.response, kdmedlearn.taps, kdmedlearn.models.small; assert not [m for m in sys.modules if m.startswith('fastai')]"
+    code = "import sys, kdmedlearn.methods.response, kdmedlearn.methods.kdas, kdmedlearn.taps, kdmedlearn.models.small, kdmedlearn.models.unet; assert not [m for m in sys.modules if m.startswith('fastai')]"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,6 +9,7 @@ summary that docs/results/kdas_kvasir.json holds. With --select an eighth of tra
 student alike; validation/ is not opened. The last epoch counts, and nothing is chosen on validation/.
 """
 import argparse, json, warnings
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
@@ -23,6 +24,7 @@ from kdmedlearn import Teacher, distill
 from kdmedlearn.data.masks import mask_dls
 from kdmedlearn.distillation import norm_of
 from kdmedlearn.evaluation.compare import n_params
+from kdmedlearn.evaluation.masks import bootstrap, dice, evaluate_masks, summary
 from kdmedlearn.evaluation.runs import restart, write_json
 from kdmedlearn.methods.kdas import KDAS, StructureLoss
 from kdmedlearn.methods.pixels import BernoulliKL
@@ -47,15 +49,10 @@ run.mkdir(parents=True, exist_ok=True)
 recipe = Recipe(opt="adamw", lr=a.lr, wd=.01, schedule="cosine", warmup=1, epochs=a.epochs, bs=8, size=a.size)
 
 
-def dice(model, dl):
-    "Dice of each image at probability .5."
+def predictions_of(model):
+    "What `model` says of each validation image, and the image's mask."
     model.eval()
-    out = []
-    with torch.no_grad():
-        for x, y in dl:
-            p, y = (model(x) > 0).flatten(1).as_subclass(torch.Tensor).float(), y.flatten(1).as_subclass(torch.Tensor)
-            out += (2 * (p * y).sum(1) / (p.sum(1) + y.sum(1))).tolist()
-    return out
+    with torch.no_grad(): return [(o[None], m[None]) for x, y in dls.valid for o, m in zip(model(x), y)]
 
 
 def fit(learn, r):
@@ -66,7 +63,7 @@ def fit(learn, r):
 
 def trained(name, make, seed, method=None, teacher=None, r=recipe):
     out, weights = run / f"{name}-{seed}.json", run / f"{name}-{seed}.safetensors"
-    if out.exists(): return weights
+    if out.exists(): return
     out.touch()                                   # other processes leave it to this one
     try:
         restart(dls, seed)
@@ -75,21 +72,46 @@ def trained(name, make, seed, method=None, teacher=None, r=recipe):
         learn = Learner(dls, model, **kw) if method is None else distill(dls, model, teacher, method, **kw)
         restart(dls, seed)
         s = fit(learn, r)
-        d = dice(learn.model, dls.valid)
+        d = [dice(*o).item() for o in predictions_of(learn.model)]
         save_model(learn.model.to(memory_format=torch.contiguous_format), str(weights))
         row = {"arm": name, "seed": seed, "method": repr(method), "epochs": r.epochs, "parameters": n_params(model), "seconds": round(s), "images": len(dls.train_ds), "dice": sum(d) / len(d)}
         write_json(out, row)
         print(row, flush=True)
-        return weights
     except BaseException: out.unlink(); raise
 
 
 kw = dict(size=a.size, bs=8, target="channel", augment=[Dihedral(p=.9)])     # an endoscope has no up: quarter turns and mirrors
 dls = mask_dls(a.data / "train", valid=.125, seed=0, **kw) if a.select else mask_dls(a.data, **kw)
-weights = trained("teacher", large_unet, 0, r=recipe.changed(epochs=a.teacher_epochs))
-if a.arms != ["teacher"]:
-    net = large_unet()
-    load_model(net, str(weights))
-    teacher = Teacher(net.to(memory_format=torch.channels_last), norm=norm_of(dls))
-    for seed in a.seeds:
-        for arm in a.arms or ARMS: trained(arm, small_unet, seed, ARMS[arm], teacher)
+
+
+def load(name, seed, make):
+    net = make()
+    load_model(net, str(run / f"{name}-{seed}.safetensors"))
+    return net
+
+
+def collect(path):
+    "Scores of every student by the protocol, at the size of the mask files, and paired differences to the student alone."
+    rows = {f.stem: json.loads(f.read_text()) for f in sorted(run.glob("*.json")) if f.stat().st_size}
+    teacher, tables = rows.pop("teacher-0"), {}
+    for k, r in rows.items():
+        tables[r["arm"], r["seed"]] = t = evaluate_masks(load(r["arm"], r["seed"], small_unet), dls.valid)
+        r["scores"] = summary(t).round(5).to_dict()
+    teacher["scores"] = summary(evaluate_masks(load("teacher", 0, large_unet), dls.valid)).round(5).to_dict()
+    images = {}
+    for arm in dict.fromkeys(a for a, _ in tables):
+        seeds = [s for a, s in tables if a == arm and ("alone", s) in tables]
+        if arm != "alone": images[arm] = bootstrap(sum(tables[arm, s].dice - tables["alone", s].dice for s in seeds) / len(seeds))
+    select = [json.loads(f.read_text()) for f in sorted((a.run / "select").glob("*.json")) if f.stat().st_size]
+    about = dict(recipe=asdict(recipe), teacher_epochs=a.teacher_epochs, methods={k: repr(m) for k, m in FINAL.items()}, torch=torch.__version__)
+    write_json(path, {"command": f"python tools/kdas_kvasir.py DATA RUN_FOLDER --size {a.size} --epochs {a.epochs} --teacher-epochs {a.teacher_epochs} --lr {a.lr:g}",
+                      "about": about, "teacher": teacher, "students": list(rows.values()), "over images": images, "select": select})
+
+
+if a.collect: collect(a.collect)
+else:
+    trained("teacher", large_unet, 0, r=recipe.changed(epochs=a.teacher_epochs))
+    if a.arms != ["teacher"]:
+        teacher = Teacher(load("teacher", 0, large_unet).to(memory_format=torch.channels_last), norm=norm_of(dls))
+        for seed in a.seeds:
+            for arm in a.arms or ARMS: trained(arm, small_unet, seed, ARMS[arm], teacher)

@@ -17,7 +17,7 @@ from .hdkd import read_state
 from .mbcsa import ChannelAttention, SpatialAttention, conv_layer
 from ..taps import near_names
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #77c15700
+# %% ../../nbs/models/04_polyp_pvt.ipynb #acb2263d
 REDUCTIONS = (4, 8, 16, 32)      # image side / map side, of the four maps
 
 def check_maps(net: nn.Module, name: str, side: tuple, in_chans: int):      # side: (H, W) of a trial image
@@ -40,48 +40,7 @@ def check_maps(net: nn.Module, name: str, side: tuple, in_chans: int):      # si
         raise ValueError(f"the maps of {name} have the shapes {shapes} for an image of {side[0]}x{side[1]}, expected {expected}; "
                          "take another backbone, such as pvt_v2_b0")
 
-def pyramid(name: str = "pvt_v2_b2",      # a model of timm that has maps at 1/4, 1/8, 1/16 and 1/32 of the image
-            pretrained: bool = False,     # download timm's ImageNet weights
-            in_chans: int = 3, **kw       # to `timm.create_model`
-           ) -> nn.Module:                # images -> list of four maps, fine to coarse
-    "A backbone of timm that returns its last four maps."
-    if ":" not in name and not timm.is_model(name):      # "hf-hub:..." and the like are looked up by timm
-        near = near_names(name, timm.list_models())
-        raise ValueError(f"timm has no model {name!r}." + (f" Near: {', '.join(near)}." if near else "") + " All names: timm.list_models().")
-    try: net = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1), in_chans=in_chans, **kw)
-    except Exception as e:
-        why = f"({type(e).__name__}: {e})"
-        if pretrained:
-            raise RuntimeError(f"timm could not fetch pretrained weights of {name} {why}; without a network take pretrained=False, "
-                               "whose weights are random, or load_released(path) for a trained Polyp-PVT") from e
-        raise ValueError(f"timm cannot make {name} with four maps {why}; take a backbone of four stages or more, such as pvt_v2_b0 or resnet18") from e
-    size = kw.get("img_size", 64)
-    check_maps(net, name, (size, size) if isinstance(size, int) else tuple(size), in_chans)
-    return net
-
-# %% ../../nbs/models/04_polyp_pvt.ipynb #f472da73
-REDUCTIONS = (4, 8, 16, 32)      # image side / map side, of the four maps
-
-def check_maps(net: nn.Module, name: str, side: tuple, in_chans: int):      # side: (H, W) of a trial image
-    "Refuse a backbone whose maps the decoder cannot read; one forward of an empty image shows them."
-    got = tuple(net.feature_info.reduction())
-    if got != REDUCTIONS:
-        raise ValueError(f"the last four maps of {name} lie at {', '.join(f'1/{r}' for r in got)} of the image; Polyp-PVT needs 1/4, 1/8, 1/16, 1/32: "
-                         "a backbone of stages, such as pvt_v2_b0 or resnet18")
-    try:
-        with torch.no_grad(): shapes = [tuple(m.shape[1:]) for m in net.eval()(torch.zeros(1, in_chans, *side))]
-    except Exception as e:
-        raise ValueError(f"{name} does not take images of {side[0]}x{side[1]} ({type(e).__name__}: {e}); Polyp-PVT needs a backbone "
-                         "for any multiple of 32; one of a fixed size can be made with img_size=") from e
-    finally: net.train()
-    expected = [(c, side[0] // r, side[1] // r) for c, r in zip(net.feature_info.channels(), REDUCTIONS)]
-    if shapes == [(h, w, c) for c, h, w in expected]:
-        raise ValueError(f"{name} gives maps with the channels last, {shapes[0]}; the decoder reads (channels, height, width): "
-                         "take a backbone that gives these, such as pvt_v2_b0")
-    if shapes != expected:
-        raise ValueError(f"the maps of {name} have the shapes {shapes} for an image of {side[0]}x{side[1]}, expected {expected}; "
-                         "take another backbone, such as pvt_v2_b0")
-
+# %% ../../nbs/models/04_polyp_pvt.ipynb #18996c83
 def pyramid(name: str = "pvt_v2_b2",      # a model of timm that has maps at 1/4, 1/8, 1/16 and 1/32 of the image
             pretrained: bool = False,     # download timm's ImageNet weights
             in_chans: int = 3, **kw       # to `timm.create_model`
