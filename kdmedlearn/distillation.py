@@ -150,7 +150,7 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
-# %% ../nbs/02_distillation.ipynb #7626277e
+# %% ../nbs/02_distillation.ipynb #c31c1bca
 @patch
 def classes_fit(self: DistillCallback, out, dls):
     "Raise if the student has another number of logits than the data have classes."
@@ -163,6 +163,9 @@ def loss_fits(self: DistillCallback, learn, out, yb):
     "Raise if the Learner's loss fails on the student's output."
     own = [c for c in learn.cbs if c is not self and "before_batch" in vars(type(c)) and type(c).__module__.split(".")[0] not in ("fastai", "kdmedlearn")]
     if own or learn.loss_func is None or not yb: return
+    maps = out if isinstance(out, (tuple, list)) else (out,)
+    if isinstance(getattr(learn.loss_func, "func", learn.loss_func), nn.CrossEntropyLoss) and any(getattr(m, "ndim", 0) == 4 and m.shape[1] == 1 for m in maps):
+        raise ValueError("the student gives one logit a pixel, and cross-entropy over one class is 0 whatever it says; give one that fits, loss_func=StructureLoss() or BCEWithLogitsLossFlat()")
     try:
         with torch.no_grad(): learn.loss_func(out, *yb)
     except Exception as e:

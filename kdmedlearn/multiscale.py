@@ -12,14 +12,14 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from torch import Tensor, nn
 
-# %% ../nbs/06_multiscale.ipynb #72bfc103
+# %% ../nbs/06_multiscale.ipynb #49f29c39
 def scaled_side(side: int, scale: float, multiple: int = 32) -> int:
-    "`side` times `scale`, rounded to the next multiple of `multiple`, at least one."
+    "`side` times `scale`, rounded to the nearest multiple of `multiple`, at least one."
     return max(1, int(round(side * scale / multiple))) * multiple
 
 def rescaled(x: Tensor,           # (B, C, H, W) or (B, H, W); anything else is returned as it is
              scale: float, multiple: int = 32) -> Tensor:
-    "Images and float masks bilinearly (corners on corners, as PraNet does), integer masks by the nearest pixel."
+    "Images and float masks (B, C, H, W) bilinearly (corners on corners, as PraNet does), masks (B, H, W) by the nearest pixel."
     if not isinstance(x, Tensor) or x.ndim not in (3, 4): return x
     size = tuple(scaled_side(n, scale, multiple) for n in x.shape[-2:])
     if size == tuple(x.shape[-2:]): return x

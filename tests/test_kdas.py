@@ -32,6 +32,14 @@ class TwoHeads(nn.Module):
     def forward(self, x): return self.a(x), self.b(x)
 
 
+class Sum(nn.Module):                                                    # two heads of two channels
+    def __init__(self):
+        super().__init__()
+        self.net = tiny(2)
+
+    def forward(self, x): return self.net(x), self.net(x)
+
+
 @pytest.fixture(scope="module")
 def dls(): return phantom_dls(24, 8, size=32, task="segment", bs=4, device="cpu")
 
@@ -156,18 +164,27 @@ def test_a_loss_of_ones_own_is_kept(dls):
     (tiny(), nn.Sequential(nn.AvgPool2d(2), tiny()), KDAS(), "resize=True"),
     (tiny(), nn.Sequential(nn.AvgPool2d(2), tiny()), BernoulliKL(), "resize=True"),
     (tiny(2), tiny(), KDAS(), "one logit a pixel"),
+    (tiny(2), tiny(), BernoulliKL(), "one logit a pixel|predict the same classes"),
     (nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), tiny(), KDAS(), "segmentation model")))
 def test_wrong_pairs_are_answered_before_training(dls, student, teacher, method, says):
     with pytest.raises(ValueError, match=says): distill(dls, student, teacher, method, loss_func=StructureLoss())
 
 
 def test_a_loss_that_does_not_fit_is_answered_before_training(dls):
-    with pytest.raises(ValueError, match="CrossEntropyLossFlat fails on the student's output .* loss_func"): distill(dls, TwoHeads(), TwoHeads(), BernoulliKL())
+    with pytest.raises(ValueError, match="cross-entropy over one class is 0 whatever it says"): distill(dls, TwoHeads(), TwoHeads(), BernoulliKL())
+    with pytest.raises(ValueError, match="CrossEntropyLossFlat fails on the student's output .* loss_func"): distill(dls, Sum(), Sum(), PixelKL())
 
     class Soften(Callback):                                              # turns the target into what the loss expects
         def before_batch(self): self.learn.yb = (self.y[:, None].float(),)
 
     distill(dls, tiny(), tiny(), BernoulliKL(), loss_func=nn.BCEWithLogitsLoss(), cbs=Soften())
+
+
+def test_two_classes_a_pixel_are_refused_by_kdas():
+    s = torch.randn(2, 2, 8, 8)
+    for m in (KDAS(), KDAS(sgm=0), KDAS(attention=0)):
+        with pytest.raises(ValueError, match="take PixelKL"): m.terms(Pass(Seen(s), (Seen(s),), None))
+    with pytest.raises(ValueError, match="weighting='paper'"): structure_loss(s[:, :1], torch.zeros(2, 1, 8, 8), "paper")
 
 
 def test_masks_with_three_values_are_answered():

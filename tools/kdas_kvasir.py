@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+import torch.nn.functional as F
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", message="valid=")
@@ -26,7 +27,7 @@ from kdmedlearn.distillation import norm_of
 from kdmedlearn.evaluation.compare import n_params
 from kdmedlearn.evaluation.masks import bootstrap, dice, evaluate_masks, summary
 from kdmedlearn.evaluation.runs import restart, write_json
-from kdmedlearn.methods.kdas import KDAS, StructureLoss
+from kdmedlearn.methods.kdas import KDAS, StructureLoss, mask_like
 from kdmedlearn.methods.pixels import BernoulliKL
 from kdmedlearn.models.unet import large_unet, small_unet
 from kdmedlearn.recipes import Recipe
@@ -34,8 +35,9 @@ from kdmedlearn.recipes import Recipe
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("data", type=Path); p.add_argument("run", type=Path)
 p.add_argument("--select", action="store_true"); p.add_argument("--size", type=int, default=128)
-p.add_argument("--epochs", type=int, default=15); p.add_argument("--teacher-epochs", type=int, default=20)
+p.add_argument("--epochs", type=int, default=15); p.add_argument("--teacher-epochs", type=int, default=30)
 p.add_argument("--lr", type=float, default=3e-3); p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+p.add_argument("--loss", choices=("structure", "dice"), default="structure", help="of the label: the structure loss, or cross-entropy + soft Dice")
 p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
 a = p.parse_args()
 
@@ -44,9 +46,18 @@ SELECT = {"attention 1": KDAS(sgm=0), "attention .3": KDAS(attention=.3, sgm=0),
 FINAL = {"alone": None, "bernoulli": BernoulliKL(T=2., alpha=.5), "attention": KDAS(sgm=0), "sgm": KDAS(attention=0),
          "sgm, raw": KDAS(attention=0, scale="raw"), "KDAS": KDAS(), "KDAS, raw": KDAS(scale="raw", attention=1., sgm=1.)}
 ARMS = SELECT if a.select else FINAL
+LOSSES = {"structure": "The label's loss is the structure loss, for the teacher too.",
+          "dice": "The label's loss is cross-entropy + soft Dice for the students, the structure loss for the teacher."}
 run = a.run / ("select" if a.select else "final")
 run.mkdir(parents=True, exist_ok=True)
 recipe = Recipe(opt="adamw", lr=a.lr, wd=.01, schedule="cosine", warmup=1, epochs=a.epochs, bs=8, size=a.size)
+
+
+def dice_loss(logits, mask):
+    "Cross-entropy + soft Dice of one map."
+    z, y = logits.as_subclass(torch.Tensor), mask_like(mask.as_subclass(torch.Tensor), logits)
+    p, s = z.sigmoid(), lambda v: v.sum((1, 2, 3))
+    return F.binary_cross_entropy_with_logits(z, y) + (1 - (2 * s(p * y) + 1) / (s(p) + s(y) + 1)).mean()
 
 
 def predictions_of(model):
@@ -68,7 +79,7 @@ def trained(name, make, seed, method=None, teacher=None, r=recipe):
     try:
         restart(dls, seed)
         model = make().to(dls.device, memory_format=torch.channels_last)     # a third faster on a CPU
-        kw = dict(loss_func=StructureLoss(), opt_func=r.opt_func)
+        kw = dict(loss_func=dice_loss if a.loss == "dice" and name != "teacher" else StructureLoss(), opt_func=r.opt_func)
         learn = Learner(dls, model, **kw) if method is None else distill(dls, model, teacher, method, **kw)
         restart(dls, seed)
         s = fit(learn, r)
@@ -103,8 +114,8 @@ def collect(path):
         seeds = [s for a, s in tables if a == arm and ("alone", s) in tables]
         if arm != "alone": images[arm] = bootstrap(sum(tables[arm, s].dice - tables["alone", s].dice for s in seeds) / len(seeds))
     select = [json.loads(f.read_text()) for f in sorted((a.run / "select").glob("*.json")) if f.stat().st_size]
-    about = dict(recipe=asdict(recipe), teacher_epochs=a.teacher_epochs, methods={k: repr(m) for k, m in FINAL.items()}, torch=torch.__version__)
-    write_json(path, {"command": f"python tools/kdas_kvasir.py DATA RUN_FOLDER --size {a.size} --epochs {a.epochs} --teacher-epochs {a.teacher_epochs} --lr {a.lr:g}",
+    about = dict(recipe=asdict(recipe), teacher_epochs=a.teacher_epochs, methods={k: repr(m) for k, m in FINAL.items()}, loss=LOSSES[a.loss], torch=torch.__version__)
+    write_json(path, {"command": f"python tools/kdas_kvasir.py DATA RUN_FOLDER --size {a.size} --epochs {a.epochs} --teacher-epochs {a.teacher_epochs} --lr {a.lr:g} --loss {a.loss}",
                       "about": about, "teacher": teacher, "students": list(rows.values()), "over images": images, "select": select})
 
 

@@ -91,6 +91,63 @@ Paper widths, batch and size as in the command, {b["device"]}, {b["threads"]} th
 """
 
 
+KDAS_ARMS = {"alone": "alone", "bernoulli": "response (Bernoulli KL)", "attention": "attention supervision", "sgm": "SGM", "sgm, raw": "SGM on raw logits, as published",
+             "KDAS": "KDAS", "KDAS, raw": "KDAS with SGM on raw logits, as published"}
+
+
+def three(v): return f"{v:.3f}"
+def three_with_spread(v): return f"{mean(v):.3f} ± {spread(v):.3f}" if len(v) > 1 else three(mean(v))
+
+
+def kdas_rows(d):
+    "For each student: scores with their spread over seeds, the paired difference of Dice to the student alone, and its interval over images."
+    here, rows, gains = {(s["arm"], s["seed"]): s["scores"] for s in d["students"]}, [], {}
+    for arm, name in KDAS_ARMS.items():
+        seeds = sorted(k for a, k in here if a == arm)
+        if not seeds: continue
+        diff = [here[arm, k]["dice"] - here["alone", k]["dice"] for k in seeds if arm != "alone"]
+        over = d["over images"].get(arm)
+        if diff: gains[name] = (mean(diff), spread(diff) / len(diff)**.5 if len(diff) > 1 else float("nan"))
+        rows.append([name, len(seeds), *(three_with_spread([here[arm, k][key] for k in seeds]) for key in ("dice", "iou", "maxDic", "wFm", "Sm")),
+                     f"{gains[name][0]:+.3f} ± {gains[name][1]:.3f}" if diff else "", f"{over['low']:+.3f} to {over['high']:+.3f}" if over else ""])
+    return rows, gains
+
+
+def kdas_page():
+    d, b = read("kdas_kvasir"), read("bench_kdas")
+    r, t = d["about"]["recipe"], d["teacher"]
+    rows, gains = kdas_rows(d)
+    sure = [n for n, (m, e) in gains.items() if m > 2 * e]
+    harm = [n for n, (m, e) in gains.items() if m < -2 * e]
+    by = {}
+    for s in d["select"]:
+        if s["arm"] != "teacher": by.setdefault(s["arm"], []).append(s["dice"])
+    teacher_select = next(s for s in d["select"] if s["arm"] == "teacher")
+    return f"""## KDAS on Kvasir-SEG
+
+`{d["command"]}` (after the same with `--select`)
+
+{table(["student", "seeds", "Dice", "IoU", "max Dice", "weighted F", "S-measure", "Dice, difference to alone", "95% over images"], rows)}
+
+Scores on the {d["students"][0]["scores"]["images"]:.0f} validation images, at the size of the mask files, by the [protocol of the field](nbs/evaluation/03_masks.ipynb). Behind ± the standard deviation over seeds, for the difference its standard error. The last column is a bootstrap interval of the difference over images, the seeds averaged. More than two standard errors above the student alone: {", ".join(sure) or "none"}; below it: {", ".join(harm) or "none"}. With {rows[0][1]} seeds the standard error is itself uncertain. The validation images were opened once, for this table: the last epoch counts.
+
+Teacher: `large_unet`, {t["parameters"]:,} parameters, {t["epochs"]} epochs on the {t["images"]} training images, Dice {t["scores"]["dice"]:.3f}. Students: `small_unet`, {d["students"][0]["parameters"]:,} parameters, {r["epochs"]} epochs of {d["students"][0]["images"]} images, {r["size"]}x{r["size"]} pixels, AdamW up to {r["lr"]:g} with cosine, batches of {r["bs"]}, quarter turns and mirrors. {d["about"]["loss"]} All from scratch, on a CPU. The methods: {"; ".join(f"{KDAS_ARMS[k]} `{v}`" for k, v in d["about"]["methods"].items() if v != "None")}. Kvasir-SEG names no patients, so frames of one patient may stand on both sides.
+
+**The weights** were chosen on an eighth of the training images that neither the students nor their teacher (another one, Dice {teacher_select["dice"]:.3f} there) had seen:
+
+{table(["weights", "seeds", "Dice on the part of train"], [[k, len(v), three_with_spread(v)] for k, v in sorted(by.items(), key=lambda o: -mean(o[1]))])}
+
+## The cost of a step of KDAS
+
+`{b["command"]}` (with `OMP_NUM_THREADS={b["threads"]}`)
+
+{table(["step", "median", "from, to"], [[{"apart": "teacher forward + plain student step", "KDAS": "KDAS step"}[k], f"{v:.2f} s", f"{min(b['all'][k]):.2f}, {max(b['all'][k]):.2f} s"] for k, v in b["seconds"].items()])}
+
+Polyp-PVT on PVTv2-B2 teaches Polyp-PVT on PVTv2-B0, batch and size as in the command, {b["device"]}, {b["threads"]} threads, {b["repeats"]} rounds in which both take their turn: ratio {b["ratio"]:.3f}.
+
+"""
+
+
 def page():
     g, gp, b, m = read("phantom_gain"), read("phantom_gain_plain"), read("bench_step"), read("brain_mri")
     mri = []
@@ -128,7 +185,7 @@ The teacher reaches {pct(g["teacher"]["accuracy"])}. It has seen many more phant
 
 The set is a cleaned copy of the public Brain Tumor MRI Dataset, from whose training part near duplicates of test images were removed; on the public copy, with its leak, all of these numbers would be several points higher and mean less. There are no patient identifiers, so images of one patient may still stand on both sides.
 
-{hdkd_page()}## The cost of a step of response distillation
+{hdkd_page()}{kdas_page()}## The cost of a step of response distillation
 
 `{b[0]["command"]}` (with `OMP_NUM_THREADS` 1 and 2)
 

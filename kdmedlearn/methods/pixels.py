@@ -70,9 +70,9 @@ def check_heads(heads, resize):
     if heads not in HEADS: raise ValueError(f"heads={heads!r}; expected one of {', '.join(map(repr, HEADS))}")
     if not isinstance(resize, bool): raise TypeError(f"resize={resize!r}; expected True or False")
 
-# %% ../../nbs/methods/06_pixels.ipynb #5772ba7e
+# %% ../../nbs/methods/06_pixels.ipynb #0822dc74
 class _PerPixel(Method):
-    "(1 - alpha) task + alpha T^2 KL, averaged over pixels, heads and teachers."
+    "(1 - alpha) task + alpha T^2 KL, averaged over pixels, heads and teachers, so that `alpha` keeps its meaning whatever their number."
     term = "pixel"
     def __init__(self, T: float = 2.,           # temperature, > 0
                  alpha=.5,                      # share of the teacher, in [0, 1], or a schedule of it

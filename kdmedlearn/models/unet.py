@@ -19,12 +19,12 @@ class TwoConvs(nn.Sequential):
     def __init__(self, n_in: int, n_out: int):
         super().__init__(*[m for n in (n_in, n_out) for m in (nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())])
 
-# %% ../../nbs/models/05_unet.ipynb #a6718651
+# %% ../../nbs/models/05_unet.ipynb #2a667437
 class UNet(nn.Module):
     "U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger et al. 2015)."
     def __init__(self, num_classes: int = 1,           # maps; 1: one logit a pixel, foreground against background
                  in_chans: int = 3,                    # 1 grey, 3 colour
-                 widths=(8, 16, 24, 48),               # channels of the scales, fine to coarse
+                 widths=(8, 12, 24, 48),               # channels of the scales, fine to coarse
                  stem: bool = True):                   # begin with a stride-2 convolution and enlarge the maps at the end: a quarter of the work
         super().__init__()
         if len(widths) < 2: raise ValueError(f"a U-Net needs at least two scales, got widths={tuple(widths)}")
