@@ -137,11 +137,18 @@ def test_just_a_half_is_background_as_in_training():
 
 @pytest.mark.parametrize("pred, mask, says", [
     (np.full((4, 4), 2.), np.ones((4, 4)), "apply a sigmoid"), (np.full((4, 4), np.nan), np.ones((4, 4)), "apply a sigmoid"),
-    (np.zeros((4, 4), int), np.ones((4, 4)), "expected uint8"), (np.zeros((4, 5)), np.ones((4, 4)), "resize the prediction"),
+    (np.eye(4, dtype=np.uint8), np.ones((4, 4)), "as bool or times 255"), (np.zeros((4, 4), int), np.ones((4, 4)), "expected uint8"), (np.zeros((4, 5)), np.ones((4, 4)), "resize the prediction"),
     (np.zeros((1, 4, 4)), np.ones((4, 4)), "expected one image"), (np.zeros((0, 4)), np.ones((0, 4)), "expected one image"), (np.zeros((4, 4)), np.ones((4, 4, 3)), "expected one mask"),
     (np.zeros((4, 4)), np.full((4, 4), 3.), "expected bool"), (np.zeros((4, 4)), np.arange(16, dtype=np.uint8).reshape(4, 4) * 15, "between the two sides")])
 def test_bad_input_is_answered(pred, mask, says):
     with pytest.raises((ValueError, TypeError), match=says.replace("(", r"\(")): mask_scores(pred, mask)
+
+
+def test_what_may_come_in():
+    m, a = np.eye(4, dtype=bool), np.eye(4, dtype=np.uint8)
+    assert mask_scores(a * 0, m)["dice"] == 0 and mask_scores(a * 2, m)["dice"] == 0        # all zero, or faint grey levels
+    assert mask_scores(a / 255, m)["maxDic"] == 1 and mask_scores(a > 0, m)["dice"] == 1
+    assert mask_scores(torch.tensor(m).bfloat16(), torch.tensor(m).bfloat16())["dice"] == 1
 
 
 def test_the_library_is_asked_for_late_and_by_its_extra(monkeypatch):
@@ -192,6 +199,7 @@ def test_worst_first():
     assert list(worst(t, 2, "maxDic").index) == ["empty_mask", "blank_prediction"] and worst(t, 1, "MAE").index[0] == t.MAE.idxmax()
     assert worst(t, 9, "wFm").index[-1] == "empty_mask"          # NaN last
     with pytest.raises(ValueError, match="by='foreground'"): worst(t, by="foreground")
+    with pytest.raises(ValueError, match="n=0; expected a number of images"): worst(t, 0)
 
 
 def test_bootstrap():
@@ -211,6 +219,8 @@ def test_bootstrap():
     for kw, says in ((dict(level=95), "level=95"), (dict(n=0), "n=0"), (dict(group=[1, 1, 1]), "one group"), (dict(group=[1]), "3 values and 1 groups")):
         with pytest.raises(ValueError, match=says): bootstrap([.1, .2, .3], **kw)
     with pytest.raises(ValueError, match="no values"): bootstrap([np.nan])
+    for table in (five(), five()[["dice"]], v.reshape(20, 10)):
+        with pytest.raises(ValueError, match="one number for each image, such as table.dice"): bootstrap(table)
 
 
 # --- models
@@ -327,6 +337,7 @@ def test_folders_are_checked(tmp_path):
         d.mkdir()
         for k in range(3): Image.fromarray(m[k]).save(d / f"{k}.png")
     assert summary(score_folder(a, b)).dice == 1
+    with pytest.raises(ValueError, match="0.png is a file; expected a folder"): score_folder(a / "0.png", b)
 
     def fails(says, **kw):
         with pytest.raises((ValueError, FileNotFoundError), match=says): score_folder(a, b, **kw)
@@ -348,8 +359,41 @@ def test_worst_figure(files):
     for dl in (data.valid, dls().valid):
         t = evaluate_masks(net, dl)
         fig = worst_figure(net, dl, 4, table=t)
-        assert [ax.get_title() for ax in fig.axes[:4]] == [f"{n}: dice {t.dice[n]:.2f}" for n in worst(t, 4).index]
+        assert [ax.get_title().split("\n")[0] for ax in fig.axes[:4]] == [f"{n}: dice {t.dice[n]:.2f}" for n in worst(t, 4).index]
     with pytest.raises(ValueError, match="pass the loader it was made with"): worst_figure(net, data.valid, table=t)
+
+
+def test_what_has_no_outline_is_named():
+    net = Net()
+    net.conv.weight.data.zero_()
+    dl = [(torch.zeros(2, 3, 32, 32), torch.stack([torch.zeros(32, 32), torch.eye(32)]))]
+
+    class Loader(list):                                           # one empty mask, one with a polyp
+        dataset = [0, 1]
+    for bias, said in ((-9., "nothing"), (9., "everything")):
+        net.conv.bias.data.fill_(bias)
+        titles = {t.split("\n")[0][0]: t.split("\n")[1:] for t in (ax.get_title() for ax in worst_figure(net, Loader(dl), 2).axes)}
+        assert titles == {"0": ["mask: nothing", f"answer: {said}"], "1": [f"answer: {said}"]}
+
+
+def test_a_sure_nothing_may_be_of_levels_0_and_1(files, tmp_path):
+    net, data = Net(), mask_dls(files, size=32, device="cpu")
+    net.conv.weight.data.zero_(); net.conv.bias.data.fill_(-6)    # .0025: level 1
+    t = evaluate_masks(net, data.valid)
+    assert {p.max() for _, p, *_ in mask_predictions(net, data.valid)} == {1} and (t.dice == 0).all()
+    out = save_masks(net, data.valid, tmp_path / "out")
+    name = t.index[0]
+    Image.fromarray(np.full(np.array(Image.open(out / name)).shape, 200, np.uint8)).save(out / name)
+    assert len(score_folder(out, files / "validation" / "masks")) == len(t)
+
+
+def test_loaders_without_masks_are_answered(files):
+    data = mask_dls(files, size=32, device="cpu")
+    labels = phantom_dls(8, 8, 32, bs=4, device="cpu").valid
+    for dl in (labels, data.test_dl([files / "validation" / "images" / "11.png"])):
+        net = Net().train()
+        with pytest.raises(ValueError, match="images without masks; expected one of mask_dls"): evaluate_masks(net, dl)
+        assert net.training
 
 
 def test_learner_metrics_agree_with_the_table():

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdmedlearn.models.hdkd import HDKDTeacher
 from kdmedlearn.models.mbcsa import SpatialAttention, conv_layer
-from kdmedlearn.models.polyp_pvt import CFM, CIM, PVT_V2, SAM, PolypPVT, backbone_of, load_released, our_name, pyramid
+from kdmedlearn.models.polyp_pvt import CFM, CIM, PVT_V2, SAM, PolypPVT, backbone_of, load_released, our_name, pyramid, up
 
 ABOUT, VALUES = golden("kdas")
 SMALL = "mobilenetv3_small_050"
@@ -105,9 +105,22 @@ def test_what_does_not_fit_is_refused(make, message):
 
 def test_wrong_images_are_refused(small):
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(1, 1, 64, 64\); set in_chans"): small(torch.zeros(1, 1, 64, 64))
-    with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(3, 64, 64\)"): small(torch.zeros(3, 64, 64))
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(3, 64, 64\); the batch dimension is missing"): small(torch.zeros(3, 64, 64))
     with pytest.raises(ValueError, match="got 350x100, near it lies 352x96"): small(torch.zeros(1, 3, 350, 100))
     with pytest.raises(ValueError, match="got 8x64, near it lies 32x64"): small(torch.zeros(1, 3, 8, 64))
+
+
+def test_names_and_sources_of_another_type_are_refused(small):
+    with pytest.raises(TypeError, match="by its name in timm, such as 'pvt_v2_b0'; got a PolypPVT"): PolypPVT(small)
+    with pytest.raises(TypeError, match=r"file or a state dict; got a PolypPVT; pass its state_dict\(\)"): load_released(small)
+    with pytest.raises(TypeError, match="got a NoneType$"): load_released(None)
+
+
+def test_up_spreads_the_places_from_the_first_to_the_last():
+    x = torch.tensor([0., 1., 0., 2.], dtype=torch.float64)
+    at = torch.arange(8, dtype=torch.float64) * 3 / 7
+    k = at.long().clamp(max=2)
+    assert torch.allclose(up(x.expand(1, 1, 4, 4))[0, 0, 0], x[k] + (at - k) * (x[k + 1] - x[k]))
 
 
 def test_a_failed_download_says_what_to_do(monkeypatch):

@@ -87,30 +87,45 @@ def test_counts_are_compared_without_the_mark(home, tmp_path):
     for text in ("train: 10 images, expected 1450", "Kvasir: 3 images, expected 100", "no test set CVC-300", "ETIS-LaribPolypDB: 3 images, expected 196", "cannot be compared"):
         assert text in warned[0]
     shutil.rmtree(p / "TestDataset")
-    assert sum(f"no test set {n}" in said(pranet, p, 32)[1][0] for n in PRANET_TESTS) == 5
-    for layout, text in (("kvasir", "seen train 10, valid 3; expected 1000 images, or 900 \\+ 100"), ("kvasir-official", "seen 13 images; expected 1000")):
+    assert sum(f"no test set {n};" in said(pranet, p, 32)[1][0] for n in PRANET_TESTS) == 5
+    for layout, text in (("kvasir", "seen train 10, valid 3; 987 of 1000 images are not here"), ("kvasir-official", "seen 13 images; 987 of 1000")):
         k = shutil.copytree(home / layout, tmp_path / layout)
         (k / MARK).unlink()
         with pytest.warns(UserWarning, match=text): kvasir_seg(k, 32, device="cpu")
 
 
-@pytest.mark.parametrize("n", [(900, 100), (880, 120), (800, 100), (1000, None)])
-def test_known_divisions_are_no_reason_to_warn(home, monkeypatch, tmp_path, n):
+@pytest.mark.parametrize("n, says", [((900, 100), ""), ((880, 120), ""), ((1000, None), ""), ((800, 100), "seen train 800, valid 100; 100 of 1000 images are not here"),
+                                     ((900, None), "seen 900 images; 100 of 1000"), ((1450, None), "seen 1450 images; expected 1000")])
+def test_only_the_whole_of_kvasir_is_counted(home, monkeypatch, tmp_path, n, says):
     import kdmedlearn.data.polyps as polyps
     import pandas as pd
     p = shutil.copytree(home / ("kvasir" if n[1] else "kvasir-official"), tmp_path / "p")
     (p / MARK).unlink()
     rows = ["train"] * n[0] + ["valid"] * n[1] if n[1] else ["all"] * n[0]
     monkeypatch.setattr(polyps, "list_pairs", lambda path: pd.DataFrame({"split": rows}))
-    assert not said(kvasir_seg, p, 32)[1]
+    warned = said(kvasir_seg, p, 32)[1]
+    assert len(warned) == bool(says) and all(says in w for w in warned)
+
+
+def test_a_test_set_of_another_name_and_copies_are_named(home, tmp_path):
+    p = shutil.copytree(home / "pranet", tmp_path / "p")
+    tests = p / "TestDataset"
+    (tests / "CVC-300").rename(tests / "CVC-T")
+    shutil.copy(tests / "CVC-ColonDB/images/1.png", tests / "CVC-T/images/1.png")
+    warned = said(pranet, p, 32)[1]                               # of made-up images no counts, but copies
+    assert len(warned) == 1 and "2 files have an exact copy in another split (e.g. TestDataset/CVC-ColonDB/1.png = TestDataset/CVC-T/1.png)" in warned[0]
+    (p / MARK).unlink()
+    assert "no test set CVC-300 (of another name: CVC-T)" in said(pranet, p, 32)[1][0]
 
 
 def test_wrong_folders_are_answered(home, tmp_path):
     for f, where, says in (
             (kvasir_seg, home, r"holds kvasir/, kvasir-official/, pranet/; expected images/ and masks/.*kvasir looks right: pass that"),
             (pranet, home, r"pranet looks right: pass that"), (kvasir_seg, home / "pranet", r"Then call pranet\(path\)"),
-            (pranet, home / "kvasir", "holds train/, validation/, PHANTOM.txt; expected TrainDataset/"), (pranet, home / "kvasir-official", "expected TrainDataset/"),
-            (pranet, home / "pranet" / "TestDataset", "holds CVC-300/"), (kvasir_seg, home / "nowhere", "spelled right"), (pranet, home / "nowhere", "spelled right"),
+            (pranet, home / "kvasir", r"holds train/, validation/, PHANTOM.txt; expected TrainDataset/.*Then call kvasir_seg\(path\)"),
+            (pranet, home / "kvasir-official", r"Then call kvasir_seg\(path\)"), (pranet, home / "pranet" / "TestDataset", "holds CVC-300/.*pranet looks right: pass that"),
+            (pranet, home / "pranet" / "TrainDataset", "pranet looks right: pass that"), (kvasir_seg, home / "pranet" / "TrainDataset", r"is the training part .*Then call pranet\('.*pranet'\)"),
+            (kvasir_seg, home / "kvasir" / "train" / "images", "kvasir looks right"), (kvasir_seg, home / "kvasir-official" / "images", "kvasir-official looks right"), (kvasir_seg, home / "nowhere", "spelled right"), (pranet, home / "nowhere", "spelled right"),
             (kvasir_seg, home / "kvasir" / MARK, "unpack an archive"), (kvasir_seg, tmp_path, "holds nothing")):
         with pytest.raises((ValueError, FileNotFoundError), match=says): f(where, 32)
 

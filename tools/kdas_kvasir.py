@@ -41,8 +41,8 @@ p.add_argument("--loss", choices=("structure", "dice"), default="structure", hel
 p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
 a = p.parse_args()
 
-SELECT = {"attention 1": KDAS(sgm=0), "attention .3": KDAS(attention=.3, sgm=0), "attention 1, sgm 1": KDAS(sgm=1.),
-          "attention 1, sgm 10": KDAS(sgm=10.), "sgm 10": KDAS(attention=0, sgm=10.), "attention 3": KDAS(attention=3., sgm=0)}
+SELECT = {"attention 1, sgm 1": KDAS(attention=1.), "attention .3, sgm 1": KDAS(attention=.3), "attention 3, sgm 1": KDAS(attention=3.),
+          "attention 1, sgm 10": KDAS(attention=1., sgm=10.)}
 FINAL = {"alone": None, "bernoulli": BernoulliKL(T=2., alpha=.5), "attention": KDAS(sgm=0), "sgm": KDAS(attention=0),
          "sgm, raw": KDAS(attention=0, scale="raw"), "KDAS": KDAS(), "KDAS, raw": KDAS(scale="raw", attention=1., sgm=1.)}
 ARMS = SELECT if a.select else FINAL

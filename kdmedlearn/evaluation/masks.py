@@ -25,7 +25,7 @@ from ..data.masks import ReadMask, by_stem, mask_trouble, mask_values, side
 from ..distillation import plain
 from ..methods.pixels import maps_of
 
-# %% ../../nbs/evaluation/03_masks.ipynb #d48929a6
+# %% ../../nbs/evaluation/03_masks.ipynb #6724267a
 def foreground_logit(out) -> Tensor: # out: (B, 1, H, W), a tuple of such heads, or (B, 2, H, W) -> (B, 1, H, W)
     "The logit of the foreground: the sum of the heads; with two channels, class 1 less class 0."
     z = plain(sum(maps_of(out))).float()
@@ -40,23 +40,30 @@ def _counts(out, target): # -> TP, |answer| + |mask|, each (B,)
     p, y = (z > 0).flatten(1), (y > .5).flatten(1)
     return (p & y).sum(1), p.sum(1) + y.sum(1)
 
-def dice(out, target) -> Tensor: # target: (B, H, W) or (B, 1, H, W), 0 and 1
-    "Mean Dice of a batch's images at probability .5; an empty mask answered by an empty map scores 1. A fastai metric."
+def dice(out, target) -> Tensor: # out: logits, as in `foreground_logit`; target: (B, H, W) or (B, 1, H, W), 0 and 1
+    "Mean Dice of a batch's images at probability .5, from logits; an empty mask answered by an empty map scores 1. A fastai metric."
     both, total = _counts(out, target)
     return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.).mean()
 
-def iou(out, target) -> Tensor:
-    "Mean IoU of a batch's images at probability .5; an empty mask answered by an empty map scores 1. A fastai metric."
+def iou(out, target) -> Tensor: # as in `dice`
+    "Mean IoU of a batch's images at probability .5, from logits; an empty mask answered by an empty map scores 1. A fastai metric."
     both, total = _counts(out, target)
     return torch.where(total > 0, both / (total - both).clamp(min=1), 1.).mean()
 
-# %% ../../nbs/evaluation/03_masks.ipynb #e8f23e20
+# %% ../../nbs/evaluation/03_masks.ipynb #dc2cb1fd
+def _array(o): # -> numpy; bfloat16, which numpy does not know, as float32
+    if not isinstance(o, Tensor): return np.asarray(o)
+    o = o.detach().cpu()
+    return (o.float() if o.dtype == torch.bfloat16 else o).numpy()
+
 def as_levels(pred # (H, W): uint8 grey levels, bool, or probabilities
              ) -> np.ndarray: # (H, W) uint8
     "A prediction as 8-bit grey levels, 255 for probability 1. Just .5 becomes 127, background."
-    p = pred.detach().cpu().numpy() if isinstance(pred, Tensor) else np.asarray(pred)
+    p = _array(pred)
     if p.ndim != 2 or 0 in p.shape: raise ValueError(f"a prediction of shape {p.shape}; expected one image (H, W)")
-    if p.dtype == np.uint8: return p
+    if p.dtype == np.uint8:
+        if p.max() == 1: raise ValueError("a uint8 prediction whose highest value is 1: a mask of 0 and 1? Pass it as bool or times 255; if these are grey levels, divided by 255")
+        return p
     if p.dtype == bool: return p * np.uint8(255)
     if p.dtype.kind != "f": raise TypeError(f"a prediction of {p.dtype}; expected uint8 grey levels or float probabilities")
     if not (p.min() >= 0 and p.max() <= 1):          # false for NaN, too
@@ -66,7 +73,7 @@ def as_levels(pred # (H, W): uint8 grey levels, bool, or probabilities
 def as_mask(mask # (H, W): bool, 0 and 1, or uint8 with values near 0 and 255 (> 127 is foreground)
            ) -> np.ndarray: # (H, W) bool
     "A mask as yes or no for each pixel."
-    m = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    m = _array(mask)
     if m.ndim != 2 or 0 in m.shape: raise ValueError(f"a mask of shape {m.shape}; expected one mask (H, W)")
     if m.dtype == bool: return m
     if np.isin(m, (0, 1)).all(): return m > 0
@@ -78,7 +85,7 @@ def as_mask(mask # (H, W): bool, 0 and 1, or uint8 with values near 0 and 255 (>
 THRESHOLDS = np.linspace(1, 0, 256)
 STEPS = (np.arange(256)[:, None] / 255 >= THRESHOLDS).sum(1) - 1   # level -> at how many thresholds it is on, less 1
 
-# %% ../../nbs/evaluation/03_masks.ipynb #de62c607
+# %% ../../nbs/evaluation/03_masks.ipynb #5f2f641a
 EMPTY = ("defined", "reference")
 
 def _sod():
@@ -98,7 +105,9 @@ def threshold_curves(pred, mask,       # (H, W), as in `mask_scores`
                      empty="defined"   # as in `mask_scores`
                     ) -> dict:         # Em, Dic, IoU, Sen, Spe: (256,) each
     "E-measure, Dice, IoU, sensitivity and specificity at `THRESHOLDS`, which go from 1 to 0."
-    p, m = _checked(pred, mask, empty)
+    return _curves(*_checked(pred, mask, empty), empty)
+
+def _curves(p, m, empty): # checked
     sod, kw = _sod(), dict(with_dynamic=True, with_adaptive=False)
     e, f = sod.Emeasure(), sod.FmeasureV2({"Dic": sod.DICEHandler(**kw), "IoU": sod.IOUHandler(**kw),
                                            "Sen": sod.SensitivityHandler(**kw), "Spe": sod.SpecificityHandler(**kw)})
@@ -111,7 +120,7 @@ def threshold_curves(pred, mask,       # (H, W), as in `mask_scores`
         out["Sen"] = np.full(256, np.nan)
     return out
 
-# %% ../../nbs/evaluation/03_masks.ipynb #3f0f2088
+# %% ../../nbs/evaluation/03_masks.ipynb #6f67659e
 def _object_score(x):  # x: the pixels of one side
     return 2 * x.mean() / (x.mean() ** 2 + 1 + x.std() + np.spacing(1))
 
@@ -122,7 +131,7 @@ def _similarity(p, m): # structural similarity of one part
     return top / (low + np.spacing(1)) if top else float(low == 0)
 
 def s_measure(p: np.ndarray, m: np.ndarray) -> float: # (H, W) in [0, 1], (H, W) bool
-    "S-measure (Fan et al. 2017), as PraNet's evaluation computes it."
+    "S-measure (Fan et al. 2017), as the Python evaluation of UACANet and KDAS computes it."
     share = m.mean()
     if share in (0, 1): return float(p.mean() if share else 1 - p.mean())
     objects = share * _object_score(p[m]) + (1 - share) * _object_score(1 - p[~m])
@@ -131,18 +140,18 @@ def s_measure(p: np.ndarray, m: np.ndarray) -> float: # (H, W) in [0, 1], (H, W)
     regions = sum(_similarity(p[c], m[c]) * m[c].size / m.size for c in parts if m[c].size)
     return float(max(0, .5 * objects + .5 * regions))
 
-# %% ../../nbs/evaluation/03_masks.ipynb #841f0d3d
+# %% ../../nbs/evaluation/03_masks.ipynb #6e7d12d1
 def mask_scores(pred,             # (H, W): uint8 grey levels, or probabilities
                 mask,             # (H, W): bool, 0 and 1, or 0 and 255
                 empty="defined"   # of an empty mask: "defined" (Dice and IoU are 1 where nothing is answered, Sen and wFm NaN) or "reference" (0)
                ) -> dict:
-    """Scores of one prediction by PraNet's protocol (Fan et al. 2020); `dice` and `iou` are at probability .5.
+    """Scores of one prediction as the Python evaluation of UACANet (Kim et al. 2021) and KDAS computes them; `dice` and `iou` are at probability .5.
 
     Empty masks: by default Dice and IoU are 1 at a threshold where nothing is called foreground, else 0; Sen and wFm are NaN and left out of means."""
     return _scores(*_checked(pred, mask, empty), empty)[0]
 
 def _scores(p, m, empty): # checked -> (scores, curves)
-    sod, x, curves = _sod(), p / 255, threshold_curves(p, m, empty)
+    sod, x, curves = _sod(), p / 255, _curves(p, m, empty)
     w = sod.WeightedFmeasure()
     w.step(x, m, normalize=False)
     out = {"Sm": s_measure(x, m), "wFm": w.get_results()["wfm"] if m.any() else np.nan, "MAE": np.abs(x - m).mean()}
@@ -179,12 +188,12 @@ def score_masks(preds, masks,     # predictions and masks, each as in `mask_scor
     if not len(preds) == len(masks) == len(names): raise ValueError(f"{len(preds)} predictions, {len(masks)} masks, {len(names)} names; expected as many of each")
     return _table(zip(names, preds, masks), empty)
 
-# %% ../../nbs/evaluation/03_masks.ipynb #e7284078
+# %% ../../nbs/evaluation/03_masks.ipynb #dc9f3960
 MEASURES = ("Sm", "wFm", "MAE", "meanEm", "maxEm", "meanDic", "maxDic", "meanIoU", "maxIoU", "meanSen", "meanSpe", "dice", "iou")
 
 def summary(table: pd.DataFrame # of `score_masks`, `evaluate_masks` or `score_folder`, or some of its rows
            ) -> pd.Series:      # `MEASURES`, and the numbers of images and of empty masks
-    "Scores of a set by PraNet's protocol: means over images; max measures from the mean curve. NaN is left out."
+    "Scores of a set, as the Python evaluation of UACANet and KDAS averages them: means over images; max measures from the mean curve. NaN is left out."
     curves = table.attrs.get("curves")
     if curves is None: raise ValueError("the table has lost its threshold curves (concat, or a way over a file); score again, or call summary on each table before joining")
     if table.empty: raise ValueError("no rows; nothing to average")
@@ -198,9 +207,10 @@ def summary(table: pd.DataFrame # of `score_masks`, `evaluate_masks` or `score_f
 def worst(table: pd.DataFrame, n: int = 6, by: str = "dice") -> pd.DataFrame:
     "The `n` rows with the worst `by`, the worst first."
     if by not in MEASURES or by not in table: raise ValueError(f"by={by!r}; expected one of {', '.join(MEASURES)}")
+    if n < 1: raise ValueError(f"n={n!r}; expected a number of images, at least 1")
     return table.sort_values(by, ascending=by != "MAE", kind="stable").head(n)
 
-# %% ../../nbs/evaluation/03_masks.ipynb #6cd5e561
+# %% ../../nbs/evaluation/03_masks.ipynb #07ea25fe
 def bootstrap(values,          # one number for each image; NaN is left out
               n: int = 2000,   # resamples
               level=.95,       # of the interval
@@ -208,7 +218,8 @@ def bootstrap(values,          # one number for each image; NaN is left out
               group=None       # the patient or video of each value: whole groups are drawn; None: images
              ) -> dict:        # mean, low, high, images, groups
     "Mean over images and its percentile bootstrap interval (Efron 1979)."
-    v = np.asarray(values, float).ravel()
+    v = np.asarray(values, float)
+    if v.ndim != 1: raise ValueError(f"values of shape {v.shape}; expected one number for each image, such as table.dice")
     if not isinstance(n, int) or n < 1: raise ValueError(f"n={n!r}; expected a number of resamples such as 2000")
     if not 0 < level < 1: raise ValueError(f"level={level!r}; expected a share between 0 and 1, such as .95")
     g = np.arange(len(v)) if group is None else pd.factorize(np.asarray(group, object), use_na_sentinel=False)[0]
@@ -255,7 +266,7 @@ def _in_order(dl):
     files = bool(items) and all(isinstance(o, (str, Path)) for o in items)
     return dl, items, files, _names(items) if files else list(range(len(items)))
 
-# %% ../../nbs/evaluation/03_masks.ipynb #43392c7e
+# %% ../../nbs/evaluation/03_masks.ipynb #82554772
 def mask_predictions(model, dl,      # module or Learner; DataLoader of images and masks
                      original=True,  # at the size of each mask file; False: at the network's
                      rescale=False   # stretch each prediction to 0..1, as PraNet's test code does
@@ -263,13 +274,15 @@ def mask_predictions(model, dl,      # module or Learner; DataLoader of images a
     "Yields name, grey levels (H, W), mask (H, W), item and input (C, h, w) of each image in `dl`; eval mode, no gradients."
     model = model.model if isinstance(model, Learner) else model
     dl, items, files, names = _in_order(dl)
-    mask_of = _file_masks(dl, items) if files and original else None
-    device, was, i = next((p.device for p in model.parameters()), "cpu"), model.training, 0
+    mask_of, device, was, i = None, next((p.device for p in model.parameters()), "cpu"), model.training, 0
     calm = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, "set_split_idx") else nullcontext()   # no random changes
     model.eval()
     try:
         with calm:
             for batch in dl:
+                if len(batch) < 2 or plain(batch[1]).ndim < 3:
+                    raise ValueError("the loader gives images without masks; expected one of mask_dls, or of phantom_dls(task='segment')")
+                if files and original and not mask_of: mask_of = _file_masks(dl, items)
                 x, y = plain(batch[0]), plain(batch[1]).cpu()
                 with torch.no_grad(): zs = foreground_logit(model(x.to(device))).cpu()
                 for xi, yi, z in zip(x.cpu(), y, zs):
@@ -285,9 +298,9 @@ def evaluate_masks(model, dl,      # module or Learner; DataLoader of `mask_dls`
                    empty="defined" # as in `mask_scores`
                   ) -> pd.DataFrame: # a row for each image, by file name
     "Scores of `model` on every image of `dl`; for the set, call `summary` on the result."
-    return _table(((name, p, m) for name, p, m, *_ in mask_predictions(model, dl, original, rescale)), empty)
+    return _table(((name, p / 255, m) for name, p, m, *_ in mask_predictions(model, dl, original, rescale)), empty)   # p / 255: levels 0 and 1 can be meant
 
-# %% ../../nbs/evaluation/03_masks.ipynb #432a3156
+# %% ../../nbs/evaluation/03_masks.ipynb #ed0130bd
 def _picture(item, x, size): # -> RGB array of `size` (W, H)
     if isinstance(item, (str, Path)): im = Image.open(item).convert("RGB")
     elif hasattr(item, "image"): im = as_pil(item.image)
@@ -296,12 +309,14 @@ def _picture(item, x, size): # -> RGB array of `size` (W, H)
         im = Image.fromarray((255 * (x - x.min()) / (x.max() - x.min() + 1e-8)).byte().permute(1, 2, 0).numpy())
     return np.asarray(im if im.size == size else im.resize(size, Image.Resampling.BILINEAR))
 
+def _extreme(a, what): return f"{what}: {'everything' if a.any() else 'nothing'}" if a.all() or not a.any() else ""
+
 def worst_figure(model, dl,    # as in `evaluate_masks`
                  n: int = 6, by: str = "dice", # as in `worst`
                  table=None,   # of `evaluate_masks` on the same loader, if it is there already
                  original=True, rescale=False # as in `mask_predictions`
                 ) -> plt.Figure:
-    "The `n` worst images of `dl`: the mask's outline in green, the answer's at .5 in red."
+    "The `n` worst images of `dl`: the mask's outline in green, the answer's at .5 in red; what has no outline is named in the title."
     table = evaluate_masks(model, dl, original, rescale) if table is None else table
     rows = worst(table, n, by)
     got = {name: (p, m, _picture(o, x, m.shape[::-1])) for name, p, m, o, x in mask_predictions(model, dl, original, rescale) if name in rows.index}
@@ -311,13 +326,13 @@ def worst_figure(model, dl,    # as in `evaluate_masks`
     for ax in axs.flat: ax.axis("off")
     for ax, name in zip(axs.flat, rows.index):
         p, m, im = got[name]
-        ax.imshow(im); ax.set_title(f"{name}: {by} {rows.loc[name, by]:.2f}", fontsize=9)
+        ax.imshow(im); ax.set_title("\n".join(filter(None, (f"{name}: {by} {rows.loc[name, by]:.2f}", _extreme(m, "mask"), _extreme(p > 127, "answer")))), fontsize=9)
         for a, c in ((m, "lime"), (p > 127, "red")):
             if a.any() and not a.all(): ax.contour(a, [.5], colors=c, linewidths=1.2)
     fig.tight_layout(); plt.close(fig)     # shown once, by whoever receives it
     return fig
 
-# %% ../../nbs/evaluation/03_masks.ipynb #694e6f67
+# %% ../../nbs/evaluation/03_masks.ipynb #3768d7ab
 def save_masks(model, dl, folder,  # as in `evaluate_masks`; where to write
                original=True, rescale=False, # as in `mask_predictions`
                overwrite=False     # may files that are there be replaced?
@@ -340,6 +355,7 @@ def score_folder(pred_folder, mask_folder, # predictions (8-bit grey); masks; pa
                 ) -> pd.DataFrame:         # a row for each image, by the name of its mask
     "Scores of predictions that lie in files."
     for d in (pred_folder, mask_folder):
+        if Path(d).is_file(): raise ValueError(f"{d} is a file; expected a folder of images")
         if not Path(d).is_dir(): raise FileNotFoundError(f"no folder {d}")
     ps, ms = by_stem(Path(pred_folder)), by_stem(Path(mask_folder))
     for a, b, what in ((ms, ps, "masks without a prediction"), (ps, ms, "predictions without a mask")):
@@ -352,7 +368,7 @@ def score_folder(pred_folder, mask_folder, # predictions (8-bit grey); masks; pa
         if p.shape != m.shape: raise ValueError(f"prediction {ps[s].name} is {p.shape[1]} x {p.shape[0]}, its mask {m.shape[1]} x {m.shape[0]} pixels; save predictions at the masks' size")
         if trouble := mask_trouble(m, threshold): raise ValueError(f"mask {ms[s].name} has {trouble}")
         tops.append(p.max())
-        return ms[s].name, p, m > threshold
+        return ms[s].name, p / 255, m > threshold      # as in `evaluate_masks`
     t = _table(map(read, ms), empty)
     if max(tops) == 1: raise ValueError(f"the highest value of all predictions in {pred_folder} is 1; expected grey levels from 0 to 255: multiply by 255")
     return t

@@ -6,8 +6,9 @@
 __all__ = ['REDUCTIONS', 'RENAMED', 'PVT_V2', 'check_maps', 'pyramid', 'CIM', 'up', 'CFM', 'GraphConv', 'SAM', 'PolypPVT',
            'our_name', 'backbone_of', 'load_released']
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #f6bba317
+# %% ../../nbs/models/04_polyp_pvt.ipynb #bec4ebeb
 import math, re
+from pathlib import Path
 
 import timm, torch
 import torch.nn.functional as F
@@ -40,12 +41,13 @@ def check_maps(net: nn.Module, name: str, side: tuple, in_chans: int):      # si
         raise ValueError(f"the maps of {name} have the shapes {shapes} for an image of {side[0]}x{side[1]}, expected {expected}; "
                          "take another backbone, such as pvt_v2_b0")
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #18996c83
+# %% ../../nbs/models/04_polyp_pvt.ipynb #c9360b75
 def pyramid(name: str = "pvt_v2_b2",      # a model of timm that has maps at 1/4, 1/8, 1/16 and 1/32 of the image
             pretrained: bool = False,     # download timm's ImageNet weights
             in_chans: int = 3, **kw       # to `timm.create_model`
            ) -> nn.Module:                # images -> list of four maps, fine to coarse
     "A backbone of timm that returns its last four maps."
+    if not isinstance(name, str): raise TypeError(f"the backbone is given by its name in timm, such as 'pvt_v2_b0'; got a {type(name).__name__}")
     if ":" not in name and not timm.is_model(name):      # "hf-hub:..." and the like are looked up by timm
         near = near_names(name, timm.list_models())
         raise ValueError(f"timm has no model {name!r}." + (f" Near: {', '.join(near)}." if near else "") + " All names: timm.list_models().")
@@ -73,9 +75,9 @@ class CIM(nn.Module):
         x = self.channel(x) * x
         return self.spatial(x) * x
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #a7499233
+# %% ../../nbs/models/04_polyp_pvt.ipynb #850c0208
 def up(x: Tensor) -> Tensor:
-    "Twice as high and wide; corner pixels keep their values."
+    "Twice as high and wide, bilinear; the new places go evenly from the first old one to the last (`align_corners=True`)."
     return F.interpolate(x, scale_factor=2., mode="bilinear", align_corners=True)
 
 class CFM(nn.Module):
@@ -128,7 +130,7 @@ class SAM(nn.Module):
         nodes = self.state(x).flatten(2) @ A.transpose(1, 2)
         return x + self.extend((self.graph(nodes) @ A).unflatten(2, x.shape[2:]))
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #3b730662
+# %% ../../nbs/models/04_polyp_pvt.ipynb #d7ee8889
 class PolypPVT(nn.Module):
     "Polyp-PVT: images (B, `in_chans`, H, W), sides multiples of 32, -> two maps of logits (B, 1, H, W); sigmoid of their sum predicts (Dong et al. 2021)."
     def __init__(self, backbone: str = "pvt_v2_b2",   # of timm, see `pyramid`
@@ -149,8 +151,8 @@ class PolypPVT(nn.Module):
 
     def forward(self, x: Tensor) -> tuple:            # of (B, 1, H, W): head of CFM, head of SAM
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"this PolypPVT was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; "
-                             "set in_chans to the images' channels")
+            cure = "the batch dimension is missing: pass x[None]" if x.ndim == 3 and len(x) == self.in_chans else "set in_chans to the images' channels"
+            raise ValueError(f"this PolypPVT was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; {cure}")
         h, w = x.shape[2:]
         if h % 32 or w % 32:
             near = [max(32, round(v / 32) * 32) for v in (h, w)]
@@ -208,10 +210,12 @@ def backbone_of(state: dict      # name -> tensor, released or our names
     if name is None: raise ValueError(f"no PVTv2 has stages of widths {widths} and depths {depths}; known: {', '.join(PVT_V2)}, pvt_v2_b2_li")
     return name
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #99102357
+# %% ../../nbs/models/04_polyp_pvt.ipynb #ca88a082
 def load_released(source            # path of a .safetensors or .pth file, or a state dict, in released or our names
                  ) -> PolypPVT:
     "The Polyp-PVT that weights belong to, in eval mode and in their precision; every tensor is used, none may be missing."
+    if not isinstance(source, (str, Path, dict)):
+        raise TypeError(f"load_released takes a file or a state dict; got a {type(source).__name__}" + "; pass its state_dict()" * isinstance(source, nn.Module))
     state = {our_name(k): v for k, v in read_state(source).items()}
     state = {k: v for k, v in state.items() if k not in ("backbone.head.weight", "backbone.head.bias")}      # left over from ImageNet
     model = PolypPVT(backbone_of(state), in_chans=state["backbone.patch_embed.proj.weight"].shape[1], channels=state["head_cfm.weight"].shape[1],
