@@ -107,7 +107,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #56ded827
+# %% ../nbs/02_distillation.ipynb #27c82379
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -138,6 +138,10 @@ def check(self: DistillCallback, learn: Learner):
         with torch.no_grad(), taps(model, s_layers) as feats: out = self._try("the student", model, model, *xb)
         teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, t_layers) for t in self.teachers)
     finally: model.train(was)
+    for t, seen in zip(self.teachers, teachers):
+        maps = seen.out if isinstance(seen.out, (tuple, list)) else (seen.out,)
+        if not all(m.isfinite().all() for m in maps if isinstance(m, Tensor)):
+            raise ValueError(f"teacher {t.name} answers with values that are not finite on two images; is it trained, are its weights read rightly?")
     self.classes_fit(plain(out), learn.dls)
     self.loss_fits(learn, plain(feats)[self.method.task_layer] if self.method.task_layer else plain(out), yb)
     p = Pass(Seen(plain(out), plain(feats)), plain(teachers), yb[0] if len(yb) == 1 else yb)
@@ -150,7 +154,7 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
-# %% ../nbs/02_distillation.ipynb #c31c1bca
+# %% ../nbs/02_distillation.ipynb #68184d6a
 @patch
 def classes_fit(self: DistillCallback, out, dls):
     "Raise if the student has another number of logits than the data have classes."
@@ -171,8 +175,9 @@ def loss_fits(self: DistillCallback, learn, out, yb):
     except Exception as e:
         shapes = lambda o: ", ".join(map(shapes, o)) if isinstance(o, (tuple, list)) else str(tuple(getattr(o, "shape", ())))
         name = getattr(learn.loss_func, "__name__", None) or type(learn.loss_func).__name__
-        raise ValueError(f"the loss {name} fails on the student's output {shapes(out)} and a target {shapes(yb)}: {e}; "
-                         "give one that fits, loss_func=..., for masks of one logit such as StructureLoss()") from e
+        cure = ("make the student return one logit a pixel in the mask's size: a tensor (B, 1, H, W), or a tuple of such maps" if name == "StructureLoss" else
+                "give one that fits, loss_func=..., for masks of one logit such as StructureLoss()")
+        raise ValueError(f"the loss {name} fails on the student's output {shapes(out)} and a target {shapes(yb)}: {e}; {cure}") from e
 
 @patch
 def find(self: DistillCallback, model, names):

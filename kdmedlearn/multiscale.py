@@ -28,7 +28,7 @@ def rescaled(x: Tensor,           # (B, C, H, W) or (B, H, W); anything else is 
     else: y = F.interpolate(y.reshape(-1, 1, *x.shape[-2:]).float(), size=size, mode="nearest").to(x.dtype).reshape(*x.shape[:-2], *size)
     return y.as_subclass(type(x))
 
-# %% ../nbs/06_multiscale.ipynb #b1e5120e
+# %% ../nbs/06_multiscale.ipynb #6041ce0c
 class ScaledBatches:
     "The batches of `dl`, each once for every scale."
     def __init__(self, dl, scales, multiple): self.dl, self.scales, self.multiple = dl, scales, multiple
@@ -53,7 +53,7 @@ class MultiScale(Callback):
 def check_scales(scales) -> tuple:
     "`scales` as a tuple of positive numbers."
     try: out = tuple(float(r) for r in scales)
-    except TypeError: out = ()
+    except (TypeError, ValueError): out = ()
     if not out or not all(0 < r < float("inf") for r in out): raise ValueError(f"scales={scales!r}; expected one or more positive numbers, such as (.75, 1, 1.25)")
     return out
 

@@ -87,7 +87,7 @@ def fit_teacher(dls, model: nn.Module, epochs: int = 20, lr: float = 3e-3, seed:
     fit(learn, epochs, lr)
     return learn
 
-# %% ../nbs/03_teachers.ipynb #10075e79
+# %% ../nbs/03_teachers.ipynb #adb52d55
 PHANTOM_TEACHERS = {"small_teacher": "phantom_teacher", "hdkd_teacher_small": "phantom_hdkd_teacher", "large_unet": "phantom_mask_teacher"}
 
 def phantom_teacher_path(arch: str = "small_teacher") -> Path:
@@ -95,7 +95,7 @@ def phantom_teacher_path(arch: str = "small_teacher") -> Path:
     return Path(kdmedlearn.__file__).parent / "assets" / f"{PHANTOM_TEACHERS[arch]}.safetensors"
 
 def phantom_teacher(pretrained: bool = True, arch: str = "small_teacher") -> nn.Module:
-    "A teacher for phantom images, trained or new: \"small_teacher\" or \"hdkd_teacher_small\"; for their masks \"large_unet\"."
+    "A teacher for phantom images, trained or new: \"small_teacher\" or \"hdkd_teacher_small\"; for their masks \"large_unet\". The bare module: `load_teacher(phantom_teacher_path(arch))` knows its normalisation too."
     if pretrained: return load_model(phantom_teacher_path(arch))
     return create_mask_model(arch) if is_mask_model(arch) else create_model(arch, len(CLASSES))
 

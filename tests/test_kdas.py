@@ -225,3 +225,63 @@ def test_a_student_trained_at_several_sizes_is_saved_alone(dls, tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     learn.export("s.pkl")
     assert (tmp_path / "s.pkl").stat().st_size < 2_000_000
+
+
+@pytest.fixture(scope="module")
+def polyps(tmp_path_factory):
+    from kdmedlearn.data.polyps import write_phantom_polyps
+    return write_phantom_polyps(tmp_path_factory.mktemp("set") / "polyps", n_train=8, n_valid=4, size=32)
+
+
+def test_prediction_of_a_file_is_a_whole_mask(polyps, tmp_path):
+    from fastai.learner import load_learner
+    from kdmedlearn.data.masks import mask_dls
+    for target in ("channel", "index"):
+        d = mask_dls(polyps, size=32, bs=4, device="cpu", target=target, save_to=tmp_path)
+        learn = distill(d, tiny(), tiny(), KDAS())
+        with learn.no_bar():
+            mask, _, p = learn.predict(d.valid.items[0])
+            learn.show_results(max_n=2)
+        assert mask.shape == (32, 32) and p.shape == (1, 32, 32)
+        learn.export("s.pkl")
+        again = load_learner(tmp_path / "s.pkl")
+        with again.no_bar(): assert torch.equal(again.predict(d.valid.items[0])[0], mask)
+
+
+def test_a_teacher_of_probabilities_is_warned_of_and_one_of_nan_refused(dls):
+    net = tiny()
+    with torch.no_grad(): net.head.weight *= 30
+    for method in (KDAS(), BernoulliKL()):
+        with pytest.warns(UserWarning, match="leave out its last sigmoid"): distill(dls, tiny(), nn.Sequential(net, nn.Sigmoid()), method, loss_func=StructureLoss())
+    broken = tiny()
+    nn.init.constant_(broken.head.bias, float("nan"))
+    with pytest.raises(ValueError, match="not finite"): distill(dls, tiny(), broken, KDAS())
+
+
+def test_a_student_map_of_another_size_is_told_what_to_do(dls):
+    with pytest.raises(ValueError, match="in the mask's size"): distill(dls, nn.Sequential(nn.AvgPool2d(2), tiny()), tiny(), KDAS(resize=True))
+
+
+def test_masks_are_not_taken_for_classes(polyps, tmp_path):
+    from kdmedlearn.cli import method_with
+    from kdmedlearn.data.images import image_dls
+    from kdmedlearn.data.masks import mask_dls
+    from kdmedlearn.evaluation.masks import evaluate_masks, save_masks
+    with pytest.raises(ValueError, match="read them with mask_dls"): image_dls(polyps)
+    with pytest.raises(ValueError, match="kdas is for masks"): method_with("kdas", [])
+    d = mask_dls(polyps, size=32, bs=4, device="cpu")
+    with pytest.raises(TypeError, match="dls.valid"): evaluate_masks(tiny(), d)
+    with pytest.raises(FileExistsError, match="folder of the data set"): save_masks(tiny(), d.valid, polyps / "validation" / "masks")
+
+
+def test_a_set_of_empty_masks_is_warned_of(polyps, tmp_path):
+    import shutil
+    from PIL import Image
+    from kdmedlearn.data.masks import mask_dls
+    empty = shutil.copytree(polyps, tmp_path / "empty")
+    for f in empty.rglob("masks/*"): Image.new("L", (32, 32)).save(f)
+    with pytest.warns(UserWarning, match="masks are empty"): mask_dls(empty, size=32, device="cpu")
+
+
+def test_fewer_phantoms_than_a_batch_still_train():
+    assert len(phantom_dls(6, 4, size=32, task="segment", bs=32, device="cpu").train) == 1

@@ -60,7 +60,7 @@ def find_splits(path # the folder of the set
         raise ValueError(f"{path} has {some(d.name for d in found.values())} but no train folder; expected train/ beside it")
     return found or {"all": path}
 
-# %% ../../nbs/data/02_images.ipynb #53a78d4a
+# %% ../../nbs/data/02_images.ipynb #ac43dd89
 def class_files(folder: Path # one split: a folder of class folders
                ) -> dict:    # class name -> its files
     "The files of each class under `folder`."
@@ -69,6 +69,8 @@ def class_files(folder: Path # one split: a folder of class folders
         raise ValueError(f"no class folders in {folder} ({len(files)} files seen); expected one folder of images per class")
     names = {}
     for d in dirs: names.setdefault(d.name.strip().lower(), []).append(repr(d.name))
+    if set(names) <= {"image", "images", "mask", "masks"} and len(names) > 1:
+        raise ValueError(f"{folder} holds {some(d.name for d in dirs)}: images with masks, no classes; read them with mask_dls")
     twins = [" and ".join(v) for v in names.values() if len(v) > 1]
     if twins:
         raise ValueError(f"classes in {folder} differ only in case or blanks: {some(twins)}; put their images into one folder")

@@ -6,7 +6,8 @@
 __all__ = ['TARGETS', 'side', 'by_stem', 'find_pairs', 'list_pairs', 'mask_trouble', 'mask_values', 'partner', 'ReadMask',
            'raise_first', 'read_pairs', 'MaskToChannel', 'check_mask_options', 'mask_dls']
 
-# %% ../../nbs/data/03_masks.ipynb #94700271
+# %% ../../nbs/data/03_masks.ipynb #45430aca
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ class ReadMask(Transform):
         return TensorMask(self.read(partner(o)) if x is None else x)
     def __getstate__(self): return {**self.__dict__, "kept": {}}
 
-# %% ../../nbs/data/03_masks.ipynb #de55c78d
+# %% ../../nbs/data/03_masks.ipynb #6570ff37
 def raise_first(t, trouble): # trouble: text or None for each row of `t`
     "Raise with the first trouble, and how many files have one."
     hit = [(n, r) for n, r in zip(t.rel, trouble) if r]
@@ -158,14 +159,15 @@ def read_pairs(t: pd.DataFrame,   # file, mask, split, rel
     raise_first(t, [f"mask {mf.name} has {m[2]}" if m[2] else None for mf, m in zip(t["mask"], ms)])
     if cache: reader.kept, masker.kept = ({str(f): o[1] for f, o in zip(t["file"], os)} for os in (xs, ms))
     share = np.array([m[3] for m in ms])
+    if not share.any(): warnings.warn(f"all {len(t)} masks are empty; are these the masks, and is threshold={masker.threshold} right?")
     return t.assign(share=share, label=np.where(share > 0, f"with {masker.vocab[1]}", "empty"))
 
-# %% ../../nbs/data/03_masks.ipynb #03437fc1
+# %% ../../nbs/data/03_masks.ipynb #b570e681
 class MaskToChannel(Transform):
     "Mask batch (B, H, W) of 0, 1 -> float (B, 1, H, W)."
     order = 100    # after the random changes
     def encodes(self, o: TensorMask): return o.float()[:, None]
-    def decodes(self, o: TensorMask): return o.long()[:, 0]
+    def decodes(self, o: TensorMask): return (o[:, 0] if o.ndim == 4 else o).long()    # StructureLoss has dropped the channel already
 
 TARGETS = {"index": (CrossEntropyLossFlat, dict(axis=1)), "channel": (BCEWithLogitsLossFlat, {})}
 

@@ -352,7 +352,7 @@ class MaskCodes(AddMaskCodes):
 def class_of(shot: Shot) -> str: return CLASSES[shot.target]
 def mask_of(shot: Shot) -> TensorMask: return TensorMask(from_numpy((shot.target > 0).astype(np.int64)))
 
-# %% ../../nbs/data/01_phantom.ipynb #bb7b6e30
+# %% ../../nbs/data/01_phantom.ipynb #25047dc1
 MEAN, STD = (.52, .32, .28), (.27, .18, .16)   # of the pixels at difficulty .5, between 0 and 1, for red, green, blue
 CODES = ["background", "polyp"]
 
@@ -382,4 +382,4 @@ def phantom_dls(n_train: int = 1000, n_valid: int = 1000, # images
     device = default_device() if device is None else device
     stats = [t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)]   # `from_stats` knows only the default device
     tfms = [IntToFloatTensor(), *([Dihedral(p=.9)] if augment else []), Normalize(*stats)]
-    return dsets.dataloaders(bs=bs, device=device, num_workers=num_workers, after_batch=tfms, **kw)
+    return dsets.dataloaders(bs=min(bs, n_train), device=device, num_workers=num_workers, after_batch=tfms, **kw)

@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
 
-# %% ../../nbs/evaluation/03_masks.ipynb #5efd57ad
+# %% ../../nbs/evaluation/03_masks.ipynb #846cb4e4
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from PIL import Image
 from torch import Tensor
@@ -266,13 +267,15 @@ def _in_order(dl):
     files = bool(items) and all(isinstance(o, (str, Path)) for o in items)
     return dl, items, files, _names(items) if files else list(range(len(items)))
 
-# %% ../../nbs/evaluation/03_masks.ipynb #82554772
+# %% ../../nbs/evaluation/03_masks.ipynb #04dc8285
 def mask_predictions(model, dl,      # module or Learner; DataLoader of images and masks
                      original=True,  # at the size of each mask file; False: at the network's
                      rescale=False   # stretch each prediction to 0..1, as PraNet's test code does
                     ):
     "Yields name, grey levels (H, W), mask (H, W), item and input (C, h, w) of each image in `dl`; eval mode, no gradients."
     model = model.model if isinstance(model, Learner) else model
+    if not isinstance(model, torch.nn.Module): raise TypeError(f"expected a module or a Learner, got {type(model).__name__}")
+    if isinstance(dl, DataLoaders): raise TypeError("got DataLoaders, which hold several sets; pass one of them: dls.valid, or dls.tests[name]")
     dl, items, files, names = _in_order(dl)
     mask_of, device, was, i = None, next((p.device for p in model.parameters()), "cpu"), model.training, 0
     calm = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, "set_split_idx") else nullcontext()   # no random changes
@@ -332,7 +335,7 @@ def worst_figure(model, dl,    # as in `evaluate_masks`
     fig.tight_layout(); plt.close(fig)     # shown once, by whoever receives it
     return fig
 
-# %% ../../nbs/evaluation/03_masks.ipynb #3768d7ab
+# %% ../../nbs/evaluation/03_masks.ipynb #74dc236d
 def save_masks(model, dl, folder,  # as in `evaluate_masks`; where to write
                original=True, rescale=False, # as in `mask_predictions`
                overwrite=False     # may files that are there be replaced?
@@ -343,6 +346,8 @@ def save_masks(model, dl, folder,  # as in `evaluate_masks`; where to write
     twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) < len(stems) else []
     if twice: raise ValueError(f"several images are called {some(twice)}: their predictions would overwrite each other; save each folder's images apart")
     folder = Path(folder)
+    others = {f.stem: f.name for f in folder.iterdir() if f.suffix != ".png"} if folder.is_dir() else {}
+    if clash := [others[s] for s in stems if s in others]: raise FileExistsError(f"{folder} holds {some(clash)}: is it a folder of the data set? Choose another one for the predictions")
     there = [s for s in stems if (folder / f"{s}.png").exists()]
     if there and not overwrite: raise FileExistsError(f"{folder} already has {len(there)} of these predictions ({some(f'{s}.png' for s in there)}); choose another folder, or pass overwrite=True")
     folder.mkdir(parents=True, exist_ok=True)

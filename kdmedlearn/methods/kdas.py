@@ -7,13 +7,13 @@ __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'check_weigh
            'plain_precision', 'attend_to_itself', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
            'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #ecfcdfa2
+# %% ../../nbs/methods/07_kdas.ipynb #be888617
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .method import Method, Pass, weight_at
-from .pixels import check_heads, map_pairs, maps_of
+from .pixels import check_heads, map_pairs, maps_of, warn_probabilities
 from .response import check_T, full_precision
 
 # %% ../../nbs/methods/07_kdas.ipynb #08f6d212
@@ -119,7 +119,7 @@ def sgm_loss(student: Tensor,            # (B, 1, N, N) logits
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, t.shape[-2:]), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #f67a47f6
+# %% ../../nbs/methods/07_kdas.ipynb #14f1a872
 class KDAS(Method):
     "(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each, SGM on the first. Several teachers: the mean."
     loss_func = StructureLoss
@@ -136,6 +136,8 @@ class KDAS(Method):
         if scale not in SCALES: raise ValueError(f"scale={scale!r}; expected one of {', '.join(map(repr, SCALES))}")
         if attention == 0 and sgm == 0: raise ValueError("attention=0 and sgm=0: nothing is distilled; set one of them above 0")
         self.T, self.alpha, self.attention, self.sgm, self.scale, self.heads, self.resize = T, alpha, attention, sgm, scale, heads, resize
+
+    def build(self, p: Pass): warn_probabilities(p)
 
     def weights(self, pct: float = 0.) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
