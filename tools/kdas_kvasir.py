@@ -1,10 +1,10 @@
 """KDAS on a polyp set (made for Kvasir-SEG): U-Net teacher, small U-Net alone, with Bernoulli KL, with each KDAS term, with both.
 
-    python tools/kdas_kvasir.py DATA RUN_FOLDER --select                # weights tried on a part of train
+    python tools/kdas_kvasir.py DATA RUN_FOLDER --select [--seeds 0]    # weights tried on a part of train
     python tools/kdas_kvasir.py DATA RUN_FOLDER [--seeds 0 1 2]         # train/ to learn, validation/ to report
 
 Every trained model leaves its weights and a small file in RUN_FOLDER; what is there is not trained again, so a run
-that was stopped goes on, and several processes can share the work (--arms, --seeds). `--collect FILE` writes the
+that was stopped goes on (after a kill, delete its empty file first), and several processes can share the work. `--collect FILE` writes the
 summary that docs/results/kdas_kvasir.json holds. With --select an eighth of train/ is held out, from teacher and
 student alike; validation/ is not opened. The last epoch counts, and nothing is chosen on validation/.
 """
@@ -41,8 +41,7 @@ p.add_argument("--loss", choices=("structure", "dice"), default="structure", hel
 p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
 a = p.parse_args()
 
-SELECT = {"attention 1, sgm 1": KDAS(attention=1.), "attention .3, sgm 1": KDAS(attention=.3), "attention 3, sgm 1": KDAS(attention=3.),
-          "attention 1, sgm 10": KDAS(attention=1., sgm=10.)}
+SELECT = {"alone": None, "attention 1, sgm 1": KDAS(attention=1.), "attention .3, sgm 1": KDAS(attention=.3), "attention 3, sgm 1": KDAS(attention=3.)}
 FINAL = {"alone": None, "bernoulli": BernoulliKL(T=2., alpha=.5), "attention": KDAS(sgm=0), "sgm": KDAS(attention=0),
          "sgm, raw": KDAS(attention=0, scale="raw"), "KDAS": KDAS(), "KDAS, raw": KDAS(scale="raw", attention=1., sgm=1.)}
 ARMS = SELECT if a.select else FINAL
