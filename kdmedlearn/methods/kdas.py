@@ -16,13 +16,13 @@ from .method import Method, Pass, weight_at
 from .pixels import check_heads, map_pairs, maps_of, warn_probabilities
 from .response import check_T, full_precision
 
-# %% ../../nbs/methods/07_kdas.ipynb #08f6d212
+# %% ../../nbs/methods/07_kdas.ipynb #a8ab0fa5
 WEIGHTINGS = ("intended", "released")
 
 def edge_weight(mask: Tensor,      # (B, 1, H, W), 0 to 1
                 window: int = 31   # side of the pooling window, odd, pixels
                ) -> Tensor:        # (B, 1, H, W), 1 to 6
-    "w = 1 + 5 |avgpool(mask) - mask|: large where a pixel differs from its surroundings (Fan et al. 2020)."
+    "w = 1 + 5 abs(avgpool(mask) - mask): large where a pixel differs from its surroundings (Fan et al. 2020)."
     r = window // 2
     pooled = F.avg_pool2d(F.avg_pool2d(mask, (window, 1), 1, (r, 0)), (1, window), 1, (0, r))     # rows, then columns: 2 x 31 numbers instead of 31 x 31
     return 1 + 5 * (pooled - mask).abs()

@@ -59,10 +59,10 @@ def large_unet(num_classes: int = 1, in_chans: int = 3) -> UNet:
     "The teacher: about 1.1 million parameters."
     return UNet(num_classes, in_chans, (24, 48, 96, 192))
 
-# %% ../../nbs/models/05_unet.ipynb #45364797
+# %% ../../nbs/models/05_unet.ipynb #906a741a
 MASK_MODELS = {"small_unet": small_unet, "large_unet": large_unet}
 
-def create_mask_model(name: str,                # "small_unet", "large_unet", or "polyp_pvt_" and b0 ... b5
+def create_mask_model(name: str,                # "small_unet", "large_unet", "polyp_pvt_b0" ... "polyp_pvt_b5"
                       num_classes: int = 1,     # maps; 1: one logit a pixel
                       in_chans: int = 3         # 1 grey, 3 colour
                      ) -> nn.Module:
