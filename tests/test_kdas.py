@@ -285,3 +285,7 @@ def test_a_set_of_empty_masks_is_warned_of(polyps, tmp_path):
 
 def test_fewer_phantoms_than_a_batch_still_train():
     assert len(phantom_dls(6, 4, size=32, task="segment", bs=32, device="cpu").train) == 1
+
+
+def test_response_sends_models_with_several_maps_to_the_methods_for_them(dls):
+    with pytest.raises(ValueError, match="compared by BernoulliKL"): distill(dls, TwoHeads(), TwoHeads(), "response", loss_func=StructureLoss())

@@ -29,13 +29,15 @@ def soften(logits: Tensor,  # (B, C, ...) scores before the softmax, classes on 
     check_T(T)
     return (full_precision(logits) / T).softmax(1)
 
-# %% ../../nbs/methods/01_response.ipynb #874ded99
+# %% ../../nbs/methods/01_response.ipynb #5240e544
 def response_loss(student: Tensor,  # (B, C) logits, or (B, C, H, W) for a class per pixel; C = 1 is a yes/no logit
                   teacher: Tensor,  # the same shape
                   T: float = 4.     # temperature, > 0
                  ) -> Tensor:       # scalar: nats per image (or per pixel), times T^2
     "T^2 KL(teacher || student) at temperature `T`, averaged over everything but the classes (Hinton et al. 2015, sec. 2)."
     check_T(T)
+    if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+        raise ValueError(f"expected a tensor of logits from student and teacher, got {type(student).__name__} and {type(teacher).__name__}; models with several maps are compared by BernoulliKL, PixelKL or KDAS")
     if student.shape != teacher.shape:
         raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ; do both predict the same classes, at the same size?")
     if student.ndim < 2: raise ValueError(f"logits need a batch and a class axis, (B, C, ...); got {tuple(student.shape)}")
