@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill']
 
-# %% ../nbs/02_distillation.ipynb #09aa5256
+# %% ../nbs/02_distillation.ipynb #58ac7a76
 from copy import deepcopy
 from functools import partial
 
 import fastai.callback.all  # gives the Learner its fit_one_cycle, lr_find, to_fp16, progress bars
 import torch
+import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
@@ -31,25 +32,36 @@ def as_norm(mean, std) -> tuple:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     return tuple(torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std))
 
-# %% ../nbs/02_distillation.ipynb #913f0300
+# %% ../nbs/02_distillation.ipynb #58973680
 class Teacher:
-    "A frozen model: eval mode, no gradients, on the batch's device, with the normalisation it was trained with."
+    "A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and image size it was trained with."
     def __init__(self, model: nn.Module,
                  norm=None,   # (mean, std) for each channel, of pixels in [0, 1]; None: the student's
                  vocab=None,  # class names in the order of its logits, where known
-                 name=None):
+                 name=None,
+                 size=None):  # side of its images in pixels, or (height, width); None: the student's
         self.model, self.vocab = model, vocab
         self.norm = None if norm is None else as_norm(*norm)
         self.name = name or type(model).__name__
+        self.size = (size, size) if isinstance(size, int) else size and tuple(size)
+        if self.size and not (len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)):
+            raise ValueError(f"size={size!r}; expected the side of the teacher's images in pixels, such as size=224, or (height, width)")
 
     def ready(self, device):
         self.model.eval().to(device)
         if self.norm: self.norm = tuple(v.to(device) for v in self.norm)
 
+    def prepare(self, xb: tuple, norm) -> tuple:
+        "The student's input `xb`, normalised by `norm`, as this teacher wants it: (images, ...)."
+        x = xb[0]
+        if self.norm and norm: x = x * (norm[1] / self.norm[1]) + (norm[0] - self.norm[0]) / self.norm[1]
+        elif self.norm: x = (x - self.norm[0]) / self.norm[1]
+        if self.size and x.shape[-2:] != self.size: x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
+        return (x, *xb[1:])
+
     def see(self, xb: tuple, norm, layers=()) -> Seen:
         "Its output and the maps of `layers` for the student's input `xb`, which is normalised by `norm`."
-        if self.norm and norm: xb = (xb[0] * (norm[1] / self.norm[1]) + (norm[0] - self.norm[0]) / self.norm[1], *xb[1:])
-        elif self.norm: xb = ((xb[0] - self.norm[0]) / self.norm[1], *xb[1:])
+        xb = self.prepare(xb, norm)
         with torch.no_grad():
             if not layers: return Seen(self.model(*xb))
             with taps(self.model, layers) as feats: out = self.model(*xb)
@@ -78,7 +90,7 @@ def plain(o):
 
 def unwrapped(model): return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
 
-# %% ../nbs/02_distillation.ipynb #8d15c8f0
+# %% ../nbs/02_distillation.ipynb #f0f08ed9
 class DistillCallback(Callback):
     "Train the Learner's model with the terms of `method` over one forward of it and one of each teacher."
     order, run_valid = 5, False   # before GradientAccumulation (6) and MixedPrecision (10)
@@ -99,7 +111,12 @@ class DistillCallback(Callback):
         "The parts of the method that have a term of weight above 0."
         return [m for m in self.method.parts if any(weights[k] for k in m.weights() if k != "task")]
 
-    def ask_teachers(self, xb, layers): return tuple(t.see(plain(tuple(xb)), self.input_norm, layers) for t in self.teachers)
+    def teacher_reads(self, parts):
+        "For each teacher the layers that `parts` read."
+        return [_names(n for m in parts for n in m.layers_of(i)) for i in range(len(self.teachers))]
+
+    def ask_teachers(self, xb, layers):   # layers: a list of names for each teacher
+        return tuple(t.see(plain(tuple(xb)), self.input_norm, ls) for t, ls in zip(self.teachers, layers))
 
     def __reduce__(self): return Callback, ()   # an exported Learner carries neither teacher nor adapters
     def __deepcopy__(self, memo):
@@ -107,7 +124,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #27c82379
+# %% ../nbs/02_distillation.ipynb #80cb6eba
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -117,11 +134,7 @@ def _names(layers): return list(dict.fromkeys(layers))
 def check(self: DistillCallback, learn: Learner):
     "Run everything once on two images of `learn.dls`; raises what would go wrong in training."
     model = unwrapped(learn.model)
-    for t in self.teachers:
-        if t.model is model: raise ValueError("student and teacher are the same module; give copy.deepcopy(model) as the teacher")
-        vocab = list(getattr(learn.dls, "vocab", None) or [])
-        if t.vocab and vocab and t.vocab != vocab:
-            raise ValueError(f"teacher {t.name} and the data name their classes differently: {t.vocab} and {vocab}; the order counts")
+    self.names_fit(model, learn.dls)
     device, self.input_norm = learn.dls.device, norm_of(learn.dls)
     for t in self.teachers: t.ready(device)
     learn.model.to(device); self.method.to(device)
@@ -129,20 +142,22 @@ def check(self: DistillCallback, learn: Learner):
     b = tuple(o[:2].to(device) for o in dl.one_batch())
     n = getattr(learn.dls, "n_inp", 1 if len(b) == 1 else len(b) - 1)
     xb, yb = plain(b[:n]), plain(b[n:])
-    s_layers, t_layers = self.reads(self.method.parts), _names(n for m in self.method.parts for n in m.teacher_layers)
-    self.find(model, s_layers)
-    for t in self.teachers: self.find(t.model, t_layers)
     was = model.training
     try:
         model.eval()
+        for m in self.method.parts: m.meet([(model, xb), *((t.model, t.prepare(xb, self.input_norm)) for t in self.teachers)])
+        s_layers, t_layers = self.reads(self.method.parts), self.teacher_reads(self.method.parts)
+        self.find(model, s_layers)
+        for t, ls in zip(self.teachers, t_layers): self.find(t.model, ls)
         with torch.no_grad(), taps(model, s_layers) as feats: out = self._try("the student", model, model, *xb)
-        teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, t_layers) for t in self.teachers)
+        teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, ls) for t, ls in zip(self.teachers, t_layers))
     finally: model.train(was)
     for t, seen in zip(self.teachers, teachers):
         maps = seen.out if isinstance(seen.out, (tuple, list)) else (seen.out,)
         if not all(m.isfinite().all() for m in maps if isinstance(m, Tensor)):
             raise ValueError(f"teacher {t.name} answers with values that are not finite on two images; is it trained, are its weights read rightly?")
     self.classes_fit(plain(out), learn.dls)
+    self.answers_fit(plain(out), teachers)
     self.loss_fits(learn, plain(feats)[self.method.task_layer] if self.method.task_layer else plain(out), yb)
     p = Pass(Seen(plain(out), plain(feats)), plain(teachers), yb[0] if len(yb) == 1 else yb)
     for m in self.method.parts:
@@ -154,7 +169,28 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
-# %% ../nbs/02_distillation.ipynb #68184d6a
+# %% ../nbs/02_distillation.ipynb #c02147f6
+@patch
+def names_fit(self: DistillCallback, model, dls):
+    "Raise if a teacher is the student itself, or names its classes otherwise than the data or another teacher."
+    vocab, first = list(getattr(dls, "vocab", None) or []), "the data"
+    for t in self.teachers:
+        if t.model is model: raise ValueError("student and teacher are the same module; give copy.deepcopy(model) as the teacher")
+        if not t.vocab or not any(m.answers for m in self.method.parts): continue
+        if vocab and list(t.vocab) != vocab:
+            raise ValueError(f"teacher {t.name} and {first} name their classes differently: {t.vocab} and {vocab}; the order counts")
+        if not vocab: vocab, first = list(t.vocab), f"teacher {t.name}"
+
+@patch
+def answers_fit(self: DistillCallback, out, teachers):
+    "Raise if a teacher whose answers count has another number of logits than the student."
+    if not any(m.answers for m in self.method.parts) or getattr(out, "ndim", 0) != 2: return
+    n = [getattr(s.out, "shape", (0, 0))[-1] for s in teachers]
+    if all(s.out.shape == out.shape for s in teachers if getattr(s.out, "ndim", 0) == 2): return
+    said = ", ".join(f"{t.name} {k}" for t, k in zip(self.teachers, n))
+    raise ValueError(f"the student gives {out.shape[1]} logits, the teachers: {said}; answers are compared class by class, so all need the same classes in the same order. "
+                     "Train the teacher's head anew for these classes, or compare features alone: Feature()")
+
 @patch
 def classes_fit(self: DistillCallback, out, dls):
     "Raise if the student has another number of logits than the data have classes."
@@ -195,7 +231,7 @@ def _try(self: DistillCallback, who, model, f, *args):
         kind = ValueError if isinstance(e, ValueError) else RuntimeError
         raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}") from e
 
-# %% ../nbs/02_distillation.ipynb #69ce1c90
+# %% ../nbs/02_distillation.ipynb #fc781a08
 @patch
 def before_train(self: DistillCallback):
     if not self.checked: self.check(self.learn)
@@ -222,7 +258,7 @@ def after_loss(self: DistillCallback):
     weights = self.method.weights(self.pct_train)
     parts, terms = self.active(weights), {"task": plain(self.task_loss())}
     if parts:
-        teachers = self.ask_teachers(self.xb, _names(n for m in parts for n in m.teacher_layers))
+        teachers = self.ask_teachers(self.xb, self.teacher_reads(parts))
         y = plain(tuple(self.yb))
         p = Pass(Seen(plain(self.pred), plain(self.tap.features) if self.tap else {}), plain(teachers), y[0] if len(y) == 1 else y)
         for m in parts: terms.update(m.terms(p))

@@ -38,11 +38,12 @@ def weight_at(w,                # number or schedule
     if 0 <= v <= hi: return v
     raise ValueError(f"{name} must lie in [0, {hi:g}], got {v:g}" + (f" at progress {pct:.2f} of its schedule" if callable(w) else ""))
 
-# %% ../../nbs/methods/00_method.ipynb #c3d552ee
+# %% ../../nbs/methods/00_method.ipynb #f98528ae
 class Method(nn.Module):
     "A distillation method: named loss terms over a `Pass`, and their weights."
     student_layers: tuple = ()   # layers of the student to read
-    teacher_layers: tuple = ()   # layers of each teacher to read
+    teacher_layers: tuple = ()   # layers to read of every teacher
+    answers: bool = True         # are the teachers' outputs compared with the student's? Then their classes must agree
     task_layer: str | None = None   # in training the task loss is taken of this student layer's output; None: of the student's output
     loss_func: Callable | None = None   # makes the task loss of a Learner that is given none; None: the loss of its data
     hint: str = ""               # added to the message when a layer is not there
@@ -56,6 +57,10 @@ class Method(nn.Module):
         raise NotImplementedError
     def terms(self, p: Pass) -> dict:            # term -> scalar
         raise NotImplementedError
+    def layers_of(self, i: int) -> tuple:        # layers to read of teacher number `i`
+        return tuple(self.teacher_layers)
+    def meet(self, models: list):
+        "Look at the models before anything is read: `models` has (module, its inputs), the student first; called before `build`."
     def build(self, p: Pass):
         "Make the trainable parts that depend on shapes; called once, before training, with a first `Pass`."
 
@@ -115,7 +120,7 @@ def total_loss(terms: dict, weights: dict) -> Tensor:
     if unknown: raise ValueError(f"term {', '.join(unknown)} has no weight; `weights` must name every term that `terms` returns")
     return sum(weights[k] * v for k, v in terms.items() if weights[k])
 
-# %% ../../nbs/methods/00_method.ipynb #7bbc0bf7
+# %% ../../nbs/methods/00_method.ipynb #fe39842f
 def layer_pairs(pairs,                # dict or list of (student layer, teacher layer); or the student's layers alone
                 teacher_layers=None   # with a list of student layers: as many teacher layers
                ) -> list:             # (student layer, teacher layer) in the order given
@@ -123,8 +128,11 @@ def layer_pairs(pairs,                # dict or list of (student layer, teacher 
     if teacher_layers is not None:
         s, t = list(pairs), list(teacher_layers)
         if len(s) != len(t): raise ValueError(f"{len(s)} student layers but {len(t)} teacher layers; give one teacher layer for each student layer")
-        return list(zip(s, t))
+        pairs = list(zip(s, t))
     pairs = list(pairs.items() if isinstance(pairs, dict) else pairs)
     bad = [o for o in pairs if not isinstance(o, (tuple, list)) or len(o) != 2]
     if bad: raise ValueError(f"a pair is (student layer, teacher layer), got {bad[0]!r}")
+    for side, names in zip(("student", "teacher"), zip(*pairs)):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice: raise ValueError(f"{side} layer {', '.join(twice)} stands in two pairs; give each layer once")
     return [tuple(o) for o in pairs]
