@@ -17,6 +17,7 @@ _home = {
     "Response": "methods.response", "HDKD": "methods.hdkd", "KDAS": "methods.kdas", "BernoulliKL": "methods.pixels",
     "PixelKL": "methods.pixels", "Method": "methods.method",
     "phantom": "data.phantom", "phantom_dls": "data.phantom", "image_dls": "data.images", "mask_dls": "data.masks",
+    "kvasir_v2": "data.endoscopy", "hyper_kvasir": "data.endoscopy", "medmnist_dls": "data.endoscopy",
     "compare": "evaluation.compare",
 }
 __all__ = [*_home]

@@ -66,6 +66,7 @@ class HDKD(Method):
         if logit == "none" and not self.pairs: raise ValueError("logit='none' and no feature term: nothing is distilled; set lam > 0, or logit='soft'")
         if logit != "none" and alpha in (0, 1): warnings.warn(_UNTRAINED.format(alpha, "distillation" if alpha == 0 else "class"))
         self.task_layer = None if logit == "none" else "head_cls"
+        self.answers = logit != "none"     # features alone: the teacher may know other classes
         self.student_layers = (*(["head_distill"] if self.task_layer else []), *(s for s, _ in self.pairs))
         self.teacher_layers = tuple(t for _, t in self.pairs)
 

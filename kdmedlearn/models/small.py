@@ -62,14 +62,18 @@ def small_teacher(num_classes: int = 8, in_chans: int = 3) -> SmallCNN:
     "The teacher: about 0.9 million parameters; residual, two blocks a stage, working at half resolution."
     return SmallCNN(num_classes, in_chans, widths=(32, 64, 128, 192), depth=2, residual=True, stem=32)
 
-# %% ../../nbs/models/01_small.ipynb #e947ca6d
-def create_model(name: str,                # "small_student", "small_teacher", an HDKD model or any timm model
+# %% ../../nbs/models/01_small.ipynb #9a7c759a
+def _guided_student(num_classes, in_chans):
+    from kdmedlearn.models.guided import GuidedStudent
+    return GuidedStudent(num_classes, in_chans)
+
+def create_model(name: str,                # "small_student", "small_teacher", "guided_student", an HDKD model or any timm model
                  num_classes: int = 8, in_chans: int = 3,
                  pretrained: bool = False, # timm only: download ImageNet weights
                  img_size=None             # for models made for one image size (HDKD, vision transformers); others do without
                 ) -> nn.Module:
     "A classifier by name: ours or timm's."
-    ours = {"small_student": small_student, "small_teacher": small_teacher}
+    ours = {"small_student": small_student, "small_teacher": small_teacher, "guided_student": _guided_student}
     if name in ours:
         if pretrained: raise ValueError(f"{name} has no pretrained weights; leave pretrained=False or name a timm model")
         return ours[name](num_classes, in_chans)

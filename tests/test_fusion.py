@@ -1,0 +1,287 @@
+"""Several teachers as one: what the fusions compute, where gradients go, how they are fitted, and wrong use."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import data, fingerprint, net
+from kdmedlearn import distill
+from kdmedlearn.distillation import Teacher
+from kdmedlearn.fusing import Collected, collect, cross_collect, fit_fusion, fit_temperature, fused, hold_out, part
+from kdmedlearn.methods.fusion import AttentionFusion, Concatenation, Ensemble, Fusion, MeanLogits, MeanProbabilities, RelationAttention, by_teacher
+from kdmedlearn.methods.response import response_loss
+
+TEACHERS = lambda k=3: [net(4 + 2 * i) for i in range(k)]
+SMALL = dict(d=8, heads=2)
+
+
+def make(method, student=None, teacher=None, **kw):
+    return distill(data(), student or net(), TEACHERS() if teacher is None else teacher, method=method, loss_func=F.cross_entropy, **kw)
+
+
+def fit(learn, n=1, lr=1e-2, **kw):
+    with learn.no_bar(), learn.no_logging(): learn.fit(n, lr, **kw)
+    return learn
+
+
+def seen(k=3, n=40, c=3, side=4):
+    g = torch.Generator().manual_seed(0)
+    return Collected([torch.randn(n, c, generator=g) for _ in range(k)], [torch.randn(n, 4 + i, side, side, generator=g) for i in range(k)], torch.arange(n) % c, torch.arange(n))
+
+
+# --- what the fusions compute ---------------------------------------------------------------------------------------
+def test_means_equal_their_definitions():
+    a = [torch.randn(5, 4) for _ in range(3)]
+    assert torch.allclose(MeanLogits()(a).out, (a[0] + a[1] + a[2]) / 3, atol=1e-6)
+    assert torch.allclose(MeanLogits([1, 0, 3])(a).out, (a[0] + 3 * a[2]) / 4, atol=1e-6)
+    p = [x.softmax(1) for x in a]
+    assert torch.allclose(MeanProbabilities()(a).out.exp(), (p[0] + p[1] + p[2]) / 3, atol=1e-6)
+    assert torch.allclose(MeanProbabilities([1, 0, 3])(a).out.exp(), (p[0] + 3 * p[2]) / 4, atol=1e-6)
+
+
+def test_one_teacher_is_itself():
+    a = [torch.randn(5, 4)]
+    assert torch.allclose(MeanLogits()(a).out, a[0]) and torch.allclose(MeanProbabilities()(a).out.softmax(1), a[0].softmax(1), atol=1e-6)
+
+
+def test_attention_is_a_distribution_over_all_teachers_tokens():
+    torch.manual_seed(0)
+    s = seen()
+    f = AttentionFusion(**SMALL, grid=2); f.build(s.answers, s.maps, 3)
+    out = f(s.answers, s.maps)
+    assert out.out.shape == (40, 3) and out.feature.shape == (40, 8) and out.attention.shape == (40, 2, 12, 12)
+    assert torch.allclose(out.attention.sum(-1), torch.ones(40, 2, 12), atol=1e-5)
+    paid = by_teacher(out.attention, 3)
+    assert paid.shape == (40, 2, 3, 4) and torch.allclose(paid.sum((2, 3)), torch.ones(40, 2), atol=1e-5)
+    assert torch.allclose(paid[:, :, 1], out.attention[..., 4:8].mean(2), atol=1e-6)      # the second teacher's places
+
+
+def test_a_mixture_begins_as_the_weighted_mean_of_the_teachers():
+    torch.manual_seed(0)
+    s = seen()
+    f = AttentionFusion(**SMALL, answer="mixture"); f.build(s.answers, s.maps, 3)
+    out = f(s.answers, s.maps)
+    a = by_teacher(out.attention, 3).mean(1).sum(2)
+    assert torch.allclose(out.out, torch.stack([a[:, i, None] * t for i, t in enumerate(s.answers)]).sum(0), atol=1e-5)
+    assert (a - 1 / 3).abs().max() < .2
+
+
+def test_the_attention_follows_the_right_teacher():
+    "Teacher 0 knows class 0 and 1, teacher 1 knows class 2; which one is right is written in the maps."
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 3, (600,), generator=g)
+    truth, noise = 4. * F.one_hot(y, 3), lambda: 4 * F.one_hot(torch.randint(0, 3, (600,), generator=g), 3).float()
+    knows = y < 2
+    answers = [torch.where(knows[:, None], truth, noise()), torch.where(knows[:, None], noise(), truth)]
+    sign = torch.tensor([2., -2., 2., -2.])[:, None, None]
+    maps = [torch.randn(600, 4, 1, 1, generator=g) + sign * (k.float() * 2 - 1)[:, None, None, None] for k in (knows, ~knows)]
+    s = Collected([a[:400] for a in answers], [m[:400] for m in maps], y[:400], torch.arange(400))
+    test = Collected([a[400:] for a in answers], [m[400:] for m in maps], y[400:], torch.arange(200))
+    f = fit_fusion(AttentionFusion(**SMALL, grid=1, answer="mixture"), s, epochs=60, lr=1e-2, stop=0)
+    acc = lambda z: float((z.argmax(1) == test.target).float().mean())
+    assert acc(fused(f, test)) > acc(MeanLogits()(test.answers).out) + .1
+    paid = by_teacher(f(test.answers, test.maps).attention, 2).mean(1).sum(2)
+    assert paid[knows[400:], 0].mean() > paid[~knows[400:], 0].mean() + .2
+
+
+# --- where gradients go ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("answer", ["classifier", "mixture"])
+def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(answer):
+    teachers = TEACHERS()
+    prints = [fingerprint(t) for t in teachers]
+    m = RelationAttention(**SMALL, answer=answer)
+    learn = make(m, teacher=teachers)
+    x, y = learn.dls.train.one_batch()
+    learn.model.train()
+    from kdmedlearn.methods.method import Pass, Seen
+    from kdmedlearn.taps import taps
+    with taps(learn.model, m.student_layers) as f: out = learn.model(x)
+    p = Pass(Seen(out, f), learn.distill.ask_teachers((x,), learn.distill.teacher_reads([m])), y)
+    terms = m.terms(p)
+    (terms["response"] + terms["feature"]).backward(retain_graph=True)
+    assert all(q.grad is None for q in m.fusion.parameters())                       # guidance: not into the fusion
+    assert learn.model.conv.weight.grad.abs().sum() > 0 and m.adapter.weight.grad.abs().sum() > 0
+    learn.model.zero_grad(), m.zero_grad()
+    terms["fusion"].backward()
+    assert all(q.grad is None for q in learn.model.parameters()) and m.adapter.weight.grad is None    # what trains the fusion: not into the student
+    assert sum(float(q.grad.abs().sum()) for q in m.fusion.parameters() if q.grad is not None) > 0
+    fit(learn, 2)
+    assert [fingerprint(t) for t in teachers] == prints and all(q.grad is None for t in teachers for q in t.parameters())
+
+
+def test_joint_trains_the_fusion_and_first_leaves_it_alone():
+    m = RelationAttention(**SMALL)
+    learn = make(m)
+    before = copy.deepcopy(m.fusion.state_dict())
+    fit(learn)
+    assert "fusion" in learn.recorder.metric_names and not all(torch.equal(v, before[k]) for k, v in m.fusion.state_dict().items())
+    teachers = TEACHERS()
+    fusion = fit_fusion(AttentionFusion(**SMALL, dropout=.5), collect(teachers, data().train), epochs=1)
+    before = copy.deepcopy(fusion.state_dict())
+    learn = fit(make(RelationAttention(fusion=fusion), teacher=teachers))
+    assert "fusion" not in learn.recorder.metric_names and all(torch.equal(v, before[k]) for k, v in fusion.state_dict().items())
+    assert not any(sub.training for sub in fusion.modules())                        # no dropout in what the student is taught
+
+
+def test_students_are_saved_without_the_fusion():
+    learn = fit(make(RelationAttention(**SMALL)))
+    assert set(learn.model.state_dict()) == set(net().state_dict())
+
+
+def test_the_fused_response_is_what_the_student_is_compared_with():
+    teachers = TEACHERS()
+    learn = make(Ensemble("mean", T=2., alpha=.5), teacher=teachers)
+    from kdmedlearn.methods.method import Pass, Seen
+    x, y = learn.dls.valid.one_batch()
+    with torch.no_grad(): outs, s = [t.eval()(x) for t in teachers], learn.model.eval()(x)
+    got = learn.distill.method.terms(Pass(Seen(s), tuple(Seen(o) for o in outs), y))
+    assert got["response"].item() == pytest.approx(response_loss(s, sum(outs) / 3, 2.).item(), rel=1e-5)
+    assert learn.distill.method.weights() == {"task": .5, "response": .5}
+
+
+@pytest.mark.parametrize("method", [Ensemble("probabilities"), Ensemble("concatenation", lam=.5), RelationAttention(**SMALL), RelationAttention(**SMALL, source="answers", answer="mixture")])
+@pytest.mark.parametrize("k", [1, 4])
+def test_any_number_of_teachers(method, k):
+    learn = fit(make(copy.deepcopy(method), teacher=TEACHERS(k)))
+    assert all(np.isfinite(v) for v in learn.recorder.values[-1])
+
+
+def test_teachers_with_their_own_size_and_normalisation():
+    "A teacher that wants 16 pixels and other numbers gets them; the student's batch is left as it is."
+    sizes = []
+    class Spy(nn.Module):
+        def __init__(self): super().__init__(); self.net = net(6)
+        def forward(self, x): sizes.append((tuple(x.shape[2:]), round(float(x.mean()), 3))); return self.net(x)
+    spy = Spy()
+    learn = make(RelationAttention(**SMALL), teacher=[net(4), Teacher(spy, norm=([5.] * 3, [1.] * 3), size=16)])
+    fit(learn)
+    assert {s for s, _ in sizes} == {(16, 16)} and all(-7 < m < -3 for _, m in sizes)
+
+
+def test_half_precision_answers_are_fused_in_float32():
+    a = [torch.full((2, 3), 60000., dtype=torch.float16), torch.full((2, 3), 60000., dtype=torch.float16)]
+    assert MeanLogits()(a).out.dtype == torch.float32 and MeanLogits()(a).out.isfinite().all()
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+def test_collect_keeps_the_order_and_equals_the_teachers():
+    dls, teachers = data(), TEACHERS(2)
+    s = collect(teachers, dls.train, layers="act", places=2)
+    xs, ys = map(torch.stack, zip(*dls.train.dataset))
+    assert torch.equal(s.target, ys) and len(s.target) == len(dls.train.dataset)
+    with torch.no_grad():
+        for t, a, m in zip(teachers, s.answers, s.maps):
+            assert torch.allclose(t.eval()(xs), a, atol=1e-5)
+            assert torch.allclose(F.adaptive_avg_pool2d(t.act(t.norm(t.conv(xs))), 2), m, atol=1e-5)
+    assert not collect(teachers, dls.train, layers=()).maps
+    assert len(collect(teachers, dls.train, passes=2).target) == 2 * len(dls.train.dataset)
+
+
+def test_fit_fusion_is_reproducible_learns_and_leaves_chance_alone():
+    s = seen(n=60)
+    for a, i in zip(s.answers, range(3)): a[s.target == i, i] += 4                   # each teacher knows one class
+    torch.manual_seed(3); want = torch.rand(1); torch.manual_seed(3)
+    one, two = (fit_fusion(AttentionFusion(**SMALL), s, epochs=5) for _ in range(2))
+    assert torch.equal(torch.rand(1), want)
+    assert torch.equal(fused(one, s), fused(two, s)) and one.frozen and not any(p.requires_grad for p in one.parameters())
+    assert F.cross_entropy(fused(fit_fusion(AttentionFusion(**SMALL, answer="mixture"), s, epochs=40, lr=1e-2, stop=0), s), s.target) < F.cross_entropy(MeanLogits()(s.answers).out, s.target)
+
+
+def test_fitting_stops_where_the_held_out_part_says_and_keeps_groups_together():
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 2, (40,), generator=g).repeat(3)                        # 40 images, 3 views of each; labels are noise
+    s = Collected([torch.zeros(120, 2)], [torch.randn(40, 24, 1, 1, generator=g).repeat(3, 1, 1, 1)], y, torch.arange(40).repeat(3))
+    f = fit_fusion(AttentionFusion(**SMALL, grid=1), s, epochs=25, lr=1e-2, stop=.3)
+    held = [v for _, v in f.record]
+    assert len(held) == 25 and f.record[-1][0] < .5 * f.record[0][0]             # learned by heart, if allowed to
+    assert held[-1] > min(held) + .2                                             # which an image's other views would not have shown
+    with_stop, without = (F.cross_entropy(fused(x, s), y) for x in (f, fit_fusion(AttentionFusion(**SMALL, grid=1), s, epochs=25, lr=1e-2, stop=0)))
+    assert with_stop > 2 * without
+    with pytest.raises(ValueError, match="fitted and frozen"): fit_fusion(f, s)
+
+
+def test_temperature_undoes_overconfidence():
+    g = torch.Generator().manual_seed(0)
+    z = 2 * torch.randn(4000, 5, generator=g)
+    y = torch.distributions.Categorical(logits=z).sample()
+    assert fit_temperature(z, y) == pytest.approx(1, abs=.1) and fit_temperature(3 * z, y) == pytest.approx(3, abs=.3)
+    f = MeanLogits(); f.temperatures = [3., 1.]
+    assert torch.allclose(f([3 * z, z]).out, z, atol=1e-5)
+
+
+def test_hold_out_and_part_cut_the_training_images_only():
+    dls = data(n=60)
+    rest, held = hold_out(dls, .25, seed=1)
+    a, b = ({tuple(x.flatten()[:3].tolist()) for x, _ in d.train.dataset} for d in (rest, held))
+    assert len(a) + len(b) == len(dls.train.dataset) == len(a | b) and len(b) == pytest.approx(10, abs=3)
+    assert len(rest.valid.dataset) == len(held.valid.dataset) == len(dls.valid.dataset)
+    assert [tuple(x.flatten()[:3].tolist()) for x, _ in part(dls, [3, 1]).train.dataset] == [tuple(dls.train.dataset[i][0].flatten()[:3].tolist()) for i in (3, 1)]
+    assert {tuple(x.flatten()[:3].tolist()) for x, _ in hold_out(dls, .25, seed=1)[1].train.dataset} == b
+
+
+def test_hold_out_keeps_groups_together(tmp_path):
+    import pandas as pd
+    from PIL import Image
+    from kdmedlearn import image_dls
+    rows, r = [], np.random.default_rng(0)
+    for c in "ab":
+        for i in range(24):
+            f = tmp_path / "set" / "train" / c / f"{i}.png"; f.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(r.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(f)
+            rows.append(("train", c, f.name, f"{c}{i // 3}"))
+    pd.DataFrame(rows, columns=["split", "class", "file", "patient"]).to_csv(tmp_path / "set" / "manifest.csv", index=False)
+    dls = image_dls(tmp_path / "set", size=16, bs=4, group="patient", device="cpu")
+    rest, held = hold_out(dls, .3)
+    groups = [set(d.table[d.table.split == "train"].group) for d in (rest, held)]
+    assert not groups[0] & groups[1] and groups[0] | groups[1] == set(dls.table[dls.table.split == "train"].group)
+    for d in (rest, held): assert len(d.table[d.table.split == "train"]) == len(d.train.dataset) and d.train.one_batch()[0].shape[1:] == (3, 16, 16)
+
+
+def test_cross_collected_answers_come_from_teachers_that_did_not_see_the_image():
+    dls = data(n=36)
+    key = lambda x: tuple(x.flatten()[:3].tolist())
+    class Remembers(nn.Module):
+        "Answers 1 for an image it was given for training, else 0."
+        def __init__(self, xs): super().__init__(); self.known, self.p = set(map(key, xs)), nn.Parameter(torch.zeros(1))
+        def forward(self, x): return torch.tensor([[float(key(i) in self.known)] * 3 for i in x])
+    s = cross_collect(dls, lambda d: [Remembers([x for x, _ in d.train.dataset])], folds=4)
+    assert s.answers[0].shape == (24, 3) and not s.answers[0].any() and not s.maps
+    assert torch.equal(s.target, torch.stack([y for _, y in dls.train.dataset]))
+
+
+# --- wrong use --------------------------------------------------------------------------------------------------------
+def vocab(names):
+    d = data(); d.vocab = names
+    return d
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: make(RelationAttention(**SMALL), teacher=[]), "no teacher was given"),
+    (lambda: make(Ensemble("mean"), teacher=[net(8), net(8, num_classes=5)]), "the student gives 3 logits, the teachers: Sequential 3, Sequential 5"),
+    (lambda: make(RelationAttention(**SMALL, answer="mixture"), teacher=[net(8), net(8, num_classes=5)]), "the teachers: Sequential 3, Sequential 5"),
+    (lambda: distill(vocab(list("abc")), net(), [Teacher(net(), vocab=list("abc")), Teacher(net(), vocab=list("acb"), name="second")], Ensemble("mean"), loss_func=F.cross_entropy), "teacher second and the data name their classes differently"),
+    (lambda: make(Ensemble("mean"), teacher=[Teacher(net(), vocab=list("abc"), name="first"), Teacher(net(), vocab=list("acb"), name="second")]), "teacher second and teacher first name their classes differently"),
+    (lambda: make(RelationAttention(**SMALL, layers=["conv", "conv"])), "2 layers for 3 teachers"),
+    (lambda: make(RelationAttention(**SMALL, layers="cnov")), "Near: conv"),
+    (lambda: make(RelationAttention(**SMALL, student_layer="cnov")), "Near: conv"),
+    (lambda: make(Ensemble(MeanLogits([1, 2]))), "weights=[1, 2] for 3 teachers"),
+    (lambda: make(Ensemble(MeanLogits([1, -2, 1]))), "numbers of at least 0"),
+    (lambda: Ensemble("median"), "no fusion is called 'median'"),
+    (lambda: Ensemble(nn.Linear(2, 2)), "a fusion is a name or a Fusion, got Linear"),
+    (lambda: Ensemble("mean", lam=1.), "MeanLogits has no fused feature"),
+    (lambda: RelationAttention(d=10, heads=4), "heads=4 do not divide d=10"),
+    (lambda: AttentionFusion(grid=0), "at least 1"),
+    (lambda: AttentionFusion(answer="gate"), "expected one of classifier, mixture"),
+    (lambda: fit_fusion(MeanLogits(), seen()), "MeanLogits has nothing to learn"),
+    (lambda: MeanLogits()([]), "a fusion needs the answers of at least one"),
+    (lambda: hold_out(data(), 1.), "expected a share between 0 and 1"),
+    (lambda: cross_collect(data(), lambda d: [net()], folds=1), "folds=1 of 16 groups"),
+    (lambda: collect([net(), net()], data().train, layers=["conv"]), "1 layers for 2 teachers"),
+    (lambda: make(RelationAttention(fusion=fit_fusion(AttentionFusion(**SMALL), seen(k=2), epochs=1))), "was fitted with 2 teachers"),
+])
+def test_wrong_use_is_answered(call, words):
+    with pytest.raises((ValueError, TypeError)) as e: call()
+    assert words in str(e.value)

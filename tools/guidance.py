@@ -1,0 +1,287 @@
+"""Learning Through Guidance, measured: one teacher, several, simple aggregations, attention; a bad teacher among good ones.
+
+    python tools/guidance.py phantom RUN_FOLDER [--seeds 0 1 2 3 4]
+    python tools/guidance.py mri RUN_FOLDER --data BRAIN_MRI [--case all few]
+
+Every trained model leaves a small file in RUN_FOLDER; what is there is not trained again, so a run that was
+stopped goes on, and several processes can share the work (--arms, --seeds, --case). `--collect FILE` writes the summary
+that docs/results holds. Scores are of test images that trained nobody; nothing is chosen on them: the last epoch counts.
+
+Students see VIEWS fixed random views of each image instead of a new one each time: what a frozen teacher says of a view
+is then computed once (class Memo) and read from memory afterwards, which makes the table affordable on a CPU. That a
+student taught from memory learns bit for bit what it learns from the teacher itself is a test (tests/test_fusion.py).
+"""
+import argparse, json, os, time, warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+warnings.filterwarnings("ignore", category=FutureWarning)
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from torch import nn
+from kdmedlearn import Response, distill, image_dls, phantom_dls
+from kdmedlearn.data.phantom import CLASSES, phantom
+from kdmedlearn.distillation import Teacher, norm_of, plain
+from kdmedlearn.evaluation.compare import n_params, predictions, scores
+from kdmedlearn.evaluation.runs import restart, write_json
+from kdmedlearn.fusing import Collected, collect, fit_fusion, fit_temperature, fused, groups_of, hold_out, labels_of, part
+from kdmedlearn.methods.feature import Feature, as_map
+from kdmedlearn.methods.fusion import AttentionFusion, Concatenation, Ensemble, MeanLogits, MeanProbabilities, RelationAttention
+from kdmedlearn.models.small import create_model
+from kdmedlearn.taps import last_map, taps
+
+ARCHS = ["resnet10t", "starnet_s050", "shvit_s1"]
+
+
+class Views:
+    "N images in V fixed views each, as a dataset of N items: every access draws a view."
+    def __init__(self, xs, ys, group): self.xs, self.ys, self.group = xs, ys, group     # (V, N, C, H, W), (N,), (N,)
+    def __len__(self): return len(self.ys)
+    def __getitem__(self, i): return self.xs[np.random.randint(len(self.xs)), i], self.ys[i]
+
+
+def keys(x):
+    "A whole number for each image of a batch, the same wherever the image turns up."
+    bits = x.contiguous().view(torch.int32).flatten(1).long()
+    r = torch.randint(-2**62, 2**62, bits.shape[1:], generator=torch.Generator().manual_seed(0))
+    return (bits * r).sum(1).tolist()
+
+
+class Memo(nn.Module):
+    "A frozen teacher that has answered every view beforehand: reads its logits and its last map from memory."
+    def __init__(self, teacher: Teacher, views, norm):
+        super().__init__()
+        self.map, self.table, outs, maps, n = nn.Identity(), {}, [], [], 0
+        teacher.ready("cpu")
+        self.name = name = last_map(teacher.model, *teacher.prepare((views.xs[0, :2],), norm))
+        flat = views.xs.flatten(0, 1)
+        for x in flat.split(256):
+            seen = teacher.see((x,), norm, [name])
+            outs.append(seen.out); maps.append(as_map(seen.features[name]))
+            for k in keys(x): self.table.setdefault(k, n); n += 1     # two views of an image may be equal
+        self.outs, self.maps = torch.cat(outs), torch.cat(maps)
+        self.own = teacher.model
+
+    def forward(self, x):
+        i = [self.table.get(k) for k in keys(x)]
+        if None in i:                      # the trial before training looks at validation images
+            with taps(self.own, [self.name]) as f: out = self.own(x)
+            self.map(as_map(f[self.name]))
+            return out
+        self.map(self.maps[i])
+        return self.outs[i]
+
+
+def views_of(dls, n_views, seed=0):
+    "The training images of `dls` in `n_views` random views each, in order."
+    restart(dls, seed)
+    dl = dls.train.new(shuffle=False, drop_last=False)
+    xs = [torch.cat([plain(x) for x, _ in dl]) for _ in range(n_views)]
+    return Views(torch.stack(xs), torch.cat([plain(y) for _, y in dl]), torch.tensor(np.unique(groups_of(dls), return_inverse=True)[1]))
+
+
+def loaders(views, dls, bs):
+    "fastai DataLoaders over views, with the validation set of `dls`."
+    out = DataLoaders(DataLoader(views, bs=bs, shuffle=True, drop_last=len(views) >= bs), dls.valid)
+    out.vocab, out.n_inp, out.loss_func = dls.vocab, 1, CrossEntropyLossFlat()
+    return out
+
+
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument("set", choices=["phantom", "mri"]); p.add_argument("run", type=Path)
+p.add_argument("--data"); p.add_argument("--case", nargs="+", help="phantom: alike specialists; mri: all few")
+p.add_argument("--size", type=int, default=64); p.add_argument("--bs", type=int, default=32)
+p.add_argument("--views", type=int, default=8); p.add_argument("--student", default="guided_student")
+p.add_argument("--teacher-epochs", type=int, default=15); p.add_argument("--epochs", type=int, default=None, help="of the students; default: 60 with few images, 20 with all")
+p.add_argument("--lr", type=float, default=3e-3); p.add_argument("--T", type=float, default=4.); p.add_argument("--alpha", type=float, default=.9); p.add_argument("--lam", type=float, default=1.)
+p.add_argument("--seeds", type=int, nargs="+"); p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
+a = p.parse_args()
+a.run.mkdir(parents=True, exist_ok=True)
+a.case = a.case or (["alike", "specialists"] if a.set == "phantom" else ["few", "all"])
+a.seeds = a.seeds or list(range(5 if a.set == "phantom" else 3))
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+def mri(): return image_dls(a.data, size=a.size, bs=a.bs, valid=.1, group="near_dup_group", modality="mri", seed=0)
+
+def data(case, seed):
+    "(images of the teachers, images of the students, test loader); the fusion learns on the students' images."
+    if a.set == "mri":
+        dls = mri()
+        return (*hold_out(dls, .1, seed=0), dls.test) if case == "few" else (dls, dls, dls.test)
+    big = phantom_dls(n_train=2000, n_valid=400, size=a.size, seed=7000, bs=a.bs)
+    own = phantom_dls(n_train=200, n_valid=300, size=a.size, seed=seed, bs=16)
+    return big, own, phantom_dls(n_train=8, n_valid=2000, size=a.size, seed=999).valid
+
+def specialty(dls, k, rest=.05, seed=0):
+    "The training images of `dls` with classes of which teacher `k` has seen little: all but those c with c % 3 == k are thinned to `rest`."
+    y, r = labels_of(dls), np.random.default_rng(seed + k)
+    return part(dls, np.flatnonzero((y % len(ARCHS) == k) | (r.random(len(y)) < rest)))
+
+class Wrong:
+    "A dataset with a share of its labels drawn at random."
+    def __init__(self, ds, n_classes, share, seed=0):
+        r = np.random.default_rng(seed)
+        self.ds, self.lie = ds, np.where(r.random(len(ds)) < share, r.integers(0, n_classes, len(ds)), -1)
+    def __getitem__(self, i):
+        x, y = self.ds[i]
+        return x, (y if self.lie[i] < 0 else type(y)(int(self.lie[i])))
+    def __len__(self): return len(self.ds)
+    def __getattr__(self, k):
+        if k in ("ds", "lie") or k.startswith("__"): raise AttributeError(k)
+        return getattr(self.ds, k)
+
+def badly(dls, n=150, share=.6):
+    "A training set that makes a bad teacher: `n` images, `share` of their labels drawn at random."
+    few = part(dls, np.random.default_rng(1).choice(len(dls.train_ds), n, replace=False))
+    few.loaders[0] = few.train.new(Wrong(few.train.dataset, len(dls.vocab), share))
+    return few
+
+
+# --- teachers ----------------------------------------------------------------------------------------------------
+def get_teacher(case, arch, dls, epochs):
+    path = a.run / f"teacher-{case}-{arch}.pt"
+    model = create_model(arch, len(dls.vocab), dls.one_batch()[0].shape[1])
+    if not path.exists():
+        restart(dls, 0)
+        model = create_model(arch, len(dls.vocab), dls.one_batch()[0].shape[1])
+        start = time.perf_counter()
+        learn = Learner(dls, model.to(memory_format=torch.channels_last))
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, a.lr)
+        torch.save(model.state_dict(), path)
+        print(f"{path.stem}: {time.perf_counter() - start:.0f} s, validation {scores(*predictions(model, dls.valid))['accuracy']:.3f}", flush=True)
+    model.load_state_dict(torch.load(path))
+    return Teacher(model.eval(), vocab=list(dls.vocab), name=arch)
+
+def get_teachers(case, dls):
+    "The three teachers of a case, and the bad one that takes the place of the best."
+    good = [get_teacher(case, arch, specialty(dls, k) if case == "specialists" else dls, a.teacher_epochs) for k, arch in enumerate(ARCHS)]
+    return good, get_teacher("bad-" + case.replace("specialists", "alike"), ARCHS[0], badly(dls), 20)
+
+
+# --- students ----------------------------------------------------------------------------------------------------
+def memory(teacher, views, norm, path):
+    "A Memo, kept on disk: all seeds of a case with the same images share it."
+    if path.exists():
+        memo = Memo.__new__(Memo); nn.Module.__init__(memo)
+        memo.map, memo.own = nn.Identity(), teacher.model
+        memo.__dict__.update(torch.load(path))
+        return memo
+    memo = Memo(teacher, views, norm)
+    tmp = path.with_suffix(f".{os.getpid()}")
+    torch.save({"table": memo.table, "outs": memo.outs, "maps": memo.maps, "name": memo.name}, tmp)
+    tmp.rename(path)
+    return memo
+
+
+def seen_of(memos, views):
+    "What the teachers show of every view, for fitting a fusion."
+    v = len(views.xs)
+    return Collected([m.outs for m in memos], [m.maps for m in memos], views.ys.repeat(v), views.group.repeat(v))
+
+
+def fitted(fusion, memos, views, calibrated=False):
+    "`fusion`, trained on the students' images, a fifth of them telling when to stop."
+    seen, fusion = seen_of(memos, views), fusion()
+    if calibrated: fusion.temperatures = [fit_temperature(o, seen.target) for o in seen.answers]
+    return fit_fusion(fusion, seen, epochs=max(3, 1000 * 64 // len(seen.target)))
+
+
+def method(arm, memos, views):
+    "The teachers and the method of an arm."
+    base, _, bad = arm.partition(", bad")
+    several = memos["bad"] if bad else memos["good"]
+    kw = dict(T=a.T, alpha=a.alpha)
+    attention = dict(answer="mixture") if "mixture" in base else {}
+    one = memos["best"]
+    if base == "response": return [one], Response(**kw)
+    if base == "feature": return [one], Feature(lam=a.lam)
+    if base == "response + feature": return [one], Response(**kw) + Feature(lam=a.lam)
+    if base == "relation, one teacher": return [one], RelationAttention(**kw, lam=a.lam, fusion=fitted(AttentionFusion, [one], views))
+    if base == "mean of logits": return several, Ensemble(MeanLogits(), **kw)
+    if base == "mean of probabilities": return several, Ensemble(MeanProbabilities(), **kw)
+    if base == "features of three": return several, Feature(lam=a.lam)
+    if base == "mean of logits + features": return several, Ensemble(MeanLogits(), **kw) + Feature(lam=a.lam)
+    if base == "concatenation": return several, Ensemble(fitted(Concatenation, several, views), **kw, lam=a.lam)
+    if base == "attention, joint": return several, RelationAttention(**kw, lam=a.lam)
+    fusion = fitted(lambda: AttentionFusion(**attention), several, views, calibrated="calibrated" in base)
+    lam = 0 if "responses" in base else a.lam
+    return several, RelationAttention(**kw, lam=lam, fusion=fusion)
+
+
+ARMS = ["alone", "response", "feature", "relation, one teacher", "mean of logits", "mean of probabilities", "concatenation", "attention", "attention mixture", "attention, joint",
+        *(f"{n}, bad" for n in ("mean of logits", "mean of probabilities", "concatenation", "attention", "attention mixture"))]
+
+
+def student(case, arm, seed, own, views, memos, test):
+    out = a.run / f"{case}--{arm.replace(' ', '_')}--{seed}.json"
+    try: out.touch(exist_ok=False)                   # other processes leave it to this one
+    except FileExistsError: return
+    try:
+        epochs = a.epochs or (20 if (a.set, case) == ("mri", "all") else 60)
+        dls = loaders(views, own, own.train.bs)
+        restart(dls, seed)
+        model = create_model(a.student, len(own.vocab), views.xs.shape[2]).to(memory_format=torch.channels_last)
+        row = {"case": case, "arm": arm, "seed": seed, "epochs": epochs, "images": len(views)}
+        if arm == "alone": learn = Learner(dls, model)
+        else:
+            teachers, m = method(arm, memos, views)
+            learn = distill(dls, model, teachers, m)
+            row |= {"training only": sum(q.numel() for q in m.parameters())}
+        restart(dls, seed)
+        start = time.perf_counter()
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, a.lr)
+        row |= {"seconds": round(time.perf_counter() - start, 1), "parameters": n_params(model)} | scores(*predictions(learn.model, test))
+        write_json(out, row)
+        print(f"{case} seed {seed} {arm}: accuracy {row['accuracy']:.3f}, {row['seconds']:.0f} s", flush=True)
+    except BaseException: out.unlink(); raise
+
+
+def ece(z, y, bins=15):
+    "Expected calibration error: how far confidence and accuracy are apart, over bins of confidence."
+    conf, hit = z.softmax(1).max(1).values, (z.argmax(1) == y).float()
+    which = (conf * bins).long().clamp(max=bins - 1)
+    return sum(abs(float(conf[which == b].sum() - hit[which == b].sum())) for b in range(bins)) / len(y)
+
+
+def signals(case, memos, views, test):
+    "What each signal is worth by itself: accuracy and calibration on test images, sureness on the students' images."
+    path = a.run / f"signals-{case}.json"
+    if path.exists(): return
+    rows = []
+    norm = None
+    for kind in ("good", "bad"):
+        ms, teachers = memos[kind], memos[kind + " teachers"]
+        train, tested = seen_of(ms, views), collect(teachers, test, places=2)
+        fusions = {"mean of logits": MeanLogits(), "mean of probabilities": MeanProbabilities(), "concatenation": fitted(Concatenation, ms, views), "attention": fitted(AttentionFusion, ms, views),
+                   "attention mixture": fitted(lambda: AttentionFusion(answer="mixture"), ms, views)}
+        zs = {t.name + (" (bad)" if t is memos["bad one"] else ""): (i, tested.answers[i], train.answers[i]) for i, t in enumerate(teachers)} | {n: (f, fused(f, tested), fused(f, train)) for n, f in fusions.items()}
+        for name, (f, zt, zs_) in zs.items():
+            p = zs_.softmax(1)
+            rows.append({"teachers": kind, "signal": name, "test accuracy": scores(zt, tested.target)["accuracy"], "test ece": ece(zt, tested.target), "train accuracy": float((zs_.argmax(1) == train.target).float().mean()),
+                         "sureness on the students' images": float(p.max(1).values.mean()), "entropy at T": float(-(q := (zs_ / a.T).softmax(1)).mul(q.log()).sum(1).mean())})
+    write_json(path, rows)
+    for r in rows: print({k: round(v, 3) if isinstance(v, float) else v for k, v in r.items()}, flush=True)
+
+
+def work(case):
+    for seed in a.seeds:
+        first, own, test = data(case, seed)
+        good, bad = get_teachers(case, first)
+        norm, shared = norm_of(own), a.set == "mri"
+        views = views_of(own, a.views, seed=0 if shared else seed)
+        where = lambda t: a.run / f"memory-{case}-{t}-{0 if shared else seed}.pt"
+        g = [memory(t, views, norm, where(t.name)) for t in good]
+        b = [memory(bad, views, norm, where("bad")), *g[1:]]
+        best = max(range(len(good)), key=lambda i: scores(*predictions(good[i].model, first.valid))["accuracy"])
+        memos = {"good": g, "bad": b, "best": g[best], "good teachers": good, "bad teachers": [bad, *good[1:]], "bad one": bad}
+        if seed == 0: signals(case, memos, views, test)
+        for arm in a.arms or ARMS: student(case, arm, seed, own, views, memos, test)
+
+
+if __name__ == "__main__" and not a.collect:
+    for case in a.case: work(case)
