@@ -6,7 +6,7 @@
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill',
            'parameter_counts']
 
-# %% ../nbs/02_distillation.ipynb #58ac7a76
+# %% ../nbs/02_distillation.ipynb #cb60f1de
 from copy import deepcopy
 from functools import partial
 
@@ -14,6 +14,7 @@ import fastai.callback.all  # gives the Learner its fit_one_cycle, lr_find, to_f
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from torch import Tensor, nn
@@ -22,10 +23,11 @@ import kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixe
 from .methods.method import Pass, Seen, as_method, total_loss
 from .taps import layer, tap_next, taps
 
-# %% ../nbs/02_distillation.ipynb #aa36f268
+# %% ../nbs/02_distillation.ipynb #42ae214d
 def norm_of(dls) -> tuple:  # (mean, std), tensors (1, channels, 1, 1); None where batches are not normalised
-    "The mean and standard deviation that the batches of `dls` are normalised with."
-    for t in getattr(dls.train, "after_batch", []):
+    "The mean and standard deviation that the batches of `dls`, or of one loader, are normalised with."
+    dl = dls.train if isinstance(dls, DataLoaders) else dls
+    for t in getattr(getattr(dl, "after_batch", None), "fs", ()):      # a plain DataLoader has a method there, no pipeline
         if isinstance(t, Normalize): return t.mean.as_subclass(Tensor), t.std.as_subclass(Tensor)
     return None
 

@@ -317,3 +317,11 @@ def test_column_counts_only_the_images_it_was_computed_for():
     want = [response_loss(ref(x), t(x), 2).item() for x, _ in batches][1]            # the first batch had weight 0
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 0.)
     assert learn.recorder.values[-1][-1] == pytest.approx(want, rel=1e-4)
+
+
+def test_loaders_without_transforms_have_no_normalisation():
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader
+    from kdmedlearn.distillation import norm_of
+    items = list(data().train.dataset)
+    assert norm_of(DataLoaders(DataLoader(items, bs=4), DataLoader(items, bs=4))) is None

@@ -85,9 +85,10 @@ def views_of(dls, n_views, seed=0):
 
 
 def loaders(views, dls, bs):
-    "fastai DataLoaders over views, with the validation set of `dls`."
-    out = DataLoaders(DataLoader(views, bs=bs, shuffle=True, drop_last=len(views) >= bs), dls.valid)
-    out.vocab, out.n_inp, out.loss_func = dls.vocab, 1, CrossEntropyLossFlat()
+    "fastai DataLoaders over views, with a few validation images of `dls`."
+    few = [tuple(map(plain, o)) for o in zip(*next(iter(dls.valid)))][:16]     # nothing is chosen by them: only the trial before training looks
+    out = DataLoaders(DataLoader(views, bs=bs, shuffle=True, drop_last=len(views) >= bs), DataLoader(few, bs=16))
+    out.vocab, out.n_inp = dls.vocab, 1
     return out
 
 
@@ -193,7 +194,8 @@ def fitted(fusion, memos, views, calibrated=False):
 
 def method(arm, memos, views):
     "The teachers and the method of an arm."
-    base, _, bad = arm.partition(", bad")
+    bad = arm.endswith(", bad")
+    base = arm.removesuffix(", bad")
     several = memos["bad"] if bad else memos["good"]
     kw = dict(T=a.T, alpha=a.alpha)
     attention = dict(answer="mixture") if "mixture" in base else {}
@@ -208,11 +210,13 @@ def method(arm, memos, views):
     if base == "mean of logits + features": return several, Ensemble(MeanLogits(), **kw) + Feature(lam=a.lam)
     if base == "concatenation": return several, Ensemble(fitted(Concatenation, several, views), **kw, lam=a.lam)
     if base == "attention, joint": return several, RelationAttention(**kw, lam=a.lam)
-    fusion = fitted(lambda: AttentionFusion(**attention), several, views, calibrated="calibrated" in base)
+    if "teachers' images" in base: fusion = fit_fusion(AttentionFusion(**attention), memos["seen"]())
+    else: fusion = fitted(lambda: AttentionFusion(**attention), several, views, calibrated="calibrated" in base)
     lam = 0 if "responses" in base else a.lam
     return several, RelationAttention(**kw, lam=lam, fusion=fusion)
 
 
+WHY = ["attention on the teachers' images", "attention mixture on the teachers' images", "attention mixture, calibrated", "attention mixture, responses alone", "mean of logits + features"]
 ARMS = ["alone", "response", "feature", "relation, one teacher", "mean of logits", "mean of probabilities", "concatenation", "attention", "attention mixture", "attention, joint",
         *(f"{n}, bad" for n in ("mean of logits", "mean of probabilities", "concatenation", "attention", "attention mixture"))]
 
@@ -227,10 +231,10 @@ def student(case, arm, seed, own, views, memos, test):
         restart(dls, seed)
         model = create_model(a.student, len(own.vocab), views.xs.shape[2]).to(memory_format=torch.channels_last)
         row = {"case": case, "arm": arm, "seed": seed, "epochs": epochs, "images": len(views)}
-        if arm == "alone": learn = Learner(dls, model)
+        if arm == "alone": learn = Learner(dls, model, loss_func=CrossEntropyLossFlat())
         else:
             teachers, m = method(arm, memos, views)
-            learn = distill(dls, model, teachers, m)
+            learn = distill(dls, model, teachers, m, loss_func=CrossEntropyLossFlat())
             row |= {"training only": sum(q.numel() for q in m.parameters())}
         restart(dls, seed)
         start = time.perf_counter()
@@ -239,6 +243,12 @@ def student(case, arm, seed, own, views, memos, test):
         write_json(out, row)
         print(f"{case} seed {seed} {arm}: accuracy {row['accuracy']:.3f}, {row['seconds']:.0f} s", flush=True)
     except BaseException: out.unlink(); raise
+
+
+def on_disk(path, f):
+    "The value of `f`, computed once and kept."
+    if not path.exists(): torch.save(f(), path)
+    return torch.load(path, weights_only=False)
 
 
 def ece(z, y, bins=15):
@@ -278,9 +288,10 @@ def work(case):
         g = [memory(t, views, norm, where(t.name)) for t in good]
         b = [memory(bad, views, norm, where("bad")), *g[1:]]
         best = max(range(len(good)), key=lambda i: scores(*predictions(good[i].model, first.valid))["accuracy"])
-        memos = {"good": g, "bad": b, "best": g[best], "good teachers": good, "bad teachers": [bad, *good[1:]], "bad one": bad}
+        memos = {"good": g, "bad": b, "best": g[best], "good teachers": good, "bad teachers": [bad, *good[1:]], "bad one": bad,
+                 "seen": lambda: Collected(*on_disk(a.run / f"seen-{case}.pt", lambda: tuple(collect(good, first.train, groups=groups_of(first)))))}
         if seed == 0: signals(case, memos, views, test)
-        for arm in a.arms or ARMS: student(case, arm, seed, own, views, memos, test)
+        for arm in a.arms or ARMS + (WHY if a.set == "mri" else []): student(case, arm, seed, own, views, memos, test)
 
 
 if __name__ == "__main__" and not a.collect:
