@@ -285,3 +285,26 @@ def vocab(names):
 def test_wrong_use_is_answered(call, words):
     with pytest.raises((ValueError, TypeError)) as e: call()
     assert words in str(e.value)
+
+
+# --- the experiments' shortcut ---------------------------------------------------------------------------------------
+def test_a_teacher_from_memory_teaches_what_the_teacher_teaches():
+    "tools/memo.py, with which the results page was made."
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    from memo import Memo, Views, loaders
+    from kdmedlearn.evaluation.runs import restart
+    g = torch.Generator().manual_seed(0)
+    views = Views(torch.randn(3, 16, 3, 8, 8, generator=g), torch.arange(16) % 3, torch.arange(16))
+    torch.manual_seed(0)
+    teachers, weights = TEACHERS(2), []
+    for ts in (teachers, [Memo(Teacher(t), views, None) for t in teachers]):
+        dls = loaders(views, data(), 4)
+        restart(dls, 0)
+        m = RelationAttention(**SMALL, layers="act" if ts is teachers else None)
+        learn = distill(dls, net(), ts, m, loss_func=F.cross_entropy)
+        restart(dls, 0)
+        fit(learn, 3)
+        weights.append(torch.cat([q.flatten() for q in learn.model.parameters()]))
+    assert torch.allclose(*weights, atol=1e-4) and not torch.allclose(weights[0], torch.cat([q.flatten() for q in net().parameters()]), atol=1e-2)

@@ -8,8 +8,7 @@ stopped goes on, and several processes can share the work (--arms, --seeds, --ca
 that docs/results holds. Scores are of test images that trained nobody; nothing is chosen on them: the last epoch counts.
 
 Students see VIEWS fixed random views of each image instead of a new one each time: what a frozen teacher says of a view
-is then computed once (class Memo) and read from memory afterwards, which makes the table affordable on a CPU. That a
-student taught from memory learns bit for bit what it learns from the teacher itself is a test (tests/test_fusion.py).
+is then computed once (tools/memo.py) and read from memory afterwards, which makes the table affordable on a CPU.
 """
 import argparse, json, os, time, warnings
 from pathlib import Path
@@ -18,62 +17,20 @@ import numpy as np
 import torch
 
 warnings.filterwarnings("ignore", category=FutureWarning)
-from fastai.data.core import DataLoaders
-from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 from kdmedlearn import Response, distill, image_dls, phantom_dls
-from kdmedlearn.data.phantom import CLASSES, phantom
 from kdmedlearn.distillation import Teacher, norm_of, plain
 from kdmedlearn.evaluation.compare import n_params, predictions, scores
 from kdmedlearn.evaluation.runs import restart, write_json
 from kdmedlearn.fusing import Collected, collect, fit_fusion, fit_temperature, fused, groups_of, hold_out, labels_of, part
-from kdmedlearn.methods.feature import Feature, as_map
+from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Concatenation, Ensemble, MeanLogits, MeanProbabilities, RelationAttention
 from kdmedlearn.models.small import create_model
-from kdmedlearn.taps import last_map, taps
+from memo import Memo, Views, loaders
 
 ARCHS = ["resnet10t", "starnet_s050", "shvit_s1"]
-
-
-class Views:
-    "N images in V fixed views each, as a dataset of N items: every access draws a view."
-    def __init__(self, xs, ys, group): self.xs, self.ys, self.group = xs, ys, group     # (V, N, C, H, W), (N,), (N,)
-    def __len__(self): return len(self.ys)
-    def __getitem__(self, i): return self.xs[np.random.randint(len(self.xs)), i], self.ys[i]
-
-
-def keys(x):
-    "A whole number for each image of a batch, the same wherever the image turns up."
-    bits = x.contiguous().view(torch.int32).flatten(1).long()
-    r = torch.randint(-2**62, 2**62, bits.shape[1:], generator=torch.Generator().manual_seed(0))
-    return (bits * r).sum(1).tolist()
-
-
-class Memo(nn.Module):
-    "A frozen teacher that has answered every view beforehand: reads its logits and its last map from memory."
-    def __init__(self, teacher: Teacher, views, norm):
-        super().__init__()
-        self.map, self.table, outs, maps, n = nn.Identity(), {}, [], [], 0
-        teacher.ready("cpu")
-        self.name = name = last_map(teacher.model, *teacher.prepare((views.xs[0, :2],), norm))
-        flat = views.xs.flatten(0, 1)
-        for x in flat.split(256):
-            seen = teacher.see((x,), norm, [name])
-            outs.append(seen.out); maps.append(as_map(seen.features[name]))
-            for k in keys(x): self.table.setdefault(k, n); n += 1     # two views of an image may be equal
-        self.outs, self.maps = torch.cat(outs), torch.cat(maps)
-        self.own = teacher.model
-
-    def forward(self, x):
-        i = [self.table.get(k) for k in keys(x)]
-        if None in i:                      # the trial before training looks at validation images
-            with taps(self.own, [self.name]) as f: out = self.own(x)
-            self.map(as_map(f[self.name]))
-            return out
-        self.map(self.maps[i])
-        return self.outs[i]
 
 
 def views_of(dls, n_views, seed=0):
@@ -82,14 +39,6 @@ def views_of(dls, n_views, seed=0):
     dl = dls.train.new(shuffle=False, drop_last=False)
     xs = [torch.cat([plain(x) for x, _ in dl]) for _ in range(n_views)]
     return Views(torch.stack(xs), torch.cat([plain(y) for _, y in dl]), torch.tensor(np.unique(groups_of(dls), return_inverse=True)[1]))
-
-
-def loaders(views, dls, bs):
-    "fastai DataLoaders over views, with a few validation images of `dls`."
-    few = [tuple(map(plain, o)) for o in zip(*next(iter(dls.valid)))][:16]     # nothing is chosen by them: only the trial before training looks
-    out = DataLoaders(DataLoader(views, bs=bs, shuffle=True, drop_last=len(views) >= bs), DataLoader(few, bs=16))
-    out.vocab, out.n_inp = dls.vocab, 1
-    return out
 
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
