@@ -15,7 +15,8 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=Futur
 _home = {
     "distill": "distillation", "DistillCallback": "distillation", "Teacher": "distillation",
     "Response": "methods.response", "HDKD": "methods.hdkd", "KDAS": "methods.kdas", "BernoulliKL": "methods.pixels",
-    "PixelKL": "methods.pixels", "Method": "methods.method",
+    "PixelKL": "methods.pixels", "Method": "methods.method", "Feature": "methods.feature", "Similarity": "methods.relation",
+    "RKD": "methods.relation", "Ensemble": "methods.fusion", "RelationAttention": "methods.fusion", "GuidedStudent": "models.guided",
     "phantom": "data.phantom", "phantom_dls": "data.phantom", "image_dls": "data.images", "mask_dls": "data.masks",
     "kvasir_v2": "data.endoscopy", "hyper_kvasir": "data.endoscopy", "medmnist_dls": "data.endoscopy",
     "compare": "evaluation.compare",

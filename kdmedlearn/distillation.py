@@ -6,7 +6,7 @@
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill',
            'parameter_counts']
 
-# %% ../nbs/02_distillation.ipynb #cb60f1de
+# %% ../nbs/02_distillation.ipynb #16fa22bb
 from copy import deepcopy
 from functools import partial
 
@@ -19,7 +19,7 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-import kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixels, kdmedlearn.methods.response  # known by name from here on
+import kdmedlearn.methods.fusion, kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixels, kdmedlearn.methods.relation, kdmedlearn.methods.response  # known by name from here on
 from .methods.method import Pass, Seen, as_method, total_loss
 from .taps import layer, tap_next, taps
 

@@ -243,5 +243,23 @@ def work(case):
         for arm in a.arms or ARMS + (WHY if a.set == "mri" else []): student(case, arm, seed, own, views, memos, test)
 
 
-if __name__ == "__main__" and not a.collect:
-    for case in a.case: work(case)
+def about_teachers(case):
+    first, own, test = data(case, 0)
+    good, bad = get_teachers(case, first)
+    return [{"name": t.name + (" (bad)" if t is bad else ""), "parameters": n_params(t.model), "images": len(labels_of(first)), "validation accuracy": scores(*predictions(t.model, first.valid))["accuracy"]} for t in (*good, bad)]
+
+
+def collect_results(path):
+    "The summary that docs/results holds: numbers and how they came about, no weights, images or paths."
+    cases = {}
+    for case in a.case:
+        done = [json.loads(f.read_text()) for f in sorted(a.run.glob(f"{case}--*.json")) if f.stat().st_size]
+        cases[case] = {"students": [{k: v for k, v in r.items() if k != "case"} for r in done], "signals": json.loads((a.run / f"signals-{case}.json").read_text()), "teachers": about_teachers(case)}
+    settings = {k: getattr(a, k) for k in ("size", "views", "student", "teacher_epochs", "lr", "T", "alpha", "lam")}
+    write_json(path, {"command": f"python tools/guidance.py {a.set} RUN_FOLDER" + " --data BRAIN_MRI" * (a.set == "mri") + f" --case {' '.join(a.case)}", "settings": settings, "cases": cases, "torch": torch.__version__})
+
+
+if __name__ == "__main__":
+    if a.collect: collect_results(a.collect)
+    else:
+        for case in a.case: work(case)

@@ -6,18 +6,10 @@
 import json, sys
 from pathlib import Path
 
+import results_guidance
+from results_numbers import RESULTS, mean, pct, read, spread, table, with_spread
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
-
-
-def read(name): return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def pct(v): return f"{100 * v:.1f}"
-
-
-def table(head, rows):
-    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(map(str, r)) + " |" for r in rows])
 
 
 def keep(folder, name, command):
@@ -30,11 +22,6 @@ def keep(folder, name, command):
 
 
 def gain_row(g): return [g["n"], pct(g["before"]), pct(g["after"]), f"{100 * g['difference']:+.1f} ± {100 * g['standard error']:.1f}"]
-
-
-def mean(v): return sum(v) / len(v)
-def spread(v): return (sum((x - mean(v)) ** 2 for x in v) / (len(v) - 1)) ** .5
-def with_spread(v): return f"{pct(mean(v))} ± {pct(spread(v))}" if len(v) > 1 else pct(mean(v))
 
 
 ARMS = {"alone": "alone", "logit": "logit KD", "feature": "feature KD", "both": "HDKD (both)"}
@@ -206,7 +193,7 @@ The teacher reaches {pct(g["teacher"]["accuracy"])}. It has seen many more phant
 
 The set is a cleaned copy of the public Brain Tumor MRI Dataset, from whose training part near duplicates of test images were removed; on the public copy, with its leak, all of these numbers would be several points higher and mean less. There are no patient identifiers, so images of one patient may still stand on both sides.
 
-{hdkd_page()}{kdas_page()}## The cost of a step of response distillation
+{hdkd_page()}{kdas_page()}{results_guidance.page()}## The cost of a step of response distillation
 
 `{b[0]["command"]}` (with `OMP_NUM_THREADS` 1 and 2)
 
