@@ -42,7 +42,7 @@ def method_with(name: str, knobs: List[str]):
     from kdmedlearn.methods.kdas import KDAS
     from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
     if isinstance(as_method(name), (KDAS, BernoulliKL, PixelKL)):
-        raise ValueError(f"{name} is for masks, and the command distils classes: response or hdkd; for masks call distill in Python, see nbs/tutorials/03_kdas.ipynb")
+        raise ValueError(f"{name} is for masks, and the command distils classes: response, feature, similarity, rkd, relation or hdkd; for masks call distill in Python, see nbs/tutorials/03_kdas.ipynb")
     values, cls = {}, type(as_method(name))
     known = as_method(name).knobs()
     for k in knobs:
@@ -170,7 +170,7 @@ def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
 # %% ../nbs/04_cli.ipynb #e948bb17
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
-            method: str = typer.Option("response", help="name of the method: response or hdkd"),
+            method: str = typer.Option("response", help="name of the method: response, feature, similarity, rkd, relation or hdkd"),
             knob: Optional[List[str]] = typer.Option(None, help="a knob of the method, name=value; may be repeated"),
             student: str = typer.Option("small_student", help="small_student, hdkd_student, hdkd_student_small or any timm model"),
             teacher: str = typer.Option("small_teacher", help="small_teacher, hdkd_teacher, hdkd_teacher_small, any timm model, or a .safetensors file of an earlier run"),

@@ -68,6 +68,15 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     assert {p.parent.name for p in (tmp_path / "runs" / "shapes-2").rglob("metrics.json")} == {"fraction-1", "fraction-0.5"}
 
 
+@pytest.mark.parametrize("method, knob", [("feature", "lam=.5"), ("relation", "heads=2")])
+def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, knob):
+    data = folder_set(tmp_path / "set")
+    r = call("distill", "--data", data, "--epochs", 1, "--size", 32, "--bs", 4, "--runs", tmp_path / "runs", "--method", method, "--knob", knob, "--student", "guided_student", "--teacher", "small_student")
+    assert r.exit_code == 0, r.output
+    m = json.loads((next((tmp_path / "runs").iterdir()) / "config.json").read_text())
+    assert knob.split("=")[0] in m["method"] and m["student"] == "guided_student"
+
+
 def test_distill_with_hdkd_and_rare_classes(tmp_path):
     data = folder_set(tmp_path / "shapes", n=10)
     for p in list((data / "train" / "ring").iterdir())[:6]: p.unlink()
