@@ -172,7 +172,7 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
-# %% ../nbs/02_distillation.ipynb #c02147f6
+# %% ../nbs/02_distillation.ipynb #0bf666ed
 @patch
 def names_fit(self: DistillCallback, model, dls):
     "Raise if a teacher is the student itself, or names its classes otherwise than the data or another teacher."
@@ -201,6 +201,7 @@ def classes_fit(self: DistillCallback, out, dls):
     if not vocab or not all(isinstance(o, (str, int)) for o in vocab) or not isinstance(out, Tensor) or out.ndim != 2: return
     if out.shape[1] != len(vocab): raise ValueError(f"the student gives {out.shape[1]} logits and the data have {len(vocab)} classes; make it with num_classes={len(vocab)}")
 
+# %% ../nbs/02_distillation.ipynb #07d37e61
 @patch
 def loss_fits(self: DistillCallback, learn, out, yb):
     "Raise if the Learner's loss fails on the student's output."

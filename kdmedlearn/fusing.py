@@ -22,7 +22,7 @@ from .methods.feature import as_map
 from .methods.fusion import Fusion
 from .taps import last_map
 
-# %% ../nbs/07_fusing.ipynb #094dde7b
+# %% ../nbs/07_fusing.ipynb #6fbe4c44
 class Part:
     "Some items of a dataset, with everything else it has."
     def __init__(self, ds, idxs): self.ds, self.idxs = ds, [int(i) for i in idxs]
@@ -34,6 +34,7 @@ class Part:
 
 def part(dls, idxs) -> DataLoaders:
     "`dls` with the training images `idxs` alone; validation and tests stay."
+    if not len(idxs): raise ValueError("no image left: idxs is empty; give the numbers of the training images to keep")
     dl = dls.train
     new = dl.new(Part(dl.dataset, idxs), bs=min(dl.bs, len(idxs)), drop_last=len(idxs) >= dl.bs)
     out = type(dls)(new, *dls.loaders[1:], path=dls.path, device=dls.device)
@@ -44,8 +45,10 @@ def part(dls, idxs) -> DataLoaders:
         out.test_names, out.table, out.facts = dls.test_names, t[keep], dls.facts
     return out
 
-# %% ../nbs/07_fusing.ipynb #6f4573a3
+# %% ../nbs/07_fusing.ipynb #d7c7eb78
 def labels_of(dls) -> np.ndarray: # (N,) class numbers of the training images
+    if isinstance(dls, SetLoaders) and "label" in dls.table:       # without reading an image
+        return dls.table[dls.table.split == "train"].label.map({c: i for i, c in enumerate(dls.vocab)}).to_numpy()
     return np.array([int(dls.train.dataset[i][1]) for i in range(len(dls.train.dataset))])
 
 def groups_of(dls) -> np.ndarray: # (N,): images that must stay together have the same number
@@ -97,7 +100,7 @@ def collect(teachers,        # as for `distill`
     if len(group) * passes != len(y): raise ValueError(f"{len(group)} groups for {len(y) // passes} images; give one for each image of the loader")
     return Collected([torch.cat(o) for o in out], [torch.cat(m) for m in maps], y, group.repeat(passes))
 
-# %% ../nbs/07_fusing.ipynb #8dfe522b
+# %% ../nbs/07_fusing.ipynb #3c32b7df
 def rows(seen: Collected, i, device="cpu"): # -> (answers, maps) of the rows `i`
     return [a[i].to(device) for a in seen.answers], [m[i].to(device) for m in seen.maps]
 
@@ -123,6 +126,9 @@ def fit_fusion(fusion: Fusion,      # made anew, trained and returned, frozen
                lr: float = 1e-3, bs: int = 64, wd: float = .01, seed: int = 0, device="cpu") -> Fusion:
     "Train a fusion by cross-entropy on what the teachers show, with AdamW, and freeze it. `record` keeps the losses."
     if not fusion.learns: raise ValueError(f"{type(fusion).__name__} has nothing to learn; use it as it is")
+    if epochs < 1: raise ValueError(f"epochs={epochs!r}; expected at least 1")
+    if fusion.reads_maps and seen.maps and (k := seen.maps[0].shape[-1]) != fusion.places and fusion.places > 1:
+        raise ValueError(f"collected with places={k}, but this {type(fusion).__name__} reads {fusion.places} x {fusion.places} places; collect(..., places={fusion.places})")
     if fusion.frozen: raise ValueError("this fusion is fitted and frozen; make a new one to fit it anew")
     n, settings = len(seen.target), (lr, bs, wd, seed, device)
     fusion.record, everything = [], torch.arange(n)
@@ -131,6 +137,8 @@ def fit_fusion(fusion: Fusion,      # made anew, trained and returned, frozen
             in_range("stop", stop)
             held = torch.tensor(cut(seen.target.numpy(), seen.group.numpy(), stop, seed))
             fusion.record = list(_train(fusion, seen, everything[~held], everything[held], epochs, *settings))
+            bad = [i for i, r in enumerate(fusion.record, 1) if not np.isfinite(r).all()]
+            if bad: raise ValueError(f"the fusion's loss is not finite after epoch {bad[0]} with lr={lr:g}; a smaller one, such as lr=1e-3, may help")
             epochs = 1 + int(np.argmin([v for _, v in fusion.record]))
         for _ in _train(fusion, seen, everything, everything[:0], epochs, *settings): pass
     return fusion.freeze()
@@ -166,11 +174,11 @@ def cross_collect(dls, fit,           # DataLoaders -> teachers, fitted on them:
         for a, b in zip(answers, seen.answers): a[held] = b
     return Collected(answers, [], torch.tensor(y), torch.tensor(np.unique(g, return_inverse=True)[1]))
 
-# %% ../nbs/07_fusing.ipynb #a2c4d793
+# %% ../nbs/07_fusing.ipynb #adc86d51
 def fit_temperature(logits: Tensor,  # (N, C), of images that the model was not trained on
                     y: Tensor        # (N,)
                    ) -> float:
-    "The temperature at which `logits` give `y` the highest likelihood (Guo et al. 2017)."
+    "The temperature, from .05 to 20, at which `logits` give `y` the highest likelihood (Guo et al. 2017)."
     log_t = torch.zeros((), requires_grad=True, dtype=torch.float64)
     opt = torch.optim.LBFGS([log_t], lr=.1, max_iter=100, line_search_fn="strong_wolfe")
     z = logits.double()

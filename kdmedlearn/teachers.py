@@ -271,7 +271,7 @@ def _keep(model, file, *args, **more):
     try: os.replace(save_model(model, part, *args, **more), file)
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/03_teachers.ipynb #f1b526dd
+# %% ../nbs/03_teachers.ipynb #832d8f97
 def teachers(dls,                          # fastai DataLoaders of images with one class each
              archs=DEFAULT_ARCHS,          # names for `create_model`, dicts name -> function, files, Teachers, Learners
              epochs: int = 20, lr: float = 3e-3, seed: int = 0,
@@ -280,7 +280,7 @@ def teachers(dls,                          # fastai DataLoaders of images with o
              fit=Learner.fit_one_cycle,    # (learn, epochs, lr): how each is trained
              log=print                     # is given a line on each; None: silence
             ) -> TeacherSet:
-    "Classifiers of several families for `dls`: fitted, or read where the same fit is kept, and scored on `dls.valid`."
+    "One or several classifiers for `dls`: fitted, or read where the same fit is kept, and scored on `dls.valid`."
     vocab, wishes, log = _class_names(dls), _wishes(archs), log or (lambda line: None)
     if not isinstance(epochs, int) or epochs < 1: raise ValueError(f"epochs={epochs!r}; expected a number of at least 1")
     for name, t in wishes.items():

@@ -20,6 +20,7 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 
 class Shop(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"                                   # as chunks need
     def do_GET(self):
         s = self.server
         s.asked.append((self.headers["Range"], self.headers["If-Range"]))
@@ -31,8 +32,12 @@ class Shop(BaseHTTPRequestHandler):
         self.send_response(206 if asked else 200)
         if s.tag: self.send_header(s.tag_name, s.tag)
         if s.length: self.send_header("Content-Length", str(len(rest)))
+        if s.kind: self.send_header("Content-Type", s.kind)
+        if s.chunked: self.send_header("Transfer-Encoding", "chunked")
         if asked: self.send_header("Content-Range", f"bytes {start + s.off}-{len(s.body) - 1}/{len(s.body)}")
+        self.send_header("Connection", "close")
         self.end_headers()
+        if s.chunked: rest = b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in (rest[i:i + 65536] for i in range(0, len(rest), 65536))) + b"0\r\n\r\n"
         self.wfile.write(rest[:s.cuts.pop(0)] if s.cuts else rest)
     def log_message(self, *a): pass
 
@@ -42,6 +47,7 @@ def shop(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     s = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
     s.body, s.tag, s.tag_name, s.ranges, s.length, s.cuts, s.codes, s.asked, s.off = BODY, '"v1"', "ETag", True, True, [], [], [], 0
+    s.kind, s.chunked = "application/zip", False
     s.url = f"http://127.0.0.1:{s.server_port}/set.zip"
     threading.Thread(target=s.serve_forever, kwargs=dict(poll_interval=.01), daemon=True).start()
     yield s
@@ -70,7 +76,7 @@ def test_interrupted_in_one_call(shop, tmp_path):
 
 def test_interrupted_and_called_again(shop, tmp_path):
     shop.cuts = [100_000]
-    with pytest.raises(ConnectionError, match="the line broke after 100000 of 400000 bytes; what has arrived is kept in set.zip.part: call again"): fetch(shop, tmp_path, tries=1)
+    with pytest.raises(ConnectionError, match="the connection broke after 100000 of 400000 bytes; what has arrived is kept in set.zip.part: call again"): fetch(shop, tmp_path, tries=1)
     assert left(tmp_path) == ["set.zip.part", "set.zip.part.json"]
     assert fetch(shop, tmp_path).read_bytes() == BODY and shop.asked[-1] == ("bytes=100000-", '"v1"')
 
@@ -139,6 +145,44 @@ def test_a_wrong_size_is_seen_before_the_download(shop, tmp_path):
     assert fetch(shop, tmp_path).read_bytes() == BODY
 
 
+@pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8", "application/xhtml+xml"])
+def test_a_web_page_in_the_place_of_an_archive_is_refused(shop, tmp_path, kind):
+    shop.body, shop.kind = b"<html>please log in</html>", kind
+    for sha in (None, SHA):
+        with pytest.raises(ValueError, match="is answered with a web page .*does the host ask for a login, or for terms"): fetch(shop, tmp_path, sha)
+    assert left(tmp_path) == [] and len(shop.asked) == 2             # not tried again
+    assert fetch(shop, tmp_path / "page.html", None).read_bytes() == shop.body            # asked for as such
+    assert download(shop.url.replace("set.zip", "terms.HTM?a=1"), tmp_path / "b", bar=False).read_bytes() == shop.body
+
+
+def test_a_web_page_leaves_what_has_arrived(shop, tmp_path):
+    shop.cuts = [100_000]
+    with pytest.raises(ConnectionError): fetch(shop, tmp_path, tries=1)
+    shop.kind, shop.ranges = "text/html", False
+    with pytest.raises(ValueError, match="web page"): fetch(shop, tmp_path)
+    shop.kind, shop.ranges = "application/zip", True
+    assert fetch(shop, tmp_path).read_bytes() == BODY and shop.asked[-1][0] == "bytes=100000-"
+
+
+def test_neither_length_nor_checksum_is_warned_about(shop, tmp_path, recwarn):
+    shop.length, shop.cuts = False, [1000]
+    with pytest.warns(UserWarning, match="a.zip: the server named no length and no checksum was given, so it may be cut short"): fetch(shop, tmp_path / "a.zip", None)
+    assert (tmp_path / "a.zip").stat().st_size == 1000
+    shop.cuts = [1000]
+    with pytest.raises(ValueError, match="has 1000 bytes, expected 400000"): fetch(shop, tmp_path / "b.zip", None, size=len(BODY))
+    recwarn.clear()
+    fetch(shop, tmp_path / "c.zip"); fetch(shop, tmp_path / "d.zip", None, size=len(BODY)); fetch(shop, tmp_path / "e.zip", None, md5=hashlib.md5(BODY).hexdigest())
+    shop.length = True; fetch(shop, tmp_path / "f.zip", None)
+    assert not recwarn.list
+
+
+def test_chunks_have_an_end(shop, tmp_path, recwarn):                # a broken connection is seen without a length, too
+    shop.length, shop.chunked, shop.cuts = False, True, [100_000]
+    with pytest.raises(ConnectionError, match="call again"): fetch(shop, tmp_path, None, tries=1)
+    assert not (tmp_path / "set.zip").exists()
+    assert fetch(shop, tmp_path, None).read_bytes() == BODY and not recwarn.list
+
+
 def test_a_file_that_is_there(shop, tmp_path):
     f = tmp_path / "set.zip"; f.write_text("mine")
     with pytest.raises(ValueError, match="is there, but it is another file.*remove it and call again"): fetch(shop, f)
@@ -146,7 +190,7 @@ def test_a_file_that_is_there(shop, tmp_path):
     assert fetch(shop, f, None) == f and not shop.asked             # nothing known to compare with
 
 
-@pytest.mark.parametrize("code, says", [(404, "HTTP 404 .*has the set moved"), (403, "HTTP 403 .*terms to accept"), (401, "account"), (410, "look at the page")])
+@pytest.mark.parametrize("code, says", [(404, "HTTP 404 .*has the set moved"), (403, "HTTP 403 .*terms to accept"), (401, "asks for a login"), (410, "look at the page")])
 def test_errors_that_stay_are_not_tried_again(shop, tmp_path, code, says):
     shop.codes = [code] * 9
     with pytest.raises(ConnectionError, match=says): fetch(shop, tmp_path)
@@ -210,11 +254,18 @@ def test_unpack(tmp_path):
     assert unpack(zipped(tmp_path / "b.zip", "1.txt", "2.txt"), tmp_path / "to") == tmp_path / "to" and (tmp_path / "to" / "2.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "set/../../out.txt", "/out.txt", "..\\out.txt", "C:\\out.txt", "C:out.txt", "./x"])
+@pytest.mark.parametrize("name", ["../out.txt", "set/../../out.txt", "/out.txt", "..\\out.txt", "C:\\out.txt", "C:out.txt", "./../x"])
 def test_what_leads_outside_is_refused_before_anything_is_written(tmp_path, name):
     a = zipped(tmp_path / "a.zip", "set/1.txt", name)
     with pytest.raises(ValueError, match="do not trust this archive"): unpack(a, tmp_path / "deep" / "to")
     assert left(tmp_path) == ["a.zip"]
+
+
+def test_odd_names_that_stay_inside_are_unpacked(tmp_path):
+    a = zipped(tmp_path / "a.zip", "./", "./set/1.txt", "set/10:30.txt", "./set/./x/2.txt", "set/..3")
+    assert unpack(a, tmp_path / "to") == tmp_path / "to" / "set"
+    assert sorted(p.name for p in (tmp_path / "to").rglob("*") if p.is_file()) == ["..3", "1.txt", "10:30.txt", "2.txt"]
+    with pytest.raises(FileExistsError, match="has set already"): unpack(a, tmp_path / "to")
 
 
 def test_links_web_pages_and_damage_are_refused(tmp_path):

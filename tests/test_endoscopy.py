@@ -153,7 +153,7 @@ def test_wrong_folders_are_answered(home, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=says): f(where, size=32)
 
 
-@pytest.mark.parametrize("kw, error, says", [(dict(test=20), ValueError, "test=20; expected a share"), (dict(size=0), ValueError, "size=0"), (dict(valdi=.1), TypeError, "valdi"),
+@pytest.mark.parametrize("kw, error, says", [(dict(test=20), ValueError, "test=20; expected a share"), (dict(size=0), ValueError, "size=0"), (dict(valdi=.1), TypeError, "kvasir_v2 has no argument 'valdi'; near: valid.*known: size, test, bs, "),
                                              (dict(valid=0), ValueError, "valid=0")])
 def test_options_are_checked_before_a_file_is_read(home, monkeypatch, kw, error, says):
     monkeypatch.setattr(images, "fill_memory", lambda *a: pytest.fail("files were read"))
@@ -197,7 +197,8 @@ def test_the_file_of_folds(home, tmp_path):
 
 
 def test_the_folds_leave_no_test_set_to_cut(home):
-    with pytest.raises(TypeError, match="'test'"): hyper_kvasir(home / "hyper", size=32, test=.2)
+    with pytest.raises(TypeError, match="hyper_kvasir has no argument 'test'"): hyper_kvasir(home / "hyper", size=32, test=.2)
+    with pytest.raises(TypeError, match="hyper_kvasir has no argument 'flod'; near: fold"): hyper_kvasir(home / "hyper", flod=1)
 
 
 def test_random_changes_are_those_of_endoscopy(home, monkeypatch):
@@ -247,7 +248,14 @@ def test_sets_are_fetched_unpacked_and_read(home, tmp_path, monkeypatch):
     p = download_kvasir_v2(tmp_path / "data", sha256="abc", tries=2)
     assert asked == [(SOURCES["kvasir-v2"], dict(sha256="abc", tries=2))]
     assert p == tmp_path / "data" / "kvasir-dataset-v2" and said(kvasir_v2, p, 32)[0].test.n == said(kvasir_v2, tmp_path / "data", 32)[0].test.n == 16
-    assert download_kvasir_v2(tmp_path / "data") == p and len(asked) == 1      # what is there is not fetched again
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert download_kvasir_v2(tmp_path / "data", tries=3) == p and len(asked) == 1      # what is there is not fetched again
+    with pytest.warns(UserWarning, match="is there, so no archive was fetched and nothing compared with sha256 and size; .* remove this folder"):
+        assert download_kvasir_v2(tmp_path / "data", sha256="abc", size=5) == p and len(asked) == 1
+    for where in ("data", "other"):
+        with pytest.raises(TypeError, match="download_kvasir_v2 has no argument 'sha265'; near: sha256"): download_kvasir_v2(tmp_path / where, sha265="abc")
+    assert not (tmp_path / "other").exists()
 
 
 def test_hyper_kvasir_comes_with_its_folds(home, tmp_path, monkeypatch):
@@ -256,6 +264,11 @@ def test_hyper_kvasir_comes_with_its_folds(home, tmp_path, monkeypatch):
     p = download_hyper_kvasir(tmp_path / "data", sha256="abc")
     assert asked == [(SOURCES[FOLDS], dict(bar=False)), (SOURCES["hyper-kvasir"], dict(sha256="abc"))]      # the checksum is the archive's
     assert p == tmp_path / "data" / "labeled-images" and said(hyper_kvasir, p, size=32)[0].test.n == 46
+    asked.clear(); (tmp_path / "data" / FOLDS).unlink()
+    assert download_hyper_kvasir(tmp_path / "data", tries=2) == p and asked == [(SOURCES[FOLDS], dict(tries=2, bar=False))]     # what is missing is fetched
+    assert download_hyper_kvasir(tmp_path / "data") == p and len(asked) == 1
+    (tmp_path / "data" / "official_splits").mkdir(); (tmp_path / "data" / FOLDS).rename(tmp_path / "data" / "official_splits" / FOLDS)
+    assert download_hyper_kvasir(tmp_path / "data") == p and len(asked) == 1     # wherever the reader finds it
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

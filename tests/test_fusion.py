@@ -27,7 +27,7 @@ def fit(learn, n=1, lr=1e-2, **kw):
     return learn
 
 
-def seen(k=3, n=40, c=3, side=4):
+def seen(k=3, n=40, c=3, side=2):
     g = torch.Generator().manual_seed(0)
     return Collected([torch.randn(n, c, generator=g) for _ in range(k)], [torch.randn(n, 4 + i, side, side, generator=g) for i in range(k)], torch.arange(n) % c, torch.arange(n))
 
@@ -49,7 +49,7 @@ def test_one_teacher_is_itself():
 
 def test_attention_is_a_distribution_over_all_teachers_tokens():
     torch.manual_seed(0)
-    s = seen()
+    s = seen(side=4)
     f = AttentionFusion(**SMALL, grid=2); f.build(s.answers, s.maps, 3)
     out = f(s.answers, s.maps)
     assert out.out.shape == (40, 3) and out.feature.shape == (40, 8) and out.attention.shape == (40, 2, 12, 12)
@@ -101,7 +101,7 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     with taps(learn.model, m.student_layers) as f: out = learn.model(x)
     p = Pass(Seen(out, f), learn.distill.ask_teachers((x,), learn.distill.teacher_reads([m])), y)
     terms = m.terms(p)
-    (terms["response"] + terms["feature"]).backward(retain_graph=True)
+    (terms["fused_response"] + terms["fused_feature"]).backward(retain_graph=True)
     assert all(q.grad is None for q in m.fusion.parameters())                       # guidance: not into the fusion
     assert learn.model.conv.weight.grad.abs().sum() > 0 and m.adapter.weight.grad.abs().sum() > 0
     learn.model.zero_grad(), m.zero_grad()
@@ -138,8 +138,8 @@ def test_the_fused_response_is_what_the_student_is_compared_with():
     x, y = learn.dls.valid.one_batch()
     with torch.no_grad(): outs, s = [t.eval()(x) for t in teachers], learn.model.eval()(x)
     got = learn.distill.method.terms(Pass(Seen(s), tuple(Seen(o) for o in outs), y))
-    assert got["response"].item() == pytest.approx(response_loss(s, sum(outs) / 3, 2.).item(), rel=1e-5)
-    assert learn.distill.method.weights() == {"task": .5, "response": .5}
+    assert got["fused_response"].item() == pytest.approx(response_loss(s, sum(outs) / 3, 2.).item(), rel=1e-5)
+    assert learn.distill.method.weights() == {"task": .5, "fused_response": .5}
 
 
 @pytest.mark.parametrize("method", [Ensemble("probabilities"), Ensemble("concatenation", lam=.5), RelationAttention(**SMALL), RelationAttention(**SMALL, source="answers", answer="mixture")])
@@ -159,6 +159,17 @@ def test_teachers_with_their_own_size_and_normalisation():
     learn = make(RelationAttention(**SMALL), teacher=[net(4), Teacher(spy, norm=([5.] * 3, [1.] * 3), size=16)])
     fit(learn)
     assert {s for s, _ in sizes} == {(16, 16)} and all(-7 < m < -3 for _, m in sizes)
+
+
+def test_fused_terms_stand_beside_those_of_other_methods():
+    from kdmedlearn import Feature, Response
+    learn = fit(make(RelationAttention(**SMALL) + Feature() + Response(alpha=.5)))
+    assert learn.recorder.metric_names[3:-1] == ["task", "fused_response", "fused_feature", "fusion", "feature", "response"]
+
+
+def test_temperatures_must_be_positive():
+    f = MeanLogits(); f.temperatures = [0., 1.]
+    with pytest.raises(ValueError, match="must be above 0"): f([torch.zeros(1, 2)] * 2)
 
 
 def test_half_precision_answers_are_fused_in_float32():
@@ -273,7 +284,16 @@ def vocab(names):
     (lambda: Ensemble(nn.Linear(2, 2)), "a fusion is a name or a Fusion, got Linear"),
     (lambda: Ensemble("mean", lam=1.), "MeanLogits has no fused feature"),
     (lambda: RelationAttention(d=10, heads=4), "heads=4 do not divide d=10"),
-    (lambda: AttentionFusion(grid=0), "at least 1"),
+    (lambda: AttentionFusion(grid=0), "grid=0; expected a whole number of at least 1"),
+    (lambda: AttentionFusion(heads=0), "heads=0; expected a whole number"),
+    (lambda: AttentionFusion(dropout=2), "dropout=2"),
+    (lambda: RelationAttention(fusion="attention"), "RelationAttention takes an AttentionFusion"),
+    (lambda: RelationAttention(answer="mixture", fusion=AttentionFusion(8, 2)), "answer='mixture' and a fusion that has d=8"),
+    (lambda: fit_fusion(AttentionFusion(**SMALL), Collected(seen().answers, [], seen().target, seen().group)), "reads maps and none were given"),
+    (lambda: fit_fusion(AttentionFusion(**SMALL), seen(side=4)), "collected with places=4, but this AttentionFusion reads 2 x 2"),
+    (lambda: fit_fusion(AttentionFusion(**SMALL), seen(side=2), epochs=0), "epochs=0"),
+    (lambda: fit_fusion(AttentionFusion(**SMALL), seen(side=2), lr=1e8), "loss is not finite after epoch"),
+    (lambda: part(data(), []), "idxs is empty"),
     (lambda: AttentionFusion(answer="gate"), "expected one of classifier, mixture"),
     (lambda: fit_fusion(MeanLogits(), seen()), "MeanLogits has nothing to learn"),
     (lambda: MeanLogits()([]), "a fusion needs the answers of at least one"),

@@ -7,8 +7,9 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'medmnist_dls']
 
-# %% ../../nbs/data/06_endoscopy.ipynb #7d109894
+# %% ../../nbs/data/06_endoscopy.ipynb #6d20b693
 import random, uuid, warnings
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def count_trouble(labels,        # class of each image
     wrong = [f"{c} {seen[c]} (expected {n})" for c, n in expected.items() if c in seen and seen[c] != n]
     return [f"{what}: {some(cs, 4)}" for what, cs in (("classes not here", lost), ("unknown classes", extra), ("other counts", wrong)) if cs]
 
-# %% ../../nbs/data/06_endoscopy.ipynb #11a94571
+# %% ../../nbs/data/06_endoscopy.ipynb #c1cc3eb6
 def _inside(path, name): # the folder `name` in `path`, if it is there
     return Path(path) / name if (Path(path) / name).is_dir() else Path(path)
 
@@ -104,28 +105,38 @@ def _set_folder(path, name, fits, expected, other, call):
     hint = f"; is it the other set? Then call {call}" if Path(path).is_dir() and _fits(other, Path(path)) else ""
     return _inside(_right_folder(path, lambda d: _fits(fits, d), expected, hint), name)
 
+_LOADER_ARGS = [k for k in signature(table_dls).parameters if k not in ("t", "path", "size", "test")]
+
+def _check_names(kw, call, known):
+    "Answer an argument that `call` does not have; else the answer would come from a function that the reader never called."
+    for k in kw:
+        if k not in known: raise TypeError(f"{call} has no argument {k!r}; near: {', '.join(near_names(k, known)) or 'none'}; known: {', '.join(known)}")
+
 def kvasir_v2(path,       # the folder kvasir-dataset-v2 or the one that holds it: class folders, or train/ and test/ with class folders
               size=64,    # side in pixels; pretrained networks mostly saw 224
               test=.2,    # share of each class to test on, where the folders bring no division; None: no test set
               **kw        # further arguments of `image_dls`, bs, valid, group, manifest, seed, fraction, ...; modality="endoscopy" if not said
              ) -> SetLoaders: # dls.test, always the same images for the same files
     "Kvasir v2 (Pogorelov et al. 2017); warns when classes or images are missing."
+    _check_names(kw, "kvasir_v2", ["size", "test", *_LOADER_ARGS])
     path = _set_folder(path, "kvasir-dataset-v2", _is_kvasir_v2, "class folders such as polyps/ and normal-cecum/", _is_hyper, "hyper_kvasir(path)")
     t = list_images(path)
     _warn_counts(path, count_trouble(t.label, KVASIR_V2))
     return table_dls(t, path, size, test=test, **dict(modality="endoscopy") | kw)
 
-# %% ../../nbs/data/06_endoscopy.ipynb #a12d1e51
+# %% ../../nbs/data/06_endoscopy.ipynb #356d8986
 SOURCES = {"kvasir-v2": "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip",
            "hyper-kvasir": "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-labeled-images.zip",
            FOLDS: f"https://raw.githubusercontent.com/simula/hyper-kvasir/49c0d0f915b57ac0b6cb18b49776ffa61c5512e3/official_splits/{FOLDS}"}
+
+def _fold_places(path): return [d / FOLDS for d in (path, path.parent, path / "official_splits", path.parent / "official_splits")]
 
 def read_folds(path,      # the folder labeled-images
                split=None # the file, where it does not lie in or beside `path`
               ) -> pd.Series: # file name -> 0 or 1
     "The official two folds of Hyper-Kvasir."
     path = Path(path).resolve()
-    places = [Path(split)] if split else [d / FOLDS for d in (path, path.parent, path / "official_splits", path.parent / "official_splits")]
+    places = [Path(split)] if split else _fold_places(path)
     f = next((p for p in places if p.is_file()), None)
     if f is None:
         raise FileNotFoundError(f"no {places[0] if split else FOLDS + ' in or beside ' + str(path)}; the archive of images does not hold it: get {SOURCES[FOLDS]} "
@@ -143,6 +154,7 @@ def hyper_kvasir(path,       # the folder labeled-images or the one that holds i
                  **kw        # further arguments of `image_dls`, bs, valid, group, manifest, seed, fraction, ...; modality="endoscopy" if not said
                 ) -> SetLoaders:
     "The labelled images of Hyper-Kvasir (Borgli et al. 2020) in its two official folds; warns when classes or images are missing."
+    _check_names(kw, "hyper_kvasir", ["fold", "size", "split", *_LOADER_ARGS])
     if fold not in (0, 1) or isinstance(fold, bool): raise ValueError(f"fold={fold!r}; expected 0 or 1, the fold to train on")
     path = _set_folder(path, "labeled-images", _is_hyper, "labeled-images/ with lower-gi-tract/ and upper-gi-tract/", _is_kvasir_v2, "kvasir_v2(path)")
     files = [f for f in sorted(path.glob("*-gi-tract/*/*/*")) if f.is_file() and not f.name.startswith(".") and f.name.lower() not in HIDDEN]
@@ -155,27 +167,33 @@ def hyper_kvasir(path,       # the folder labeled-images or the one that holds i
     _warn_counts(path, count_trouble(t.label, HYPER_COUNTS))
     return table_dls(t, path, size, test=None, **dict(modality="endoscopy") | kw)
 
-# %% ../../nbs/data/06_endoscopy.ipynb #940ad138
-def _fetch_set(to, folder, urls, kw):
-    to = Path(to)
-    if (to / folder).is_dir(): return to / folder
-    try: to.mkdir(parents=True, exist_ok=True)
+# %% ../../nbs/data/06_endoscopy.ipynb #cf4ab8c3
+_FETCH_ARGS = [k for k in signature(download).parameters if k not in ("url", "to")]
+
+def _fetch_set(to, folder, name, kw, folds=False):
+    "The folder of a set, fetched and unpacked unless it is there; the file of folds likewise."
+    _check_names(kw, f"download_{name.replace('-', '_')}", ["to", *_FETCH_ARGS])
+    at, sums = Path(to) / folder, [k for k in ("sha256", "md5", "size") if kw.get(k) is not None]      # these are of the archive
+    there = at.is_dir()
+    if there and sums:
+        warnings.warn(f"{at} is there, so no archive was fetched and nothing compared with {' and '.join(sums)}; to have it compared, remove this folder and call again")
+    try: at.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f"cannot make the folder {to} ({e.strerror}); choose another") from e
-    for url in urls: f = download(url, to, **kw if url == urls[-1] else dict(bar=False))
-    unpack(f, to)
-    return to / folder
+    if folds and not any(f.is_file() for f in _fold_places(at)): download(SOURCES[FOLDS], at.parent, **{k: v for k, v in kw.items() if k not in sums} | dict(bar=False))
+    if not there: unpack(download(SOURCES[name], at.parent, **kw), at.parent)
+    return at
 
 def download_kvasir_v2(to,  # folder; the archive stays in it
                        **kw # further arguments of `download`: sha256, tries, ...
                       ) -> Path: # the folder for `kvasir_v2`
     "Fetch and unpack Kvasir v2 from its authors; read the terms on datasets.simula.no/kvasir first."
-    return _fetch_set(to, "kvasir-dataset-v2", [SOURCES["kvasir-v2"]], kw)
+    return _fetch_set(to, "kvasir-dataset-v2", "kvasir-v2", kw)
 
 def download_hyper_kvasir(to,  # folder; the archive (about 3.9 GB) stays in it
                           **kw # further arguments of `download`: sha256, tries, ...
                          ) -> Path: # the folder for `hyper_kvasir`
     "Fetch and unpack the labelled images of Hyper-Kvasir and its folds from their authors; read the licence on datasets.simula.no/hyper-kvasir first."
-    return _fetch_set(to, "labeled-images", [SOURCES[FOLDS], SOURCES["hyper-kvasir"]], kw)
+    return _fetch_set(to, "labeled-images", "hyper-kvasir", kw, folds=True)
 
 # %% ../../nbs/data/06_endoscopy.ipynb #582242b5
 def load_medmnist():

@@ -6,14 +6,14 @@
 __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', 'shares', 'MeanLogits', 'MeanProbabilities',
            'Concatenation', 'AttentionFusion', 'by_teacher', 'Ensemble', 'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #788ee66b
+# %% ../../nbs/methods/04_fusion.ipynb #39cd81b2
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .feature import as_map, as_vector
+from .feature import as_map, as_vector, channels_first
 from .method import Method, Pass, weight_at
 from .response import check_T, full_precision, response_loss
 from ..taps import last_map
@@ -25,7 +25,7 @@ class Fused(NamedTuple):
     feature: Tensor | None = None    # (B, d) fused feature g
     attention: Tensor | None = None  # (B, heads, K n, K n): weight of a key token (last axis) for a query token; teacher 1's n places first
 
-# %% ../../nbs/methods/04_fusion.ipynb #c597166c
+# %% ../../nbs/methods/04_fusion.ipynb #a06d4db8
 class Fusion(nn.Module):
     "One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn make it in `build`."
     reads_maps, learns, compares = False, False, True   # needs maps; has something to learn; needs answers over the same classes
@@ -40,7 +40,9 @@ class Fusion(nn.Module):
         self.widths = self.widths_of(answers, maps)
         self.make(answers, maps, num_classes)
 
-    def widths_of(self, answers, maps): return [f.shape[2 if f.ndim == 3 else 1] for f in (maps if self.reads_maps else answers)]
+    def widths_of(self, answers, maps):
+        if self.reads_maps and not len(maps): raise ValueError(f"{type(self).__name__} reads maps and none were given; collect them (layers=None), or use AttentionFusion(source='answers')")
+        return [f.shape[2 if f.ndim == 3 else 1] for f in (maps if self.reads_maps else answers)]
 
     def fuse(self, answers: list, maps: list) -> Fused: raise NotImplementedError
 
@@ -53,6 +55,7 @@ class Fusion(nn.Module):
                              f"{type(self).__name__} has nothing to fuse with yet; fit_fusion makes and trains it, or give it to distill unfitted")
         temps = self.temperatures or [1.] * len(answers)
         if len(temps) != len(answers): raise ValueError(f"{len(temps)} temperatures for {len(answers)} teachers; give one for each")
+        if not all(t > 0 for t in (*temps, self.scale)): raise ValueError(f"temperatures {temps} and scale {self.scale} must be above 0")
         fused = self.fuse([full_precision(a) / t for a, t in zip(answers, temps)], list(maps))
         return fused._replace(out=fused.out / self.scale)
 
@@ -112,7 +115,7 @@ class Concatenation(Fusion):
         g = self.norm(self.project(v).relu())
         return Fused(self.head(g), g)
 
-# %% ../../nbs/methods/04_fusion.ipynb #5a70e9f1
+# %% ../../nbs/methods/04_fusion.ipynb #0383d79d
 ANSWERS, SOURCES = ("classifier", "mixture"), ("maps", "answers")
 
 class AttentionFusion(Fusion):
@@ -120,13 +123,15 @@ class AttentionFusion(Fusion):
     learns = True
     def __init__(self, d: int = 96,          # width of the tokens
                  heads: int = 4,             # of the attention; divides d
-                 grid: int = 2,              # each map is averaged down to grid x grid places
+                 grid: int = 2,              # each map is averaged down to grid x grid places (a coarser one is repeated)
                  answer: str = "classifier", # "classifier": of the fused feature; "mixture": that plus the teachers' logits, mixed by the attention paid to each
                  source: str = "maps",       # tokens are places of the "maps", or one for the "answers" of each teacher
                  dropout: float = 0.):
         super().__init__()
+        for name, v in (("d", d), ("heads", heads), ("grid", grid)):
+            if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
+        if not 0 <= dropout < 1: raise ValueError(f"dropout={dropout!r}; expected a share from 0 to below 1")
         if d % heads: raise ValueError(f"heads={heads} do not divide d={d}; the tokens are split evenly among the heads")
-        if not isinstance(grid, int) or grid < 1: raise ValueError(f"grid={grid!r}; expected the number of places along one side, at least 1")
         if answer not in ANSWERS: raise ValueError(f"answer={answer!r}; expected one of {', '.join(ANSWERS)}")
         if source not in SOURCES: raise ValueError(f"source={source!r}; expected one of {', '.join(SOURCES)}")
         self.d, self.heads, self.grid, self.answer, self.source, self.dropout = d, heads, grid, answer, source, dropout
@@ -161,7 +166,7 @@ def by_teacher(attention: Tensor, k: int) -> Tensor: # (B, heads, K n, K n) -> (
     "What each teacher's places were given, the mean over the queries; sums to 1 over teachers and places."
     return attention.mean(2).unflatten(2, (k, -1))
 
-# %% ../../nbs/methods/04_fusion.ipynb #1f8c43ad
+# %% ../../nbs/methods/04_fusion.ipynb #6b8e4e5d
 FUSIONS = {"mean": MeanLogits, "probabilities": MeanProbabilities, "concatenation": Concatenation, "attention": AttentionFusion}
 
 class Ensemble(Method):
@@ -188,11 +193,12 @@ class Ensemble(Method):
 
     def weights(self, pct: float = 0.) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
-        w = {"task": 1 - a, "response": a} | ({"feature": weight_at(self.lam, pct, "lam")} if self.guided else {})
+        w = {"task": 1 - a, "fused_response": a} | ({"fused_feature": weight_at(self.lam, pct, "lam")} if self.guided else {})
         return w | ({"fusion": 1.} if self.fusion.learns and not self.fusion.frozen else {})
 
     def meet(self, models):
         (student, xb), teachers = models[0], models[1:]
+        if self.fusion.reads_maps or self.guided: channels_first(models)
         if self.fusion.reads_maps:
             names = [self.layers] * len(teachers) if isinstance(self.layers, str) else self.layers
             if names is not None and len(names) != len(teachers): raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
@@ -215,18 +221,23 @@ class Ensemble(Method):
 
     def terms(self, p: Pass) -> dict:
         fused = self.fusion([t.out for t in p.teachers], self.maps(p))
-        out = {"response": response_loss(p.student.out, fused.out.detach(), self.T)}     # no gradient from the guidance into the fusion
-        if self.guided: out["feature"] = F.mse_loss(full_precision(self.adapter(as_vector(p.student.features[self.student_layers[0]]))), full_precision(fused.feature.detach()))
+        out = {"fused_response": response_loss(p.student.out, fused.out.detach(), self.T)}     # no gradient from the guidance into the fusion
+        if self.guided: out["fused_feature"] = F.mse_loss(full_precision(self.adapter(as_vector(p.student.features[self.student_layers[0]]))), full_precision(fused.feature.detach()))
         if "fusion" in self.weights(): out["fusion"] = F.cross_entropy(full_precision(fused.out), p.target)
         return out
 
-# %% ../../nbs/methods/04_fusion.ipynb #a7aba956
+# %% ../../nbs/methods/04_fusion.ipynb #0ea3236d
 class RelationAttention(Ensemble):
     "Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al. 2023)."
     def __init__(self, T: float = 4., alpha=.9, lam=1., d: int = 96, heads: int = 4, grid: int = 2, answer: str = "classifier", source: str = "maps",
                  layers=None, student_layer=None,
                  fusion: Fusion | None = None):   # a fitted AttentionFusion; None: one that learns along
-        fusion = fusion or AttentionFusion(d, heads, grid, answer, source)
+        given = dict(d=d, heads=heads, grid=grid, answer=answer, source=source)
+        if fusion is None: fusion = AttentionFusion(**given)
+        if not isinstance(fusion, AttentionFusion): raise TypeError(f"fusion={fusion!r}; RelationAttention takes an AttentionFusion, Ensemble any other")
+        usual = dict(zip(given, RelationAttention.__init__.__defaults__[3:]))
+        odd = [f"{k}={v!r}" for k, v in given.items() if v != usual[k] and v != getattr(fusion, k)]
+        if odd: raise ValueError(f"{', '.join(odd)} and a fusion that has {', '.join(f'{k}={getattr(fusion, k)!r}' for k in given)}; say it to the fusion")
         super().__init__(fusion, T, alpha, lam, layers, student_layer)
         self.d, self.heads, self.grid, self.answer, self.source = fusion.d, fusion.heads, fusion.grid, fusion.answer, fusion.source
 
