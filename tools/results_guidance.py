@@ -76,6 +76,24 @@ Behind ± the standard deviation over seeds, for differences the standard error.
 """
 
 
+def in_words(p, m):
+    "What the two tables say together; every number from the files."
+    phantom, mri = ({(s["arm"], s["seed"]): s for s in d["cases"][c]["students"]} for d, c in ((p, "specialists"), (m, "few")))
+    d = lambda here, a, b: differences(here, a, b)[0]
+    mix, seen, mean_ = "attention mixture", "attention mixture on the teachers' images", "mean of logits"
+    return f"""### What this says
+
+**Is the attention a better teacher than an average?** As a classifier, with three good teachers, the mixture is the best of the fusions in both settings. Its students stand {d(phantom, mix, mean_)} points from those of the mean of the logits where teachers know different classes, and {d(mri, mix, mean_)} on brain MRI, where all three are good: {"more" if beyond(differences(mri, mix, mean_)[1]) else "not more"} than two standard errors on brain MRI, {"more" if beyond(differences(phantom, mix, mean_)[1]) else "not more"} on the phantoms. The mean of the probabilities does as well on brain MRI ({d(mri, "mean of probabilities", mean_)}) and worse on the phantoms ({d(phantom, "mean of probabilities", mean_)}). The attention with a classifier alone, which is how one would read the paper first, is no better teacher than the mean of the logits in either ({d(phantom, "attention", mean_)}, {d(mri, "attention", mean_)}).
+
+**Why not?** A classifier trained on few images gives up what the teachers' answers say about the wrong classes; the mixture keeps it. And on the images that the teachers were trained on a fusion learns little: fitted there instead of on held-out images, the mixture's students lose {d(mri, seen, mix).replace("-", "")} points of accuracy ({"more" if beyond(differences(mri, seen, mix)[1]) else "not more"} than two standard errors), although it had many more images to learn from.
+
+**A bad teacher.** Where teachers know different classes and one is replaced by a bad one, the mixture's students stand {d(phantom, mix + ", bad", mean_ + ", bad")} from the mean of the logits: attention learns whom not to believe. On brain MRI, where the two that remain know all classes, the mean of the logits loses nothing by the bad one and attention is not better ({d(mri, mix + ", bad", mean_ + ", bad")}). The mean of the probabilities suffers in both.
+
+**One teacher.** With the answers of a single specialist students learn worse than alone ({d(phantom, "response", "alone")}): they learn not to know what it does not know. Its features help nevertheless ({d(phantom, "feature", "alone")}).
+
+"""
+
+
 def page():
     p, m, b = read("guidance_phantom"), read("guidance_mri"), read("bench_guidance")
     s = p["settings"]
@@ -83,7 +101,7 @@ def page():
 
 One teacher or three; the simple aggregations and the attention fusion; and what happens when one of the three is bad. All students are `{s["student"]}`, {s["size"]}x{s["size"]} pixels, one-cycle schedule up to {s["lr"]:g}, T = {s["T"]:g}, alpha = {s["alpha"]:g}, and lam = {s["lam"]:g} where features are compared. Nothing of this was tuned. Students see {s["views"]} fixed random views of each image, so that the teachers' answers can be kept in memory. Every student of a seed starts from the same weights.
 
-{section("specialists", p)}{section("few", m)}### The cost of a step with three teachers
+{section("specialists", p)}{section("few", m)}{in_words(p, m)}### The cost of a step with three teachers
 
 `{b["command"]}` (with `OMP_NUM_THREADS={b["threads"]}`)
 

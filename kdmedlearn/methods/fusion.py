@@ -25,7 +25,7 @@ class Fused(NamedTuple):
     feature: Tensor | None = None    # (B, d) fused feature g
     attention: Tensor | None = None  # (B, heads, K n, K n): weight of a key token (last axis) for a query token; teacher 1's n places first
 
-# %% ../../nbs/methods/04_fusion.ipynb #a06d4db8
+# %% ../../nbs/methods/04_fusion.ipynb #2b966b76
 class Fusion(nn.Module):
     "One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn make it in `build`."
     reads_maps, learns, compares = False, False, True   # needs maps; has something to learn; needs answers over the same classes
@@ -65,7 +65,9 @@ class Fusion(nn.Module):
         self.requires_grad_(False)
         return self.eval()
 
-    def train(self, mode: bool = True): return super().train(mode and not self.frozen)
+    def train(self, mode: bool = True):
+        "Train or eval mode; a frozen fusion stays in eval mode."
+        return super().train(mode and not self.frozen)
 
 # %% ../../nbs/methods/04_fusion.ipynb #c6ce6ed0
 def same_classes(answers) -> list:
