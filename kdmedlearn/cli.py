@@ -33,7 +33,7 @@ def _main():
     warnings.filterwarnings("ignore", category=FutureWarning)   # of PyTorch about its own torch.jit, on import of fastai
     warnings.filterwarnings("once", category=UserWarning)       # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/04_cli.ipynb #6afc221c
+# %% ../nbs/04_cli.ipynb #20c5e2e1
 def method_with(name: str, knobs: List[str]):
     "The method called `name` with its knobs set from \"key=value\" texts."
     from kdmedlearn.methods.method import as_method
@@ -51,6 +51,7 @@ def method_with(name: str, knobs: List[str]):
         if key not in known:
             has, near = ", ".join(f"{a}={b}" for a, b in known.items()), ", ".join(near_names(key, known)) or "none"
             raise ValueError(f"method {name} has no knob {key!r}; near: {near}; it has {has}")
+        value = {"True": "true", "False": "false", "None": "null"}.get(value, value)
         try: values[key] = json.loads(value if not value.startswith(".") else "0" + value)
         except ValueError: values[key] = value
     return cls(**values)
@@ -167,7 +168,7 @@ def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float):
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/04_cli.ipynb #e948bb17
+# %% ../nbs/04_cli.ipynb #dd683298
 @app.command()
 def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
             method: str = typer.Option("response", help="name of the method: response, feature, similarity, rkd, relation or hdkd"),

@@ -35,7 +35,7 @@ def as_norm(mean, std) -> tuple:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     return tuple(torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std))
 
-# %% ../nbs/02_distillation.ipynb #58973680
+# %% ../nbs/02_distillation.ipynb #d408bb0d
 class Teacher:
     "A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and image size it was trained with."
     def __init__(self, model: nn.Module,
@@ -43,6 +43,9 @@ class Teacher:
                  vocab=None,  # class names in the order of its logits, where known
                  name=None,
                  size=None):  # side of its images in pixels, or (height, width); None: the student's
+        if isinstance(model, Learner): raise TypeError("the teacher's model is a Learner; give the Learner itself to distill, or Teacher(learner.model, norm_of(learner.dls))")
+        if norm is not None and not (len(norm) == 2 and (torch.as_tensor(norm[1]) > 0).all() and (torch.as_tensor(norm[0]) <= 1).all()):
+            raise ValueError(f"norm={norm!r}; expected (mean, std) of pixels in [0, 1], mean up to 1 and std above 0; values for 0..255 are divided by 255")
         self.model, self.vocab = model, vocab
         self.norm = None if norm is None else as_norm(*norm)
         self.name = name or type(model).__name__
@@ -70,7 +73,7 @@ class Teacher:
             with taps(self.model, layers) as feats: out = self.model(*xb)
         return Seen(out, feats)
 
-# %% ../nbs/02_distillation.ipynb #388d4709
+# %% ../nbs/02_distillation.ipynb #d9710efd
 def as_teachers(teacher) -> list:  # of Teacher
     "Teachers from a module, a Learner, a `Teacher`, or a list of these."
     if isinstance(teacher, Teacher): return [teacher]
@@ -81,7 +84,8 @@ def as_teachers(teacher) -> list:  # of Teacher
         return [t for o in teacher for t in as_teachers(o)]
     if isinstance(teacher, type): raise TypeError(f"the teacher is the class {teacher.__name__}; make one: {teacher.__name__}(...)")
     if isinstance(teacher, nn.Module): return [Teacher(teacher)]
-    raise TypeError(f"a teacher is a module, a Learner, a Teacher or a list of these, got {type(teacher).__name__}")
+    cure = {str: "; kdmedlearn.teachers.teachers(dls, [name]) trains one, load_teacher(path) reads one", dict: "; give its values: list(d.values())"}.get(type(teacher), "")
+    raise TypeError(f"a teacher is a module, a Learner, a Teacher or a list of these, got {type(teacher).__name__}{cure}")
 
 # %% ../nbs/02_distillation.ipynb #5d868312
 def plain(o):
@@ -127,7 +131,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #80cb6eba
+# %% ../nbs/02_distillation.ipynb #7d2f61de
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -150,8 +154,8 @@ def check(self: DistillCallback, learn: Learner):
         model.eval()
         for m in self.method.parts: m.meet([(model, xb), *((t.model, t.prepare(xb, self.input_norm)) for t in self.teachers)])
         s_layers, t_layers = self.reads(self.method.parts), self.teacher_reads(self.method.parts)
-        self.find(model, s_layers)
-        for t, ls in zip(self.teachers, t_layers): self.find(t.model, ls)
+        self.find(model, s_layers, "the student")
+        for t, ls in zip(self.teachers, t_layers): self.find(t.model, ls, f"teacher {t.name}")
         with torch.no_grad(), taps(model, s_layers) as feats: out = self._try("the student", model, model, *xb)
         teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, ls) for t, ls in zip(self.teachers, t_layers))
     finally: model.train(was)
@@ -201,7 +205,7 @@ def classes_fit(self: DistillCallback, out, dls):
     if not vocab or not all(isinstance(o, (str, int)) for o in vocab) or not isinstance(out, Tensor) or out.ndim != 2: return
     if out.shape[1] != len(vocab): raise ValueError(f"the student gives {out.shape[1]} logits and the data have {len(vocab)} classes; make it with num_classes={len(vocab)}")
 
-# %% ../nbs/02_distillation.ipynb #07d37e61
+# %% ../nbs/02_distillation.ipynb #90a5c3d0
 @patch
 def loss_fits(self: DistillCallback, learn, out, yb):
     "Raise if the Learner's loss fails on the student's output."
@@ -220,12 +224,12 @@ def loss_fits(self: DistillCallback, learn, out, yb):
         raise ValueError(f"the loss {name} fails on the student's output {shapes(out)} and a target {shapes(yb)}: {e}; {cure}") from e
 
 @patch
-def find(self: DistillCallback, model, names):
+def find(self: DistillCallback, model, names, who):
     "Raise if one of the layers `names` is not in `model`, with what the method has to say about it."
     hints = " ".join(dict.fromkeys(m.hint for m in self.method.parts if m.hint))
     for n in names:
         try: layer(model, n)
-        except ValueError as e: raise ValueError(f"{e} {hints}".strip()) from None
+        except ValueError as e: raise ValueError(f"{who}: {e} {hints}".strip()) from None
 
 @patch
 def _try(self: DistillCallback, who, model, f, *args):
@@ -233,7 +237,8 @@ def _try(self: DistillCallback, who, model, f, *args):
     except Exception as e:
         x = args[0][0] if isinstance(args[0], tuple) else args[0]
         kind = ValueError if isinstance(e, ValueError) else RuntimeError
-        raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}") from e
+        cure = "; if it wants another image size, Teacher(model, size=224) resizes for it" if "teacher" in who else ""
+        raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}{cure}") from e
 
 # %% ../nbs/02_distillation.ipynb #fc781a08
 @patch

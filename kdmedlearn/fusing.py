@@ -6,8 +6,8 @@
 __all__ = ['Part', 'part', 'labels_of', 'groups_of', 'hold_out', 'Collected', 'collect', 'rows', 'fit_fusion', 'fused',
            'cross_collect', 'fit_temperature']
 
-# %% ../nbs/07_fusing.ipynb #8abe680b
-import random
+# %% ../nbs/07_fusing.ipynb #a434435d
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from .data.images import SetLoaders, cut, in_range
 from .distillation import as_teachers, norm_of, plain
-from .methods.feature import as_map
+from .methods.feature import as_map, channels_first
 from .methods.fusion import Fusion
 from .taps import last_map
 
-# %% ../nbs/07_fusing.ipynb #6fbe4c44
+# %% ../nbs/07_fusing.ipynb #5b934185
 class Part:
     "Some items of a dataset, with everything else it has."
     def __init__(self, ds, idxs): self.ds, self.idxs = ds, [int(i) for i in idxs]
@@ -34,8 +34,13 @@ class Part:
 
 def part(dls, idxs) -> DataLoaders:
     "`dls` with the training images `idxs` alone; validation and tests stay."
+    dl, idxs = dls.train, np.asarray(idxs)
+    n = len(dl.dataset)
+    if idxs.dtype == bool:
+        if len(idxs) != n: raise ValueError(f"a mask of {len(idxs)} for {n} training images")
+        idxs = np.flatnonzero(idxs)
     if not len(idxs): raise ValueError("no image left: idxs is empty; give the numbers of the training images to keep")
-    dl = dls.train
+    if idxs.min() < 0 or idxs.max() >= n: raise ValueError(f"image {idxs.max() if idxs.max() >= n else idxs.min()} of {n}; the training images have the numbers 0 to {n - 1}")
     new = dl.new(Part(dl.dataset, idxs), bs=min(dl.bs, len(idxs)), drop_last=len(idxs) >= dl.bs)
     out = type(dls)(new, *dls.loaders[1:], path=dls.path, device=dls.device)
     if isinstance(dls, SetLoaders):
@@ -45,7 +50,7 @@ def part(dls, idxs) -> DataLoaders:
         out.test_names, out.table, out.facts = dls.test_names, t[keep], dls.facts
     return out
 
-# %% ../nbs/07_fusing.ipynb #d7c7eb78
+# %% ../nbs/07_fusing.ipynb #1ecbb550
 def labels_of(dls) -> np.ndarray: # (N,) class numbers of the training images
     if isinstance(dls, SetLoaders) and "label" in dls.table:       # without reading an image
         return dls.table[dls.table.split == "train"].label.map({c: i for i, c in enumerate(dls.vocab)}).to_numpy()
@@ -59,12 +64,17 @@ def hold_out(dls,          # fastai DataLoaders of a classification set
              share=.2,     # 0 < share < 1: this part of the training images is held out, by group
              seed=0) -> tuple: # (DataLoaders of the rest, DataLoaders of the part held out); validation and tests the same
     "Cut the training images in two: one part for the teachers, one that they do not see."
+    if not isinstance(dls, DataLoaders): raise TypeError(f"hold_out cuts DataLoaders, got {type(dls).__name__}")
     in_range("share", share)
-    taken = cut(labels_of(dls), groups_of(dls), share, seed)
-    if not taken.any() or taken.all(): raise ValueError(f"share={share} of {len(taken)} training images in {len(set(groups_of(dls)))} groups leaves one side empty")
+    y = labels_of(dls)
+    taken = cut(y, groups_of(dls), share, seed)
+    if not taken.any() or taken.all(): raise ValueError(f"share={share} of {len(taken)} training images in {len(set(groups_of(dls)))} groups leaves one side empty; take a larger share, or more images")
+    for side, at in (("the rest", ~taken), ("the part held out", taken)):
+        gone = sorted(set(y) - set(y[at]))
+        if gone: warnings.warn(f"{side} has no image of {', '.join(str(dls.vocab[c]) if getattr(dls, 'vocab', None) else str(c) for c in gone)}: too few groups hold that class")
     return part(dls, np.flatnonzero(~taken)), part(dls, np.flatnonzero(taken))
 
-# %% ../nbs/07_fusing.ipynb #1d12dfd7
+# %% ../nbs/07_fusing.ipynb #3ec19aa3
 class Collected(NamedTuple):
     "What K teachers show of N images."
     answers: list    # K tensors (N, C)
@@ -80,7 +90,13 @@ def collect(teachers,        # as for `distill`
             groups=None      # group of each image of `dl`, such as groups_of(dls); None: each is its own
            ) -> Collected:
     "Run the teachers once over a loader and keep what they show: fusing is then a matter of seconds."
-    teachers, norm = as_teachers(teachers), norm_of(dl)
+    for name, k in (("places", places), ("passes", passes)):
+        if not isinstance(k, int) or k < 1: raise ValueError(f"{name}={k!r}; expected a whole number of at least 1")
+    if isinstance(dl, DataLoaders) or not hasattr(dl, "one_batch"): raise TypeError(f"collect runs over one DataLoader, such as dls.train, got {type(dl).__name__}")
+    teachers, norm, vocab = as_teachers(teachers), norm_of(dl), list(getattr(dl, "vocab", None) or [])
+    for t in teachers:
+        if t.vocab and vocab and list(t.vocab) != vocab: raise ValueError(f"teacher {t.name} and the data name their classes differently: {t.vocab} and {vocab}; the order counts")
+    if layers is None or len(layers): channels_first([(t.model, ()) for t in teachers])
     dl = dl.new(shuffle=False, drop_last=False)
     for t in teachers: t.ready(dl.device)
     xb = plain((dl.one_batch()[0][:2],))
@@ -100,7 +116,7 @@ def collect(teachers,        # as for `distill`
     if len(group) * passes != len(y): raise ValueError(f"{len(group)} groups for {len(y) // passes} images; give one for each image of the loader")
     return Collected([torch.cat(o) for o in out], [torch.cat(m) for m in maps], y, group.repeat(passes))
 
-# %% ../nbs/07_fusing.ipynb #3c32b7df
+# %% ../nbs/07_fusing.ipynb #6711e5ac
 def rows(seen: Collected, i, device="cpu"): # -> (answers, maps) of the rows `i`
     return [a[i].to(device) for a in seen.answers], [m[i].to(device) for m in seen.maps]
 
@@ -125,6 +141,7 @@ def fit_fusion(fusion: Fusion,      # made anew, trained and returned, frozen
                stop: float = .2,    # this share of the groups tells how many epochs are best; then everything is fitted for as many
                lr: float = 1e-3, bs: int = 64, wd: float = .01, seed: int = 0, device="cpu") -> Fusion:
     "Train a fusion by cross-entropy on what the teachers show, with AdamW, and freeze it. `record` keeps the losses."
+    if not isinstance(fusion, Fusion) or not isinstance(seen, Collected): raise TypeError(f"fit_fusion fits a Fusion such as AttentionFusion() on what `collect` returned, got {type(fusion).__name__} and {type(seen).__name__}")
     if not fusion.learns: raise ValueError(f"{type(fusion).__name__} has nothing to learn; use it as it is")
     if epochs < 1: raise ValueError(f"epochs={epochs!r}; expected at least 1")
     if fusion.reads_maps and seen.maps and (k := seen.maps[0].shape[-1]) != fusion.places and fusion.places > 1:
@@ -136,6 +153,7 @@ def fit_fusion(fusion: Fusion,      # made anew, trained and returned, frozen
         if stop:
             in_range("stop", stop)
             held = torch.tensor(cut(seen.target.numpy(), seen.group.numpy(), stop, seed))
+            if not held.any() or held.all(): raise ValueError(f"stop={stop} of {len(set(seen.group.tolist()))} groups leaves no image to stop on, or none to fit on; collect more images, or stop=0 with a fixed number of epochs")
             fusion.record = list(_train(fusion, seen, everything[~held], everything[held], epochs, *settings))
             bad = [i for i, r in enumerate(fusion.record, 1) if not np.isfinite(r).all()]
             if bad: raise ValueError(f"the fusion's loss is not finite after epoch {bad[0]} with lr={lr:g}; a smaller one, such as lr=1e-3, may help")

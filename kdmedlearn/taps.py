@@ -66,7 +66,7 @@ def n_hooks(model: nn.Module) -> int:
     "How many forward hooks the layers of `model` carry at this moment."
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
-# %% ../nbs/01_taps.ipynb #eb1dbff5
+# %% ../nbs/01_taps.ipynb #ebcf8fd0
 def layer_shapes(model: nn.Module, *xb) -> dict:  # layer name -> shape of its output, in the order they ran
     "Run `model` once on `xb`, in eval mode and without gradients, and list the layers that gave a tensor."
     shapes, was = {}, model.training
@@ -78,6 +78,8 @@ def layer_shapes(model: nn.Module, *xb) -> dict:  # layer name -> shape of its o
     try:
         model.eval()
         with torch.no_grad(): model(*xb)
+    except Exception as e:
+        raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{type(model).__name__} fails on a batch of shape {tuple(xb[0].shape)}: {e}; if it wants another image size, Teacher(model, size=224) resizes for it") from e
     finally:
         model.train(was)
         for h in handles: h.remove()

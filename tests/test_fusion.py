@@ -156,7 +156,7 @@ def test_teachers_with_their_own_size_and_normalisation():
         def __init__(self): super().__init__(); self.net = net(6)
         def forward(self, x): sizes.append((tuple(x.shape[2:]), round(float(x.mean()), 3))); return self.net(x)
     spy = Spy()
-    learn = make(RelationAttention(**SMALL), teacher=[net(4), Teacher(spy, norm=([5.] * 3, [1.] * 3), size=16)])
+    learn = make(RelationAttention(**SMALL), teacher=[net(4), Teacher(spy, norm=([.5] * 3, [.1] * 3), size=16)])
     fit(learn)
     assert {s for s, _ in sizes} == {(16, 16)} and all(-7 < m < -3 for _, m in sizes)
 
@@ -328,3 +328,33 @@ def test_a_teacher_from_memory_teaches_what_the_teacher_teaches():
         fit(learn, 3)
         weights.append(torch.cat([q.flatten() for q in learn.model.parameters()]))
     assert torch.allclose(*weights, atol=1e-4) and not torch.allclose(weights[0], torch.cat([q.flatten() for q in net().parameters()]), atol=1e-2)
+
+
+# --- what a first user tried ------------------------------------------------------------------------------------------
+def test_part_takes_a_mask_or_numbers_and_nothing_else():
+    dls = data()
+    y = np.array([int(t) for _, t in dls.train.dataset])
+    assert all(int(t) == 2 for _, t in part(dls, y == 2).train.dataset) and len(part(dls, y == 2).train.dataset) == (y == 2).sum()
+    for bad, words in (([99], "image 99 of 16"), (y[:3] == 2, "a mask of 3 for 16")):
+        with pytest.raises(ValueError, match=words): part(dls, bad)
+
+
+def test_too_little_to_stop_on_is_said_so():
+    s = seen(n=12)
+    with pytest.raises(ValueError, match="stop=0.2 of 1 groups leaves no image to stop on"): fit_fusion(AttentionFusion(**SMALL), s._replace(group=torch.zeros(12, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: fit_fusion("attention", seen()), "fits a Fusion such as AttentionFusion"),
+    (lambda: collect([net()], data()), "collect runs over one DataLoader"),
+    (lambda: collect([net()], data().train, passes=0), "passes=0"),
+    (lambda: hold_out(data().train, .2), "hold_out cuts DataLoaders"),
+    (lambda: make(Ensemble("mean"), teacher=Teacher(make(Ensemble("mean")))), "the teacher's model is a Learner"),
+    (lambda: Teacher(net(), norm=([123.] * 3, [58.] * 3)), "values for 0..255 are divided by 255"),
+    (lambda: make(RelationAttention(**SMALL, layers=["conv", "conv", "cnov"])), "teacher Sequential: "),
+    (lambda: make(RelationAttention(**SMALL), teacher=nn.Sequential(nn.Conv2d(1, 4, 3))), "Teacher(model, size=224) resizes for it"),
+    (lambda: make("response", teacher="resnet10t"), "teachers(dls, [name]) trains one"),
+])
+def test_more_wrong_use_is_answered(call, words):
+    with pytest.raises((ValueError, TypeError, RuntimeError)) as e: call()
+    assert words in str(e.value)

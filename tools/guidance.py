@@ -49,6 +49,7 @@ p.add_argument("--views", type=int, default=8); p.add_argument("--student", defa
 p.add_argument("--teacher-epochs", type=int, default=15); p.add_argument("--epochs", type=int, default=None, help="of the students; default: 60 with few images, 20 with all")
 p.add_argument("--lr", type=float, default=3e-3); p.add_argument("--T", type=float, default=4.); p.add_argument("--alpha", type=float, default=.9); p.add_argument("--lam", type=float, default=1.)
 p.add_argument("--seeds", type=int, nargs="+"); p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
+p.add_argument("--judge", choices=["test", "valid"], default="test", help="valid: to choose a setting, such as --lr, on images that judge nothing later; give another RUN_FOLDER")
 a = p.parse_args()
 a.run.mkdir(parents=True, exist_ok=True)
 a.case = a.case or (["alike", "specialists"] if a.set == "phantom" else ["few", "all"])
@@ -232,6 +233,7 @@ def work(case):
         first, own, test = data(case, seed)
         good, bad = get_teachers(case, first)
         norm, shared = norm_of(own), a.set == "mri"
+        if a.judge == "valid": test = own.valid
         views = views_of(own, a.views, seed=0 if shared else seed)
         where = lambda t: a.run / f"memory-{case}-{t}-{0 if shared else seed}.pt"
         g = [memory(t, views, norm, where(t.name)) for t in good]

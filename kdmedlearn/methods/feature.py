@@ -108,7 +108,7 @@ class _Paired(Method):
         for i, (ps, t) in enumerate(zip(self.found, p.teachers)):
             for j, (a, b) in enumerate(ps): yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #945c065c
+# %% ../../nbs/methods/02_feature.ipynb #82218ce3
 class Feature(_Paired):
     "Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."
     hint = "Feature compares layers by name: pairs={student layer: teacher layer}; kdmedlearn.taps.layer_shapes lists them."
@@ -121,6 +121,7 @@ class Feature(_Paired):
         super().__init__()
         weight_at(lam, 0., "lam")
         if distance not in DISTANCES: raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
+        if not isinstance(relative, bool): raise TypeError(f"relative={relative!r}; expected True or False")
         if align not in ALIGN: raise ValueError(f"align={align!r}; expected one of {', '.join(ALIGN)}")
         self.check_pairs(pairs)
         self.pairs, self.distance, self.lam, self.align, self.relative = pairs, distance, lam, align, relative
@@ -133,6 +134,7 @@ class Feature(_Paired):
         self.adapters, self.unit = nn.ModuleDict(), {}
         for key, s, t in self.each(p):
             s, t = align(as_map(s), as_map(t), self.align)
+            if self.distance == "attention" and t[0, 0].numel() == 1: raise ValueError(f"distance='attention' compares places, and the maps {tuple(s.shape)}, {tuple(t.shape)} have one; name layers with a map, or another distance")
             if s.shape[1] != t.shape[1] and self.distance != "attention": self.adapters[key] = nn.Conv2d(s.shape[1], t.shape[1], 1).to(s.device)
             self.unit[key] = max(float(full_precision(t).pow(2).mean().sqrt()), 1e-6) if self.relative and self.distance in ("mse", "l1") else 1.
 
