@@ -131,7 +131,7 @@ class DistillCallback(Callback):
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #7d2f61de
+# %% ../nbs/02_distillation.ipynb #d477fdad
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -142,6 +142,7 @@ def check(self: DistillCallback, learn: Learner):
     "Run everything once on two images of `learn.dls`; raises what would go wrong in training."
     model = unwrapped(learn.model)
     self.names_fit(model, learn.dls)
+    for pct in range(101): self.method.weights(pct / 100)     # a schedule that leaves its range is found now
     device, self.input_norm = learn.dls.device, norm_of(learn.dls)
     for t in self.teachers: t.ready(device)
     learn.model.to(device); self.method.to(device)

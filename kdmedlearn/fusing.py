@@ -6,7 +6,7 @@
 __all__ = ['Part', 'part', 'labels_of', 'groups_of', 'hold_out', 'Collected', 'collect', 'rows', 'fit_fusion', 'fused',
            'cross_collect', 'fit_temperature']
 
-# %% ../nbs/07_fusing.ipynb #a434435d
+# %% ../nbs/07_fusing.ipynb #72e93ca0
 import warnings
 from typing import NamedTuple
 
@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from torch import Tensor
 
+from .data.balance import WithSynthetic
 from .data.images import SetLoaders, cut, in_range
 from .distillation import as_teachers, norm_of, plain
 from .methods.feature import as_map, channels_first
 from .methods.fusion import Fusion
 from .taps import last_map
 
-# %% ../nbs/07_fusing.ipynb #5b934185
+# %% ../nbs/07_fusing.ipynb #f973728c
 class Part:
     "Some items of a dataset, with everything else it has."
     def __init__(self, ds, idxs): self.ds, self.idxs = ds, [int(i) for i in idxs]
@@ -35,6 +36,7 @@ class Part:
 def part(dls, idxs) -> DataLoaders:
     "`dls` with the training images `idxs` alone; validation and tests stay."
     dl, idxs = dls.train, np.asarray(idxs)
+    if hasattr(dl, "wgts") or isinstance(dl.dataset, WithSynthetic): raise ValueError("these loaders are balanced, and a cut would undo it; cut first, then balance: balance(hold_out(dls)[1])")
     n = len(dl.dataset)
     if idxs.dtype == bool:
         if len(idxs) != n: raise ValueError(f"a mask of {len(idxs)} for {n} training images")

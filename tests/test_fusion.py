@@ -358,3 +358,14 @@ def test_too_little_to_stop_on_is_said_so():
 def test_more_wrong_use_is_answered(call, words):
     with pytest.raises((ValueError, TypeError, RuntimeError)) as e: call()
     assert words in str(e.value)
+
+
+def test_a_cut_does_not_undo_balancing_in_silence():
+    from kdmedlearn.data.balance import balance
+    with pytest.raises(ValueError, match="cut first, then balance"): hold_out(balance(data(), "weights"), .2)
+    balance(hold_out(data(), .3)[1], "weights").train.one_batch()
+
+
+def test_a_schedule_that_leaves_its_range_is_found_before_training():
+    from kdmedlearn import Feature
+    with pytest.raises(ValueError, match="lam must lie in"): make(Feature(lam=lambda pct: 1 - 2 * pct))
