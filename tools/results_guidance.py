@@ -99,7 +99,7 @@ def page():
     s = p["settings"]
     return f"""## Learning Through Guidance: several teachers
 
-One teacher or three; the simple aggregations and the attention fusion; and what happens when one of the three is bad. All students are `{s["student"]}`, {s["size"]}x{s["size"]} pixels, one-cycle schedule up to {s["lr"]:g}, T = {s["T"]:g}, alpha = {s["alpha"]:g}, and lam = {s["lam"]:g} where features are compared. Nothing of this was tuned. Students see {s["views"]} fixed random views of each image, so that the teachers' answers can be kept in memory. Every student of a seed starts from the same weights.
+One teacher or three; the simple aggregations and the attention fusion; and what happens when one of the three is bad. All students are `{s["student"]}`, {s["size"]}x{s["size"]} pixels, one-cycle schedule up to {s["lr"]:g}, T = {s["T"]:g}, alpha = {s["alpha"]:g}, and lam = {s["lam"]:g} where features are compared. Nothing of this was tuned, and the learning rate is too low for this student: in trials with 0.01, judged on validation images, the student alone did far better, and what teachers add became smaller. These tables are to be made again with a rate chosen on validation images. Students see {s["views"]} fixed random views of each image, so that the teachers' answers can be kept in memory. Every student of a seed starts from the same weights.
 
 {section("specialists", p)}{section("few", m)}{in_words(p, m)}### The cost of a step with three teachers
 
