@@ -463,7 +463,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'kdmedlearn.fusing.fused': ('fusing.html#fused', 'kdmedlearn/fusing.py'),
                                    'kdmedlearn.fusing.groups_of': ('fusing.html#groups_of', 'kdmedlearn/fusing.py'),
                                    'kdmedlearn.fusing.hold_out': ('fusing.html#hold_out', 'kdmedlearn/fusing.py'),
-                                   'kdmedlearn.fusing.labels_of': ('fusing.html#labels_of', 'kdmedlearn/fusing.py'),
                                    'kdmedlearn.fusing.part': ('fusing.html#part', 'kdmedlearn/fusing.py'),
                                    'kdmedlearn.fusing.rows': ('fusing.html#rows', 'kdmedlearn/fusing.py')},
             'kdmedlearn.methods.feature': { 'kdmedlearn.methods.feature.Feature': ( 'methods/feature.html#feature',

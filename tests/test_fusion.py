@@ -369,3 +369,15 @@ def test_a_cut_does_not_undo_balancing_in_silence():
 def test_a_schedule_that_leaves_its_range_is_found_before_training():
     from kdmedlearn import Feature
     with pytest.raises(ValueError, match="lam must lie in"): make(Feature(lam=lambda pct: 1 - 2 * pct))
+
+
+@pytest.mark.parametrize("make_dls", [lambda: data(n=60), lambda: __import__("kdmedlearn").phantom_dls(n_train=48, n_valid=8, size=32, seed=0, bs=8)])
+def test_labels_and_weights_of_a_part_are_its_own(make_dls):
+    from kdmedlearn.data.balance import balance, class_weights, train_labels
+    for d in hold_out(make_dls(), .3):
+        read = np.array([int(y) for _, y in d.train.dataset])
+        assert np.array_equal(train_labels(d), read)
+    few = part(d, np.flatnonzero((read != 0) | (np.arange(len(read)) == np.flatnonzero(read == 0)[0])))   # one image of class 0
+    w = np.asarray(balance(few, "weights").train.wgts)
+    y = np.array([int(t) for _, t in few.train.dataset])
+    assert np.allclose(w / w.mean(), class_weights(y)) and w.max() > 1.5 * w.min()      # not all equal: there is something to weigh

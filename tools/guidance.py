@@ -21,10 +21,11 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 from kdmedlearn import Response, distill, image_dls, phantom_dls
+from kdmedlearn.data.balance import train_labels
 from kdmedlearn.distillation import Teacher, norm_of, plain
 from kdmedlearn.evaluation.compare import n_params, predictions, scores
 from kdmedlearn.evaluation.runs import restart, write_json
-from kdmedlearn.fusing import Collected, collect, fit_fusion, fit_temperature, fused, groups_of, hold_out, labels_of, part
+from kdmedlearn.fusing import Collected, collect, fit_fusion, fit_temperature, fused, groups_of, hold_out, part
 from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Concatenation, Ensemble, MeanLogits, MeanProbabilities, RelationAttention
 from kdmedlearn.models.small import create_model
@@ -70,7 +71,7 @@ def data(case, seed):
 
 def specialty(dls, k, rest=.05, seed=0):
     "The training images of `dls` with classes of which teacher `k` has seen little: all but those c with c % 3 == k are thinned to `rest`."
-    y, r = labels_of(dls), np.random.default_rng(seed + k)
+    y, r = train_labels(dls), np.random.default_rng(seed + k)
     return part(dls, np.flatnonzero((y % len(ARCHS) == k) | (r.random(len(y)) < rest)))
 
 class Wrong:
@@ -248,7 +249,7 @@ def work(case):
 def about_teachers(case):
     first, own, test = data(case, 0)
     good, bad = get_teachers(case, first)
-    return [{"name": t.name + (" (bad)" if t is bad else ""), "parameters": n_params(t.model), "images": len(labels_of(first)), "validation accuracy": scores(*predictions(t.model, first.valid))["accuracy"]} for t in (*good, bad)]
+    return [{"name": t.name + (" (bad)" if t is bad else ""), "parameters": n_params(t.model), "images": len(train_labels(first)), "validation accuracy": scores(*predictions(t.model, first.valid))["accuracy"]} for t in (*good, bad)]
 
 
 def collect_results(path):

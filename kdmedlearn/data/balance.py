@@ -28,7 +28,7 @@ def train_labels(dls # fastai DataLoaders
     first = torch.as_tensor(target(0))
     if first.ndim or first.is_floating_point():
         what = f"masks or several labels, shape {tuple(first.shape)}" if first.ndim else "numbers, not classes"
-        raise ValueError(f"balance needs one class for each image, but the targets of these DataLoaders are {what}; "
+        raise ValueError(f"one class for each image is needed, but the targets of these DataLoaders are {what}; "
                          "train on them as they are, or weight the pixels in the loss")
     return np.array([int(target(i)) for i in range(len(ds))])
 

@@ -25,12 +25,12 @@ class Fused(NamedTuple):
     feature: Tensor | None = None    # (B, d) fused feature g
     attention: Tensor | None = None  # (B, heads, K n, K n): weight of a key token (last axis) for a query token; teacher 1's n places first
 
-# %% ../../nbs/methods/04_fusion.ipynb #2b966b76
+# %% ../../nbs/methods/04_fusion.ipynb #bed1b478
 class Fusion(nn.Module):
     "One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn make it in `build`."
     reads_maps, learns, compares = False, False, True   # needs maps; has something to learn; needs answers over the same classes
     frozen, places, widths = False, 1, None   # places: of a map along one side, as it needs them; widths: of what it was built for
-    temperatures, scale = None, 1.   # of calibration: each teacher's logits are divided by its temperature, the fused ones by `scale`
+    temperatures = None   # of calibration: each teacher's logits are divided by its own
 
     def make(self, answers: list, maps: list, num_classes: int):
         "Make the parts that depend on shapes."
@@ -55,9 +55,8 @@ class Fusion(nn.Module):
                              f"{type(self).__name__} has nothing to fuse with yet; fit_fusion makes and trains it, or give it to distill unfitted")
         temps = self.temperatures or [1.] * len(answers)
         if len(temps) != len(answers): raise ValueError(f"{len(temps)} temperatures for {len(answers)} teachers; give one for each")
-        if not all(t > 0 for t in (*temps, self.scale)): raise ValueError(f"temperatures {temps} and scale {self.scale} must be above 0")
-        fused = self.fuse([full_precision(a) / t for a, t in zip(answers, temps)], list(maps))
-        return fused._replace(out=fused.out / self.scale)
+        if not all(t > 0 for t in temps): raise ValueError(f"temperatures {temps} must be above 0")
+        return self.fuse([full_precision(a) / t for a, t in zip(answers, temps)], list(maps))
 
     def freeze(self) -> "Fusion":
         "Learn no more: no gradients, eval mode whatever `train` says."
@@ -228,7 +227,7 @@ class Ensemble(Method):
         if "fusion" in self.weights(): out["fusion"] = F.cross_entropy(full_precision(fused.out), p.target)
         return out
 
-# %% ../../nbs/methods/04_fusion.ipynb #0ea3236d
+# %% ../../nbs/methods/04_fusion.ipynb #008af4be
 class RelationAttention(Ensemble):
     "Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al. 2023)."
     def __init__(self, T: float = 4., alpha=.9, lam=1., d: int = 96, heads: int = 4, grid: int = 2, answer: str = "classifier", source: str = "maps",
@@ -236,7 +235,7 @@ class RelationAttention(Ensemble):
                  fusion: Fusion | None = None):   # a fitted AttentionFusion; None: one that learns along
         given = dict(d=d, heads=heads, grid=grid, answer=answer, source=source)
         if fusion is None: fusion = AttentionFusion(**given)
-        if not isinstance(fusion, AttentionFusion): raise TypeError(f"fusion={fusion!r}; RelationAttention takes an AttentionFusion, Ensemble any other")
+        if not isinstance(fusion, AttentionFusion): raise TypeError(f"fusion is a {type(fusion).__name__}; RelationAttention takes an AttentionFusion, Ensemble any other")
         usual = dict(zip(given, RelationAttention.__init__.__defaults__[3:]))
         odd = [f"{k}={v!r}" for k, v in given.items() if v != usual[k] and v != getattr(fusion, k)]
         if odd: raise ValueError(f"{', '.join(odd)} and a fusion that has {', '.join(f'{k}={getattr(fusion, k)!r}' for k in given)}; say it to the fusion")
