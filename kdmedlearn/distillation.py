@@ -6,7 +6,7 @@
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill',
            'parameter_counts']
 
-# %% ../nbs/02_distillation.ipynb #16fa22bb
+# %% ../nbs/02_distillation.ipynb #bafa52fb
 from copy import deepcopy
 from functools import partial
 
@@ -20,7 +20,7 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 
 import kdmedlearn.methods.fusion, kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixels, kdmedlearn.methods.relation, kdmedlearn.methods.response  # known by name from here on
-from .methods.method import Pass, Seen, as_method, total_loss
+from .methods.method import Method, Pass, Seen, as_method, total_loss
 from .taps import layer, tap_next, taps
 
 # %% ../nbs/02_distillation.ipynb #42ae214d
@@ -35,7 +35,7 @@ def as_norm(mean, std) -> tuple:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     return tuple(torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std))
 
-# %% ../nbs/02_distillation.ipynb #d408bb0d
+# %% ../nbs/02_distillation.ipynb #6812c0ec
 class Teacher:
     "A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and image size it was trained with."
     def __init__(self, model: nn.Module,
@@ -52,6 +52,10 @@ class Teacher:
         self.size = (size, size) if isinstance(size, int) else size and tuple(size)
         if self.size and not (len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)):
             raise ValueError(f"size={size!r}; expected the side of the teacher's images in pixels, such as size=224, or (height, width)")
+
+    def __repr__(self):
+        n = sum(p.numel() for p in self.model.parameters())
+        return f"Teacher({self.name}, {n:,} parameters" + (f", {len(self.vocab)} classes" if self.vocab else "") + (f", {self.size[0]}x{self.size[1]} pixels" if self.size else "") + ")"
 
     def ready(self, device):
         self.model.eval().to(device)
@@ -97,14 +101,20 @@ def plain(o):
 
 def unwrapped(model): return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
 
-# %% ../nbs/02_distillation.ipynb #f0f08ed9
+# %% ../nbs/02_distillation.ipynb #d0573fc9
+def _own(method: Method) -> Method:
+    "`method`, or a copy of it where another Learner has it: its adapters belong to one student."
+    if any(vars(m).get("taken") for m in method.parts): method = deepcopy(method)
+    for m in method.parts: m.taken = True
+    return method
+
 class DistillCallback(Callback):
     "Train the Learner's model with the terms of `method` over one forward of it and one of each teacher."
     order, run_valid = 5, False   # before GradientAccumulation (6) and MixedPrecision (10)
 
     def __init__(self, teacher,          # module, Learner, Teacher or list of these
                  method="response"):     # a Method, its name, or a list
-        self.teachers, self.method = as_teachers(teacher), as_method(method)
+        self.teachers, self.method = as_teachers(teacher), _own(as_method(method))
         self.checked, self.tap, self.input_norm, self.sums, self.n_seen, self.saved = False, None, None, {}, {}, None
 
     @property
@@ -127,11 +137,12 @@ class DistillCallback(Callback):
 
     def __reduce__(self): return Callback, ()   # an exported Learner carries neither teacher nor adapters
     def __deepcopy__(self, memo):
-        new = memo[id(self)] = type(self)(self.teachers, deepcopy(self.method, memo))
+        new = memo[id(self)] = type(self)(self.teachers)
+        new.method = deepcopy(self.method, memo)
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #d477fdad
+# %% ../nbs/02_distillation.ipynb #33d28a4c
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -153,7 +164,9 @@ def check(self: DistillCallback, learn: Learner):
     was = model.training
     try:
         model.eval()
-        for m in self.method.parts: m.meet([(model, xb), *((t.model, t.prepare(xb, self.input_norm)) for t in self.teachers)])
+        for m in self.method.parts:
+            m.teacher_names = [t.name for t in self.teachers]
+            m.meet([(model, xb), *((t.model, t.prepare(xb, self.input_norm)) for t in self.teachers)])
         s_layers, t_layers = self.reads(self.method.parts), self.teacher_reads(self.method.parts)
         self.find(model, s_layers, "the student")
         for t, ls in zip(self.teachers, t_layers): self.find(t.model, ls, f"teacher {t.name}")

@@ -88,13 +88,13 @@ def load_teacher(path) -> Teacher:
     about = about_model(path)
     return Teacher(load_model(path), norm=about["norm"], vocab=about["vocab"], name=Path(path).stem)
 
-# %% ../nbs/03_teachers.ipynb #cc74bbb5
+# %% ../nbs/03_teachers.ipynb #220a7469
 def fit_teacher(dls, model: nn.Module, epochs: int = 20, lr: float = 3e-3, seed: int = 0,
                 fit=Learner.fit_one_cycle,   # (learn, epochs, lr): how it is trained
                 **kwargs                     # for `Learner`
                ) -> Learner:
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
-    set_seed(seed)
+    restart(dls, seed)
     learn = Learner(dls, model, **kwargs)
     fit(learn, epochs, lr)
     return learn
@@ -124,7 +124,7 @@ def train_phantom_teacher(path=None,          # where to keep it; None: only ret
                         **{"valid_dice" if masks else "valid_accuracy": round(float(learn.final_record[-1]), 4)})
     return learn
 
-# %% ../nbs/03_teachers.ipynb #fa3118c7
+# %% ../nbs/03_teachers.ipynb #bee24d2c
 DEFAULT_ARCHS = ("resnet10t", "starnet_s050", "shvit_s1")   # the last two need timm 1.0.16
 
 class TeacherSet(list):
@@ -135,12 +135,17 @@ class TeacherSet(list):
         super().__init__(teachers)
         self.table, self.recall = table, recall
 
-    def _shown(self): return pd.DataFrame(list(self)) if self.table is None else show_table(self.table).assign(seconds=self.table.seconds.map("{:.1f}".format))
+    def __getitem__(self, i):
+        if not isinstance(i, slice): return super().__getitem__(i)
+        return TeacherSet(super().__getitem__(i), *(None if t is None else t.iloc[i] for t in (self.table, self.recall)))
+
+    def _shown(self): return pd.DataFrame({"teacher": [repr(t) for t in self]}) if self.table is None else show_table(self.table).assign(seconds=self.table.seconds.map("{:.1f}".format))
     def __repr__(self): return self._shown().to_string()
     def _repr_html_(self): return self._shown().to_html()
 
     def figure(self) -> go.Figure:
         "Heat map of `recall`: which teacher is good at which class."
+        if self.recall is None: raise ValueError("nobody has scored these teachers; teachers(dls, [...]) does, trained ones included")
         z = self.recall.to_numpy()
         fig = go.Figure(go.Heatmap(z=z, x=list(self.recall.columns), y=list(self.recall.index), zmin=0, zmax=1, colorscale="Blues",
                                    texttemplate="%{z:.2f}", colorbar=dict(title="recall")))

@@ -18,11 +18,11 @@ def call(*args):
     return r
 
 
-def folder_set(root, classes=("ring", "disc"), n=12, size=32):
+def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
     "Class folders under train/ and test/ with two kinds of made-up images."
     yy, xx = np.mgrid[:size, :size] - size / 2
     rng = np.random.default_rng(0)
-    for split, m in (("train", n), ("test", n // 2)):
+    for split, m in [("train", n), ("test", n // 2)][:1 + test]:
         for k, c in enumerate(classes):
             (root / split / c).mkdir(parents=True)
             for i in range(m):
@@ -75,6 +75,20 @@ def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, kn
     assert r.exit_code == 0, r.output
     m = json.loads((next((tmp_path / "runs").iterdir()) / "config.json").read_text())
     assert knob.split("=")[0] in m["method"] and m["student"] == "guided_student"
+
+
+def test_several_teachers_and_no_test_set(tmp_path):
+    data = folder_set(tmp_path / "set", test=False)
+    args = ("distill", "--data", data, "--epochs", 1, "--size", 32, "--bs", 4, "--runs", tmp_path / "runs", "--method", "ensemble", "--teacher", "small_student", "--teacher", "guided_student")
+    r = call(*args)
+    assert r.exit_code == 0, r.output
+    run = tmp_path / "runs" / "set"
+    assert {p.name for p in run.glob("*.safetensors")} == {"teacher-1.safetensors", "teacher-2.safetensors", "student.safetensors"}
+    table = json.loads((run / "metrics.json").read_text())["table"]
+    assert list(table) == ["teacher 1: small_student", "teacher 2: guided_student", "student alone", "student distilled"]
+    assert "There is no test set" in (run / "report.html").read_text()
+    r = call(*args, "--teacher", "small_student")
+    assert r.exit_code == 2 and "--teacher small_student is given twice" in r.output
 
 
 def test_distill_with_hdkd_and_rare_classes(tmp_path):

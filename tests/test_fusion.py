@@ -381,3 +381,81 @@ def test_labels_and_weights_of_a_part_are_its_own(make_dls):
     w = np.asarray(balance(few, "weights").train.wgts)
     y = np.array([int(t) for _, t in few.train.dataset])
     assert np.allclose(w / w.mean(), class_weights(y)) and w.max() > 1.5 * w.min()      # not all equal: there is something to weigh
+
+
+# --- fitted fusions know their teachers -----------------------------------------------------------------------------
+def fitted_on(names=("a", "b", "c"), **kw):
+    "A fusion fitted on three networks of the same kind, and these as teachers, by name."
+    ts = [Teacher(net(), name=n) for n in names]
+    return fit_fusion(AttentionFusion(**SMALL, answer="mixture", **kw), collect(ts, data().train), epochs=1, stop=0), ts
+
+
+def test_a_fitted_fusion_refuses_its_teachers_in_another_order():
+    f, (a, b, c) = fitted_on()
+    assert f.fitted_on["teachers"] == ["a", "b", "c"]
+    make(RelationAttention(fusion=f), teacher=[a, b, c])
+    with pytest.raises(ValueError, match="fitted on the teachers a, b, c, now they are b, a, c; give them in the same order"): make(RelationAttention(fusion=f), teacher=[b, a, c])
+    with pytest.warns(UserWarning, match="now they are a, b, d"): make(RelationAttention(fusion=f), teacher=[a, b, Teacher(net(), name="d")])
+
+
+def test_the_layers_a_fusion_was_fitted_on_are_the_ones_read():
+    ts = [Teacher(net(), name=n) for n in "ab"]
+    s = collect(ts, data().train, layers="conv")
+    learn = make(RelationAttention(fusion=fit_fusion(AttentionFusion(**SMALL), s, epochs=1, stop=0)), teacher=ts)
+    assert s.layers == ("conv", "conv") and learn.distill.method.found == ["conv", "conv"]
+
+
+@pytest.mark.parametrize("fusion", [lambda: Concatenation(8), lambda: AttentionFusion(**SMALL, answer="mixture"), lambda: AttentionFusion(**SMALL, source="answers", dropout=.1)])
+def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
+    from kdmedlearn.fusing import load_fusion, save_fusion
+    s = seen()._replace(names=("a", "b", "c"))
+    f = fusion(); f.temperatures = [1., 2., 3.]
+    fit_fusion(f, s, epochs=2)
+    again = load_fusion(save_fusion(f, tmp_path / "new" / "f.safetensors"))
+    assert type(again) is type(f) and again.knobs() == f.knobs() and again.frozen and not any(p.requires_grad for p in again.parameters())
+    assert torch.equal(fused(again, s), fused(f, s)) and again.fitted_on == f.fitted_on and again.fitted_on["teachers"] == ["a", "b", "c"]
+
+
+def test_what_cannot_be_kept_or_read_says_so(tmp_path):
+    from kdmedlearn.fusing import load_fusion, save_fusion
+    from kdmedlearn.teachers import phantom_teacher_path
+    class Mine(AttentionFusion): pass
+    with pytest.raises(TypeError, match="Mine is a fusion of your own"): save_fusion(fit_fusion(Mine(**SMALL), seen(), epochs=1, stop=0), tmp_path / "f")
+    with pytest.raises(ValueError, match="MeanLogits has nothing to keep"): save_fusion(MeanLogits(), tmp_path / "f")
+    with pytest.raises(ValueError, match="holds a model, not a fusion"): load_fusion(phantom_teacher_path())
+
+
+def test_leaving_a_teacher_out():
+    s = seen()._replace(names=("a", "b", "c"), layers=("x", "y", "z"))
+    t = s.of([2, 0])
+    assert t.names == ("c", "a") and t.layers == ("z", "x") and t.answers[0] is s.answers[2] and t.maps[1] is s.maps[0] and t.target is s.target
+    assert s._replace(maps=[]).of([1]).maps == []
+
+
+def test_the_fused_answer_may_have_other_classes_than_the_teachers():
+    s = seen(c=3)
+    f = fit_fusion(Concatenation(8), s._replace(target=torch.arange(40) % 5), epochs=1, stop=0, num_classes=5)
+    assert fused(f, s).shape == (40, 5)
+
+
+# --- one method, one Learner ----------------------------------------------------------------------------------------
+def test_a_method_given_to_a_second_learner_is_copied():
+    m = RelationAttention(**SMALL)
+    first = make(m)
+    parts, was = list(m.parameters()), fingerprint(m)
+    second = make(m)
+    assert first.distill.method is m and second.distill.method is not m
+    assert all(p is q for p, q in zip(parts, m.parameters())) and fingerprint(m) == was
+    assert not {id(p) for p in m.parameters()} & {id(p) for p in second.distill.method.parameters()}
+    fit(second)
+    assert fingerprint(m) == was
+    fit(first)
+    assert fingerprint(m) != was
+
+
+def test_a_fusion_that_learned_with_one_student_is_left_to_it():
+    f = AttentionFusion(**SMALL)
+    first = fit(make(RelationAttention(fusion=f)))
+    was = fingerprint(f)
+    second = fit(make(RelationAttention(fusion=f)))
+    assert first.distill.method.fusion is f and second.distill.method.fusion is not f and fingerprint(f) == was

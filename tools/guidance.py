@@ -48,9 +48,10 @@ p.add_argument("--data"); p.add_argument("--case", nargs="+", help="phantom: ali
 p.add_argument("--size", type=int, default=64); p.add_argument("--bs", type=int, default=32)
 p.add_argument("--views", type=int, default=8); p.add_argument("--student", default="guided_student")
 p.add_argument("--teacher-epochs", type=int, default=15); p.add_argument("--epochs", type=int, default=None, help="of the students; default: 60 with few images, 20 with all")
-p.add_argument("--lr", type=float, default=3e-3); p.add_argument("--T", type=float, default=4.); p.add_argument("--alpha", type=float, default=.9); p.add_argument("--lam", type=float, default=1.)
+p.add_argument("--teacher-lr", type=float, default=3e-3); p.add_argument("--lr", type=float, default=.01, help="of the students; see --judge"); p.add_argument("--T", type=float, default=4.); p.add_argument("--alpha", type=float, default=.9); p.add_argument("--lam", type=float, default=1.)
 p.add_argument("--seeds", type=int, nargs="+"); p.add_argument("--arms", nargs="+"); p.add_argument("--collect")
 p.add_argument("--judge", choices=["test", "valid"], default="test", help="valid: to choose a setting, such as --lr, on images that judge nothing later; give another RUN_FOLDER")
+p.add_argument("--chosen-among", nargs="+", type=Path, default=[], metavar="RUN_FOLDER", help="with --collect: the folders of --judge valid, so that the summary tells what was tried")
 a = p.parse_args()
 a.run.mkdir(parents=True, exist_ok=True)
 a.case = a.case or (["alike", "specialists"] if a.set == "phantom" else ["few", "all"])
@@ -103,7 +104,7 @@ def get_teacher(case, arch, dls, epochs):
         model = create_model(arch, len(dls.vocab), dls.one_batch()[0].shape[1])
         start = time.perf_counter()
         learn = Learner(dls, model.to(memory_format=torch.channels_last))
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, a.lr)
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, a.teacher_lr)
         torch.save(model.state_dict(), path)
         print(f"{path.stem}: {time.perf_counter() - start:.0f} s, validation {scores(*predictions(model, dls.valid))['accuracy']:.3f}", flush=True)
     model.load_state_dict(torch.load(path))
@@ -181,7 +182,7 @@ def student(case, arm, seed, own, views, memos, test):
         dls = loaders(views, own, own.train.bs)
         restart(dls, seed)
         model = create_model(a.student, len(own.vocab), views.xs.shape[2]).to(memory_format=torch.channels_last)
-        row = {"case": case, "arm": arm, "seed": seed, "epochs": epochs, "images": len(views)}
+        row = {"case": case, "arm": arm, "seed": seed, "epochs": epochs, "lr": a.lr, "images": len(views)}
         if arm == "alone": learn = Learner(dls, model, loss_func=CrossEntropyLossFlat())
         else:
             teachers, m = method(arm, memos, views)
@@ -258,8 +259,9 @@ def collect_results(path):
     for case in a.case:
         done = [json.loads(f.read_text()) for f in sorted(a.run.glob(f"{case}--*.json")) if f.stat().st_size]
         cases[case] = {"students": [{k: v for k, v in r.items() if k != "case"} for r in done], "signals": json.loads((a.run / f"signals-{case}.json").read_text()), "teachers": about_teachers(case)}
-    settings = {k: getattr(a, k) for k in ("size", "views", "student", "teacher_epochs", "lr", "T", "alpha", "lam")}
-    write_json(path, {"command": f"python tools/guidance.py {a.set} RUN_FOLDER" + " --data BRAIN_MRI" * (a.set == "mri") + f" --case {' '.join(a.case)}", "settings": settings, "cases": cases, "torch": torch.__version__})
+    tried = [json.loads(f.read_text()) for folder in a.chosen_among for f in sorted(folder.glob("*--*.json")) if f.stat().st_size]
+    settings = {k: getattr(a, k) for k in ("size", "views", "student", "teacher_epochs", "teacher_lr", "lr", "T", "alpha", "lam")}
+    write_json(path, {"command": f"python tools/guidance.py {a.set} RUN_FOLDER" + " --data BRAIN_MRI" * (a.set == "mri") + f" --case {' '.join(a.case)} --lr {a.lr:g}", "settings": settings, "cases": cases, "tried on validation images": [{k: r[k] for k in ("case", "arm", "seed", "lr", "epochs", "accuracy")} for r in tried], "torch": torch.__version__})
 
 
 if __name__ == "__main__":

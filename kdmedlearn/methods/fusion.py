@@ -6,7 +6,9 @@
 __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', 'shares', 'MeanLogits', 'MeanProbabilities',
            'Concatenation', 'AttentionFusion', 'by_teacher', 'Ensemble', 'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #39cd81b2
+# %% ../../nbs/methods/04_fusion.ipynb #edb85c60
+import inspect, warnings
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -25,12 +27,17 @@ class Fused(NamedTuple):
     feature: Tensor | None = None    # (B, d) fused feature g
     attention: Tensor | None = None  # (B, heads, K n, K n): weight of a key token (last axis) for a query token; teacher 1's n places first
 
-# %% ../../nbs/methods/04_fusion.ipynb #bed1b478
+# %% ../../nbs/methods/04_fusion.ipynb #d28bafb1
 class Fusion(nn.Module):
     "One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn make it in `build`."
     reads_maps, learns, compares = False, False, True   # needs maps; has something to learn; needs answers over the same classes
     frozen, places, widths = False, 1, None   # places: of a map along one side, as it needs them; widths: of what it was built for
     temperatures = None   # of calibration: each teacher's logits are divided by its own
+    fitted_on = None      # {"teachers": their names, "layers": of their maps}, once `fit_fusion` has fitted it
+
+    def knobs(self) -> dict:
+        "The arguments this fusion was made with."
+        return {k: getattr(self, k) for k in inspect.signature(type(self).__init__).parameters if hasattr(self, k)}
 
     def make(self, answers: list, maps: list, num_classes: int):
         "Make the parts that depend on shapes."
@@ -167,7 +174,7 @@ def by_teacher(attention: Tensor, k: int) -> Tensor: # (B, heads, K n, K n) -> (
     "What each teacher's places were given, the mean over the queries; sums to 1 over teachers and places."
     return attention.mean(2).unflatten(2, (k, -1))
 
-# %% ../../nbs/methods/04_fusion.ipynb #6b8e4e5d
+# %% ../../nbs/methods/04_fusion.ipynb #6fbc8dfd
 FUSIONS = {"mean": MeanLogits, "probabilities": MeanProbabilities, "concatenation": Concatenation, "attention": AttentionFusion}
 
 class Ensemble(Method):
@@ -199,12 +206,22 @@ class Ensemble(Method):
 
     def meet(self, models):
         (student, xb), teachers = models[0], models[1:]
+        self.fits(self.teacher_names)
         if self.fusion.reads_maps or self.guided: channels_first(models)
         if self.fusion.reads_maps:
             names = [self.layers] * len(teachers) if isinstance(self.layers, str) else self.layers
+            if names is None: names = (self.fusion.fitted_on or {}).get("layers") or None     # those it was fitted on
             if names is not None and len(names) != len(teachers): raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
             self.found = list(names) if names is not None else [last_map(m, *x) for m, x in teachers]
         self.student_layers = ((self.student_layer or last_map(student, *xb)),) if self.guided else ()
+
+    def fits(self, names: list):
+        "Raise if the fusion was fitted on the teachers `names` in another order; warn if on others."
+        was = (self.fusion.fitted_on or {}).get("teachers")
+        if not was or not names or was == names: return
+        said = f"this fusion was fitted on the teachers {', '.join(was)}, now they are {', '.join(names)}"
+        if sorted(was) == sorted(names): raise ValueError(f"{said}; give them in the same order")
+        warnings.warn(f"{said}; it knows nothing of others, even where their widths agree")
 
     def layers_of(self, i): return (self.found[i],) if self.found else ()
 
@@ -214,6 +231,7 @@ class Ensemble(Method):
         "Makes the fusion's parts, unless it is fitted, and the student's projection to the width of the fused feature."
         answers, maps = [t.out for t in p.teachers], self.maps(p)
         if not self.fusion.frozen:
+            if self.fusion.widths: self.fusion = deepcopy(self.fusion)     # it has learned with another student, who keeps it
             self.fusion.build(answers, maps, p.student.out.shape[1])
             self.fusion.to(p.student.out.device)
         fused = self.fusion(answers, maps)

@@ -38,7 +38,7 @@ def weight_at(w,                # number or schedule
     if 0 <= v <= hi: return v
     raise ValueError(f"{name} must lie in [0, {hi:g}], got {v:g}" + (f" at progress {pct:.2f} of its schedule" if callable(w) else ""))
 
-# %% ../../nbs/methods/00_method.ipynb #f98528ae
+# %% ../../nbs/methods/00_method.ipynb #d4e66193
 class Method(nn.Module):
     "A distillation method: named loss terms over a `Pass`, and their weights."
     student_layers: tuple = ()   # layers of the student to read
@@ -46,6 +46,7 @@ class Method(nn.Module):
     answers: bool = True         # are the teachers' outputs compared with the student's? Then their classes must agree
     task_layer: str | None = None   # in training the task loss is taken of this student layer's output; None: of the student's output
     loss_func: Callable | None = None   # makes the task loss of a Learner that is given none; None: the loss of its data
+    teacher_names: list = []     # of the teachers, in their order; set before `meet`
     hint: str = ""               # added to the message when a layer is not there
     known: dict = {}             # name in lower case -> class; filled as methods are defined
 
@@ -76,7 +77,7 @@ class Method(nn.Module):
         show = lambda v: getattr(v, "__name__", None) or type(v).__name__ if callable(v) else repr(v)
         return f"{type(self).__name__}({', '.join(f'{k}={show(v)}' for k, v in self.knobs().items())})"
 
-# %% ../../nbs/methods/00_method.ipynb #1a51d8ee
+# %% ../../nbs/methods/00_method.ipynb #6ab2ba7b
 class Sum(Method):
     "Several methods at once: all their terms; the task loss keeps the product of the shares they leave it."
     def __init__(self, *methods):
@@ -84,7 +85,7 @@ class Sum(Method):
         self.methods = nn.ModuleList(p for m in methods for p in as_method(m).parts)
         names = [k for m in self.methods for k in m.weights() if k != "task"]
         twice = sorted({k for k in names if names.count(k) > 1})
-        if twice: raise ValueError(f"two methods of the sum have a term called {', '.join(twice)}; keep one, or give one of them another term name")
+        if twice: raise ValueError(f"two methods of the sum have a term called {', '.join(twice)}; keep one; several pairs of layers go into one method, several teachers into distill")
         tasks = sorted({m.task_layer for m in self.methods if m.task_layer})
         if len(tasks) > 1: raise ValueError(f"the methods of the sum take the task loss of different layers: {', '.join(tasks)}; keep one of them")
         self.task_layer = tasks[0] if tasks else None
@@ -100,7 +101,7 @@ class Sum(Method):
     def terms(self, p): return {k: v for m in self.methods for k, v in m.terms(p).items()}
     def __repr__(self): return " + ".join(map(repr, self.methods))
 
-# %% ../../nbs/methods/00_method.ipynb #98714aa8
+# %% ../../nbs/methods/00_method.ipynb #febe23d0
 def as_method(m) -> Method:
     "A `Method` from an instance, a class, a name such as \"response\", or a list of these (their sum)."
     if isinstance(m, Method): return m
@@ -110,7 +111,7 @@ def as_method(m) -> Method:
         if m.lower() in Method.known and m.lower() != "sum": return Method.known[m.lower()]()
         names = sorted(set(Method.known) - {"sum"})
         raise ValueError(f"no method is called {m!r}; near: {', '.join(near_names(m.lower(), names)) or 'none'}; known: {', '.join(names)}")
-    raise TypeError(f"a method is a name, a Method or a list of these, got {type(m).__name__}")
+    raise TypeError(f"a method is a name, a Method or a list of these, got {type(m).__name__}" + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else ""))
 
 # %% ../../nbs/methods/00_method.ipynb #3de0cd08
 def total_loss(terms: dict, weights: dict) -> Tensor:
