@@ -31,7 +31,7 @@ setup(
     packages=find_packages(include=[lib, lib + ".*"]), package_data={lib: ["assets/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split(), "smote": cfg["smote_requirements"].split(),
-                    "segment": cfg["segment_requirements"].split(), "medmnist": cfg["medmnist_requirements"].split()},
+                    "segment": cfg["segment_requirements"].split(), "medmnist": cfg["medmnist_requirements"].split(), "tune": cfg["tune_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{lib}={lib}._modidx:d"]},
     cmdclass={"build_py": BuildWithCourse},
 )

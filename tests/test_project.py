@@ -70,7 +70,7 @@ def test_readme_is_the_index_chapter(tmp_path, monkeypatch):
     for link in re.findall(r"\]\((?!http|#)([^)]+)\)", before): assert (ROOT / link.split("#")[0]).exists(), f"README links to {link}"
 
 
-FLOORS = [["taps", "data", "models"], ["methods"], ["distillation", "teachers", "fusing", "recipes", "multiscale", "evaluation"], ["widgets"], ["cli"]]
+FLOORS = [["taps", "data", "models"], ["methods"], ["distillation", "teachers", "fusing", "recipes", "multiscale", "evaluation", "tuning"], ["widgets"], ["cli"]]
 
 
 def test_imports_go_down_the_floors():

@@ -108,11 +108,12 @@ class _Paired(Method):
         for i, (ps, t) in enumerate(zip(self.found, p.teachers)):
             for j, (a, b) in enumerate(ps): yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #82218ce3
+# %% ../../nbs/methods/02_feature.ipynb #40a8eb6e
 class Feature(_Paired):
     "Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."
     hint = "Feature compares layers by name: pairs={student layer: teacher layer}; kdmedlearn.taps.layer_shapes lists them."
 
+    ranges = {"distance": tuple(DISTANCES), "align": ALIGN}
     def __init__(self, pairs=None,          # {student layer: teacher layer}, a list of pairs, or a list of dicts, one for each teacher; None: the last maps
                  distance: str = "mse",     # "mse", "l1", "cosine" or "attention"
                  lam=1.,                    # weight of the term, >= 0, or a schedule of it

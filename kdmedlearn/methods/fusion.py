@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', 'shares', 'MeanLogits', 'MeanProbabilities',
-           'Concatenation', 'AttentionFusion', 'by_teacher', 'Ensemble', 'RelationAttention']
+           'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'Ensemble', 'RelationAttention']
 
 # %% ../../nbs/methods/04_fusion.ipynb #edb85c60
 import inspect, warnings
@@ -169,18 +169,25 @@ class AttentionFusion(Fusion):
             z = z + sum(a[:, i:i + 1] * t for i, t in enumerate(same_classes(answers)))
         return Fused(z, g, attention)
 
-# %% ../../nbs/methods/04_fusion.ipynb #bde8d16e
+# %% ../../nbs/methods/04_fusion.ipynb #ad42107b
 def by_teacher(attention: Tensor, k: int) -> Tensor: # (B, heads, K n, K n) -> (B, heads, K, n)
     "What each teacher's places were given, the mean over the queries; sums to 1 over teachers and places."
     return attention.mean(2).unflatten(2, (k, -1))
 
-# %% ../../nbs/methods/04_fusion.ipynb #6fbc8dfd
+def fits_teachers(fusion: Fusion, names: list):
+    "Raise if the fusion was fitted on the teachers `names` in another order; warn if on others."
+    was = (fusion.fitted_on or {}).get("teachers")
+    if not was or not names or was == names: return
+    said = f"this fusion was fitted on the teachers {', '.join(was)}, now they are {', '.join(names)}"
+    if sorted(was) == sorted(names): raise ValueError(f"{said}; give them in the same order")
+    warnings.warn(f"{said}; it knows nothing of others, even where their widths agree")
+
+# %% ../../nbs/methods/04_fusion.ipynb #c2dc9dc8
 FUSIONS = {"mean": MeanLogits, "probabilities": MeanProbabilities, "concatenation": Concatenation, "attention": AttentionFusion}
 
 class Ensemble(Method):
     "Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance to the fused feature + what trains the fusion."
     hint = "A fusion reads one layer of the student and of each teacher: layers=[...], student_layer=...; kdmedlearn.taps.layer_shapes lists them."
-
     def __init__(self, fusion="mean",       # "mean", "probabilities", "concatenation", "attention", or a `Fusion`, perhaps fitted and frozen
                  T: float = 4.,             # temperature, > 0
                  alpha=.9,                  # share of the fused response, in [0, 1], or a schedule of it
@@ -196,8 +203,7 @@ class Ensemble(Method):
         if not isinstance(fusion, Fusion): raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
         if lam != 0 and not fusion.learns: raise ValueError(f"{type(fusion).__name__} has no fused feature to compare with; leave lam=0, or use 'concatenation' or 'attention'")
         self.fusion, self.T, self.alpha, self.lam, self.layers, self.student_layer = fusion, T, alpha, lam, layers, student_layer
-        self.guided, self.found, self.adapter = lam != 0, [], None
-        self.answers = fusion.compares   # a classifier on features has its own classes
+        self.guided, self.found, self.adapter, self.answers = lam != 0, [], None, fusion.compares     # a classifier on features has its own classes
 
     def weights(self, pct: float = 0.) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
@@ -205,23 +211,15 @@ class Ensemble(Method):
         return w | ({"fusion": 1.} if self.fusion.learns and not self.fusion.frozen else {})
 
     def meet(self, models):
+        fits_teachers(self.fusion, self.teacher_names)
         (student, xb), teachers = models[0], models[1:]
-        self.fits(self.teacher_names)
         if self.fusion.reads_maps or self.guided: channels_first(models)
         if self.fusion.reads_maps:
-            names = [self.layers] * len(teachers) if isinstance(self.layers, str) else self.layers
-            if names is None: names = (self.fusion.fitted_on or {}).get("layers") or None     # those it was fitted on
+            wanted = self.layers or (self.fusion.fitted_on or {}).get("layers") or None
+            names = [wanted] * len(teachers) if isinstance(wanted, str) else wanted
             if names is not None and len(names) != len(teachers): raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
             self.found = list(names) if names is not None else [last_map(m, *x) for m, x in teachers]
         self.student_layers = ((self.student_layer or last_map(student, *xb)),) if self.guided else ()
-
-    def fits(self, names: list):
-        "Raise if the fusion was fitted on the teachers `names` in another order; warn if on others."
-        was = (self.fusion.fitted_on or {}).get("teachers")
-        if not was or not names or was == names: return
-        said = f"this fusion was fitted on the teachers {', '.join(was)}, now they are {', '.join(names)}"
-        if sorted(was) == sorted(names): raise ValueError(f"{said}; give them in the same order")
-        warnings.warn(f"{said}; it knows nothing of others, even where their widths agree")
 
     def layers_of(self, i): return (self.found[i],) if self.found else ()
 
@@ -245,9 +243,10 @@ class Ensemble(Method):
         if "fusion" in self.weights(): out["fusion"] = F.cross_entropy(full_precision(fused.out), p.target)
         return out
 
-# %% ../../nbs/methods/04_fusion.ipynb #008af4be
+# %% ../../nbs/methods/04_fusion.ipynb #437d75d3
 class RelationAttention(Ensemble):
     "Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al. 2023)."
+    ranges = Method.ranges | {"answer": ANSWERS, "source": SOURCES}
     def __init__(self, T: float = 4., alpha=.9, lam=1., d: int = 96, heads: int = 4, grid: int = 2, answer: str = "classifier", source: str = "maps",
                  layers=None, student_layer=None,
                  fusion: Fusion | None = None):   # a fitted AttentionFusion; None: one that learns along
@@ -259,5 +258,9 @@ class RelationAttention(Ensemble):
         if odd: raise ValueError(f"{', '.join(odd)} and a fusion that has {', '.join(f'{k}={getattr(fusion, k)!r}' for k in given)}; say it to the fusion")
         super().__init__(fusion, T, alpha, lam, layers, student_layer)
         self.d, self.heads, self.grid, self.answer, self.source = fusion.d, fusion.heads, fusion.grid, fusion.answer, fusion.source
+
+    def anew(self, **changes):
+        "As for every method; a fusion that learns along is made anew, too."
+        return super().anew(**({} if self.fusion.frozen else {"fusion": None}) | changes)
 
 Method.known["relation"] = RelationAttention    # the paper's word for it

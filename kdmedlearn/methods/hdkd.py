@@ -37,7 +37,7 @@ def feature_losses(student: dict, teacher: dict,   # layer name -> map (B, D, H,
     "Sum over pairs i = 1, 2, ... of i^beta MSE(student map, teacher map), no projection (EL-Assiouti et al. 2024)."
     return sum(i**beta * F.mse_loss(full_precision(student[s]), full_precision(teacher[t])) for i, (s, t) in enumerate(pairs, 1))
 
-# %% ../../nbs/methods/05_hdkd.ipynb #bbb919aa
+# %% ../../nbs/methods/05_hdkd.ipynb #7635dbea
 STAGES = ("stage1", "stage2", "stage3")
 
 _UNTRAINED = ("alpha={} trains nothing in the {} head, while the student predicts with the mean of both heads; "
@@ -47,6 +47,7 @@ class HDKD(Method):
     "(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature term (EL-Assiouti et al. 2024). Several teachers: the mean."
     hint = "HDKD reads head_cls, head_distill and the stages of an HDKDStudent (hdkd_student, hdkd_student_small); without a distillation head use logit='none', with other stages name pairs=."
 
+    ranges = Method.ranges | {"logit": tuple(LOGIT), "reduction": tuple(REDUCTIONS)}
     def __init__(self, T: float = 1.,          # temperature, > 0
                  alpha=.5,                     # share of the logit term, in [0, 1], or a schedule of it
                  beta: float = 1.,             # stage i counts i ** beta

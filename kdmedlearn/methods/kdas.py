@@ -119,10 +119,11 @@ def sgm_loss(student: Tensor,            # (B, 1, N, N) logits
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, t.shape[-2:]), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #14f1a872
+# %% ../../nbs/methods/07_kdas.ipynb #6e55cbec
 class KDAS(Method):
     "(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each, SGM on the first. Several teachers: the mean."
     loss_func = StructureLoss
+    ranges = Method.ranges | {"scale": tuple(SCALES), "heads": ("each", "sum")}
     def __init__(self, T: float = 2.,           # temperature, > 0
                  alpha=.3,                      # share of the teacher, in [0, 1], or a schedule of it
                  attention=1.,                  # weight of attention supervision inside that share, >= 0, or a schedule; 0: none

@@ -38,7 +38,7 @@ def weight_at(w,                # number or schedule
     if 0 <= v <= hi: return v
     raise ValueError(f"{name} must lie in [0, {hi:g}], got {v:g}" + (f" at progress {pct:.2f} of its schedule" if callable(w) else ""))
 
-# %% ../../nbs/methods/00_method.ipynb #d4e66193
+# %% ../../nbs/methods/00_method.ipynb #5f806cde
 class Method(nn.Module):
     "A distillation method: named loss terms over a `Pass`, and their weights."
     student_layers: tuple = ()   # layers of the student to read
@@ -49,6 +49,7 @@ class Method(nn.Module):
     teacher_names: list = []     # of the teachers, in their order; set before `meet`
     hint: str = ""               # added to the message when a layer is not there
     known: dict = {}             # name in lower case -> class; filled as methods are defined
+    ranges: dict = {"T": (1., 20., "log"), "alpha": (0., 1.)}   # knob -> (low, high), (low, high, "log") or the names to choose from, for tuning
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -73,11 +74,15 @@ class Method(nn.Module):
         "The arguments this method was made with, as they are now."
         return {k: getattr(self, k) for k in inspect.signature(type(self).__init__).parameters if hasattr(self, k)}
 
+    def anew(self, **changes) -> "Method":
+        "A new method made with the same arguments, but for `changes`."
+        return type(self)(**(self.knobs() | changes))
+
     def __repr__(self):
         show = lambda v: getattr(v, "__name__", None) or type(v).__name__ if callable(v) else repr(v)
         return f"{type(self).__name__}({', '.join(f'{k}={show(v)}' for k, v in self.knobs().items())})"
 
-# %% ../../nbs/methods/00_method.ipynb #6ab2ba7b
+# %% ../../nbs/methods/00_method.ipynb #cc1fd355
 class Sum(Method):
     "Several methods at once: all their terms; the task loss keeps the product of the shares they leave it."
     def __init__(self, *methods):
@@ -93,6 +98,7 @@ class Sum(Method):
 
     @property
     def parts(self): return list(self.methods)
+    def anew(self): return Sum(*(m.anew() for m in self.methods))
     def weights(self, pct=0.):
         out = {"task": 1.}
         for m in self.methods:
