@@ -38,6 +38,8 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 DIRECTIVE = re.compile(r"^\s*#\s*\|.*\n?", re.M)
 DROP = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b|nbdev_export\(\)", re.M)
 PLOTLY = "application/vnd.plotly.v1+json"
+CLEAR = "rgba(0,0,0,0)"
+NOTE = '<p class="needs-kernel">The first picture of a widget. Its controls work in JupyterLab.</p>'
 
 
 def clean(src, dst):
@@ -53,7 +55,9 @@ def clean(src, dst):
             data = out.get("data", {})
             if PLOTLY in data:
                 fig = pio.from_json(json.dumps(data.pop(PLOTLY)), skip_invalid=True)
-                data["text/html"] = script + pio.to_html(fig, include_plotlyjs=False, full_html=False, auto_play=False, div_id=f"fig-{c.id}-{i}")
+                drawn = pio.to_html(fig, include_plotlyjs=False, full_html=False, auto_play=False, div_id=f"fig-{c.id}-{i}")
+                widget = fig.layout.paper_bgcolor == CLEAR     # the picture of a widget: its text takes the page's colour
+                data["text/html"] = script + (f'<div class="kdm">{drawn}</div>{NOTE}' if widget else drawn)
                 script = ""
     nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     dst.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from .distillation import distill
 from .evaluation.runs import history, restart, write_json
 from .methods.method import Method, Sum, as_method
 
-# %% ../nbs/08_tuning.ipynb #21fe5402
+# %% ../nbs/08_tuning.ipynb #b95bd247
 class Range(NamedTuple):
     "What a knob may be set to."
     kind: str                    # "linear", "log", "whole", "switch" or "choice"
@@ -49,7 +49,7 @@ def range_of(part: Method, knob: str) -> Range: # None: this knob is not varied
 def ranges_of(method) -> dict: # knob -> Range; in a sum "feature.lam"
     "The ranges of all knobs of a method that can be varied."
     found = {name: (part, k, range_of(part, k)) for name, part, k in knobs_of(method)}
-    return {name: r for name, (part, k, r) in found.items() if r and not all(_refuses(part, **{k: v}) for v in r.choices or (r.low, r.high))}
+    return {name: r for name, (part, k, r) in found.items() if r and not all(_refuses(part, **{k: v}) for v in r.choices or (r.low, r.high) if v != part.knobs()[k])}
 
 def knobs_of(method) -> list: # of (name, part, knob)
     "All knobs, by name; in a sum the name begins with that of the part."

@@ -18,10 +18,12 @@ class Lab:
         with socket.socket() as s: s.bind(("127.0.0.1", 0)); self.port = s.getsockname()[1]
         env = dict(os.environ, OMP_NUM_THREADS="1", JUPYTER_CONFIG_DIR=str(root / "cfg"), JUPYTER_RUNTIME_DIR=str(root / "run"), JUPYTER_DATA_DIR=str(root / "data"),
                    IPYTHONDIR=str(root / "ipy"), JUPYTERLAB_SETTINGS_DIR=str(root / "set"), JUPYTERLAB_WORKSPACES_DIR=str(root / "ws"))
+        quiet = root / "set" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+        quiet.parent.mkdir(parents=True); quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
         self.log = open(root / "lab.log", "w")
         self.server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0",
                                         f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--expose-app-in-browser",
-                                        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"], env=env, stdout=self.log, stderr=self.log)
+                                        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"], env=env, stdout=self.log, stderr=self.log)
         for _ in range(600):
             try: self.api("status"); break
             except OSError: time.sleep(.1)

@@ -79,19 +79,31 @@ Behind ± the standard deviation over seeds, for differences the standard error.
 def in_words(p, m):
     "What the two tables say together; every number from the files."
     phantom, mri = ({(s["arm"], s["seed"]): s for s in d["cases"][c]["students"]} for d, c in ((p, "specialists"), (m, "few")))
-    d = lambda here, a, b: differences(here, a, b)[0]
+    signal = lambda d, c, name, kind="good": next(r["test accuracy"] for r in d["cases"][c]["signals"] if r["signal"] == name and r["teachers"] == kind)
+    def d(here, a, b):
+        said, v = differences(here, a, b)
+        return f"{said}, {'more' if beyond(v) else 'not more'} than two standard errors"
     mix, seen, mean_ = "attention mixture", "attention mixture on the teachers' images", "mean of logits"
+    alone = 100 * mean([v["accuracy"] for (n, _), v in phantom.items() if n == "alone"])
     return f"""### What this says
 
-**Is the attention a better teacher than an average?** As a classifier, with three good teachers, the mixture is the best of the fusions in both settings. Its students stand {d(phantom, mix, mean_)} points from those of the mean of the logits where teachers know different classes, and {d(mri, mix, mean_)} on brain MRI, where all three are good: {"more" if beyond(differences(mri, mix, mean_)[1]) else "not more"} than two standard errors on brain MRI, {"more" if beyond(differences(phantom, mix, mean_)[1]) else "not more"} on the phantoms. The mean of the probabilities does as well on brain MRI ({d(mri, "mean of probabilities", mean_)}) and worse on the phantoms ({d(phantom, "mean of probabilities", mean_)}). The attention with a classifier alone, which is how one would read the paper first, is no better teacher than the mean of the logits in either ({d(phantom, "attention", mean_)}, {d(mri, "attention", mean_)}).
+**Is the attention a better teacher than an average?** It depends on whether the teachers differ. As a classifier the mixture is better than the mean of the logits in both settings ({pct(signal(p, "specialists", mix))} against {pct(signal(p, "specialists", mean_))}, and {pct(signal(m, "few", mix))} against {pct(signal(m, "few", mean_))}, one fit each). As a teacher, against the mean of the logits of the same teachers: where they know different classes, {d(phantom, mix, mean_)}; on brain MRI, where all three are good, {d(mri, mix, mean_)}. With a classifier on the fused feature alone, which is how one would read the paper first: {d(phantom, "attention", mean_)}; and {d(mri, "attention", mean_)}. A fusion that learns along with its student (joint): {d(phantom, "attention, joint", mean_)}; and {d(mri, "attention, joint", mean_)}.
 
-**Why not?** Two reasons are likely. A classifier trained on few images gives up what the teachers' answers say about the wrong classes, and the mixture keeps it: that is the only difference between the two. And on the images that the teachers were trained on a fusion learns little about them: how much surer and worse its answers then become is [measured in a chapter](nbs/07_fusing.ipynb). Here, fitted there instead of on held-out images, the mixture's students lose {d(mri, seen, mix).replace("-", "")} points of accuracy ({"more" if beyond(differences(mri, seen, mix)[1]) else "not more"} than two standard errors), although the fusion had many more images to learn from.
+**Does it help more than no teacher?** Where teachers know different classes the mixture stands {d(phantom, mix, "alone")}, from the student alone, and the mean of the logits {d(phantom, mean_, "alone")}. The reason is in the first table: a student alone reaches {alone:.1f} here with the labels of 200 images, and the fused answers are hardly better than that; with alpha = {p["settings"]["alpha"]:g} it listens to them almost only. The features of one specialist help by {d(phantom, "feature", "alone")}; its answers do harm ({d(phantom, "response", "alone")}): a student learns from them not to know what the specialist does not know. On brain MRI the teachers are far better than a student alone, and listening helps: the mean of the logits {d(mri, mean_, "alone")}; the answers of one teacher {d(mri, "response", "alone")}.
 
-**A bad teacher.** Where teachers know different classes and one is replaced by a bad one, the mixture's students stand {d(phantom, mix + ", bad", mean_ + ", bad")} from the mean of the logits: attention learns whom not to believe. On brain MRI, where the two that remain know all classes, the mean of the logits loses nothing by the bad one and attention is not better ({d(mri, mix + ", bad", mean_ + ", bad")}). The mean of the probabilities suffers in both.
+**Which images should a fusion be fitted on?** Fitted on the teachers' own training images, a fusion becomes surer and worse ([measured in a chapter](nbs/07_fusing.ipynb)). For the student that is taught by it the difference is: mixture fitted there, against mixture fitted on held-out images, {d(mri, seen, mix)}. The pilot's suspicion, that a fusion is no better teacher because it was fitted on images its teachers knew, is {"supported" if beyond(differences(mri, seen, mix)[1]) and mean(differences(mri, seen, mix)[1]) < 0 else "not supported"} by this table.
 
-**One teacher.** With the answers of a single specialist students learn worse than alone ({d(phantom, "response", "alone")}): they learn not to know what it does not know. Its features help nevertheless ({d(phantom, "feature", "alone")}).
+**A bad teacher.** With one bad teacher among three the mixture's students, against those of the mean of the logits: where teachers know different classes {d(phantom, mix + ", bad", mean_ + ", bad")}; on brain MRI {d(mri, mix + ", bad", mean_ + ", bad")}. The mean of the probabilities, against the mean of the logits: {d(phantom, "mean of probabilities, bad", mean_ + ", bad")}; and {d(mri, "mean of probabilities, bad", mean_ + ", bad")}.
 
 """
+
+
+def tried(d):
+    "What the learning rate was chosen by: accuracy on validation images, of seeds that do not appear in the tables."
+    rows = d["tried on validation images"]
+    rates, arms = sorted({r["lr"] for r in rows}), list(dict.fromkeys(r["arm"] for r in rows))
+    cells = [[f"{lr:g}", *(", ".join(pct(r["accuracy"]) for r in rows if r["lr"] == lr and r["arm"] == arm) for arm in arms), pct(mean([r["accuracy"] for r in rows if r["lr"] == lr]))] for lr in rates]
+    return table(["highest learning rate", *(f"{arm}, seeds {', '.join(str(k) for k in sorted({r['seed'] for r in rows}))}" for arm in arms), "mean"], cells)
 
 
 def page():
@@ -99,7 +111,19 @@ def page():
     s = p["settings"]
     return f"""## Learning Through Guidance: several teachers
 
-One teacher or three; the simple aggregations and the attention fusion; and what happens when one of the three is bad. All students are `{s["student"]}`, {s["size"]}x{s["size"]} pixels, one-cycle schedule up to {s["lr"]:g}, T = {s["T"]:g}, alpha = {s["alpha"]:g}, and lam = {s["lam"]:g} where features are compared. Nothing of this was tuned, and the learning rate is too low for this student: in trials with 0.01, judged on validation images, the student alone did far better, and what teachers add became smaller. These tables are to be made again with a rate chosen on validation images. Students see {s["views"]} fixed random views of each image, so that the teachers' answers can be kept in memory. Every student of a seed starts from the same weights.
+One teacher or three; the simple aggregations and the attention fusion; and what happens when one of the three is bad. All students are `{s["student"]}`, {s["size"]}x{s["size"]} pixels, one-cycle schedule up to {s["lr"]:g}, T = {s["T"]:g}, alpha = {s["alpha"]:g}, and lam = {s["lam"]:g} where features are compared. Of these only the learning rate was chosen, by validation images (below), one for all arms; T, alpha and lam are the library's defaults. Students see {s["views"]} fixed random views of each image, so that the teachers' answers can be kept in memory. Every student of a seed starts from the same weights.
+
+### The learning rate
+
+Chosen by the mean over the student alone and the mean of the logits, on validation images and seeds that the tables below do not use.
+
+{CASES["specialists"]}:
+
+{tried(p)}
+
+{CASES["few"]}:
+
+{tried(m)}
 
 {section("specialists", p)}{section("few", m)}{in_words(p, m)}### The cost of a step with three teachers
 

@@ -11,11 +11,11 @@ import html, json
 import ipywidgets as W
 import plotly.graph_objects as go
 
-# %% ../../nbs/widgets/00_panel.ipynb #013814f4
+# %% ../../nbs/widgets/00_panel.ipynb #527ccf5a
 PLOTLY = "application/vnd.plotly.v1+json"
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,.3)"
 STYLE = """<style>
-.kdm .js-plotly-plot :is(.infolayer, .xtick, .ytick, .barlayer, .scatterlayer) text {fill: var(--jp-ui-font-color1, currentColor) !important}
+.kdm .js-plotly-plot :is(.infolayer, [class$=tick], .barlayer, .scatterlayer) text {fill: var(--jp-ui-font-color1, currentColor) !important}
 .kdm .kdm-said {color: var(--jp-error-color1, #c62828)}
 .kdm .kdm-note {color: var(--jp-ui-font-color2, currentColor)}
 </style>"""
