@@ -227,7 +227,7 @@ def test_mbcsa_shows_the_blocks_gates(classes):
     gates = got["channel"][4, :, 0, 0]
     assert np.allclose(w.figure.data[3].y, gates.sort(descending=True).values, atol=1e-3)
     assert torch.allclose(w.seen.spatial["stage2.0"], got["spatial"][:, 0], atol=1e-5)
-    w.order.value = "mean of the images"
+    w.order.value = "the mean"
     mean = got["channel"][:, :, 0, 0].mean(0)
     assert np.allclose(w.figure.data[3].y, gates[mean.argsort(descending=True)], atol=1e-3) and list(w.figure.data[4].y) == sorted(w.figure.data[4].y, reverse=True)
     assert m.training is False and len(w.figure.to_json()) < 50_000

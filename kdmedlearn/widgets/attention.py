@@ -8,7 +8,7 @@ __all__ = ['SIDE', 'LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'pictures', 'small'
            'RelationView', 'relation_attention', 'MapsSeen', 'see_maps', 'KDASView', 'row_weights', 'kdas_attention',
            'GatesSeen', 'mbcsa_blocks', 'see_gates', 'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #4e355f39
+# %% ../../nbs/widgets/04_attention.ipynb #bb1d353b
 import base64, io, random
 from contextlib import contextmanager, nullcontext
 from copy import copy
@@ -26,7 +26,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
 from ..distillation import Teacher, as_teachers, norm_of, plain, unwrapped
-from ..evaluation.masks import dice, foreground_logit
+from ..evaluation.masks import dice
 from ..fusing import attention_figure
 from ..methods.fusion import AttentionFusion, Ensemble, by_teacher, fits_teachers
 from ..methods.kdas import KDAS, attend_to_itself, attention_loss, sgm_loss, symmetric
@@ -182,21 +182,21 @@ def see_fusion(fusion, teachers, dl, items, layers, student=None) -> FusionSeen:
     fused = [f"fused: {answer(zs[i], vocab, truth[i])}" + (f"; student: {answer(ss[i], vocab, truth[i])}" if student else "") for i in range(len(y))]
     return FusionSeen(shown, torch.cat(att), distinct(t.name for t in teachers), truth, says, fused)
 
-# %% ../../nbs/widgets/04_attention.ipynb #aedf572f
+# %% ../../nbs/widgets/04_attention.ipynb #ef640b80
 class RelationView(Look):
     "Attention of a fusion over teachers and places, for one image, one head and one query."
     def __init__(self, seen: FusionSeen):
         K, n = len(seen.names), seen.attention.shape[-1] // len(seen.names)
         self.side = side = int(n**.5)
         places = [""] if n == 1 else [f", row {i // side + 1}, column {i % side + 1}" for i in range(n)]
-        self.head = W.SelectionSlider(options=[("mean of the heads", 0), *((f"head {h}", h) for h in range(1, seen.attention.shape[1] + 1))], description="head", tooltip="whose weights: of one head, or their mean")
+        self.head = W.SelectionSlider(options=[("mean of the heads", 0), *((f"head {h}", h) for h in range(1, seen.attention.shape[1] + 1))], description="head", readout=False, tooltip="whose weights: of one head, or their mean")
         self.query = W.SelectionSlider(options=[("mean of all queries", -1), *((n_ + p, i) for i, (n_, p) in enumerate((a, b) for a in seen.names for b in places))], description="query",
-                                tooltip="the token that asks: a place of a teacher, or the mean over all", layout=W.Layout(width="480px"))
+                                tooltip="the token that asks: a place of a teacher, or the mean over all", readout=False)
         self.frame = attention_figure(seen.pictures[:1], torch.zeros(1, 1, K, n), seen.names, [""], [[""] * K])
         self.frame.layout.updatemenus = ()
         self.frame.update_annotations(font_size=13)
         width = max(WIDTH, 150 * (K + 1) + 100)
-        self.frame.update_layout(width=width, height=160 + (width - 110) // (K + 1), margin=dict(l=10, r=10, t=105, b=55), title=dict(font_size=14, y=.97, yanchor="top"), coloraxis_colorbar=dict(title="weight", thickness=14))
+        self.frame.update_layout(width=width, height=173 + (width - 110) // (K + 1), margin=dict(l=10, r=10, t=118, b=55), title=dict(font_size=14, y=.97, yanchor="top"), coloraxis_colorbar=dict(title="weight", thickness=14))
         super().__init__(seen, len(seen.truth), self.head, self.query)
 
     def weights(self) -> Tensor:   # (N, K, n)
@@ -209,7 +209,7 @@ class RelationView(Look):
         s, i, f, q = self.seen, self.at.value - 1, self.frame, self.query.value
         a = self.weights()
         f.data[0].source = data_url(s.pictures[i])
-        f.layout.title.text = f"image {i + 1}: {s.truth[i]}<br>{s.fused[i]}"
+        f.layout.title.text = f"image {i + 1}: {s.truth[i]}<br>{s.fused[i]}<br>weights: {self.head.label}; {'' if q < 0 else 'query '}{self.query.label}"
         for k, (name, z) in enumerate(zip(s.names, a[i])):
             f.data[k + 1].z = z.reshape(self.side, -1).numpy().round(4)
             f.layout.annotations[k + 1].text = f"{name}<br>{z.sum():.0%}"
@@ -367,8 +367,8 @@ def see_gates(t: Teacher, names, dl, items) -> GatesSeen:
             titles += [str(vocab[k]) if vocab else f"class {k}" for k in y.tolist()] if y.ndim == 1 and not y.is_floating_point() else [""] * len(y)
     return GatesSeen(shown, titles, *({n: torch.cat(v) for n, v in d.items()} for d in (ch, sp)))
 
-# %% ../../nbs/widgets/04_attention.ipynb #83a3381a
-ORDERS = ("this image", "mean of the images")
+# %% ../../nbs/widgets/04_attention.ipynb #065bbb24
+ORDERS = ("this image", "the mean")
 
 class MBCSAView(Look):
     "Channel and spatial attention of one block for one image, with their means over the images."

@@ -7,7 +7,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'Answers', 'Masks
            'dice_each', 'same_classes', 'kinds_of', 'sorted_by', 'class_kinds', 'mask_kinds', 'top_bars', 'enlarged',
            'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks', 'compare']
 
-# %% ../../nbs/widgets/05_compare.ipynb #4845ea3f
+# %% ../../nbs/widgets/05_compare.ipynb #5a79b0fa
 from copy import copy
 from typing import NamedTuple
 
@@ -15,11 +15,10 @@ import ipywidgets as W
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from fastai.learner import Learner
 from PIL import Image
 from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..distillation import Teacher, as_teachers, norm_of
