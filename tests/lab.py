@@ -53,7 +53,7 @@ class Sheet:
         self.page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{name}.ipynb?token={lab.token}&reset")
         self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
         self.idle()
-        if dark: self.js("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        self.js("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", "JupyterLab Dark" if dark else "JupyterLab Light")     # the server keeps the last one
         self.kernel_id = next(iter({k["id"] for k in lab.api("kernels")} - before))
         self.run(wait)
 
@@ -70,8 +70,9 @@ class Sheet:
     def run(self, timeout=120):
         "Run all cells; raises what a cell raised."
         self.js("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        self.until("() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(e => /\\[\\d+\\]/.test(e.textContent))", timeout=timeout)
-        bad = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+        error = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+        self.until("error => document.querySelector(error) || [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].every(e => /\\[\\d+\\]/.test(e.textContent))", error, timeout)
+        bad = self.page.locator(error)
         if bad.count(): raise AssertionError(bad.first.inner_text())
 
     def shot(self, path): self.page.screenshot(path=path)

@@ -237,7 +237,7 @@ def test_what_breaks_in_the_thread_is_said_in_the_widget(tmp_path):
 
 def test_a_method_of_ones_own_has_its_sliders(tmp_path):
     b = bench(tmp_path, Own())
-    assert {k: type(c).__name__ for k, c in b.knobs.items()} == {"T": "FloatLogSlider", "share": "FloatSlider", "weight": "FloatLogSlider", "on": "Checkbox", "n": "IntSlider", "zero": "FloatSlider", "mode": "Dropdown"}
+    assert {k: type(c).__name__ for k, c in b.knobs.items()} == {"T": "FloatLogSlider", "share": "FloatSlider", "weight": "FloatLogSlider", "on": "Checkbox", "n": "IntSlider", "zero": "FloatSlider", "mode": "SelectionSlider"}
     train(b)
     assert b.runs.all()[0]["status"] == "done"
     b.close()

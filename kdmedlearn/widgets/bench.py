@@ -21,13 +21,13 @@ from ..methods.method import as_method
 from ..tuning import Range, Runs, best_of, knobs_of, new_student, ranges_of, score_of, table_of, train_run, with_knobs
 from .panel import Panel
 
-# %% ../../nbs/widgets/03_bench.ipynb #a1a84e74
+# %% ../../nbs/widgets/03_bench.ipynb #71469134
 WIDE = dict(style=dict(description_width="8.5em"), layout=dict(width="25em"))
 
 def control(name: str, value, r: Range) -> W.Widget:
     "The ipywidget for a knob."
     kw = dict(description=name, tooltip=f"{name}: " + (", ".join(map(str, r.choices)) if r.choices else f"from {r.low:g} to {r.high:g}"), **WIDE)
-    if r.kind == "choice": return W.Dropdown(options=list(r.choices), value=value, **kw)
+    if r.kind == "choice": return W.SelectionSlider(options=list(r.choices), value=value, **kw)     # a menu would lose its arrow keys to JupyterLab
     if r.kind == "switch": return W.Checkbox(value=value, indent=True, **kw)
     low, high = min(r.low, value), max(r.high, value)
     if r.kind == "whole": return W.IntSlider(value, int(low), int(high), **kw)
@@ -128,7 +128,7 @@ class TuningBench(Panel):
 
     def draw(self): return curves(self.runs.all(), self.list.value, self.now, self.score)
 
-# %% ../../nbs/widgets/03_bench.ipynb #a784f813
+# %% ../../nbs/widgets/03_bench.ipynb #ba24de4c
 def line_of(n: int, r, score: str, best=False) -> str:
     "A row of `table_of` as a line of the list."
     say = lambda k, v: f"{k.split('.')[-1]} {v:.3g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
@@ -186,6 +186,7 @@ def hear(self: TuningBench, news):
     self.say(f"run {run['run']}: epoch {epoch + 1} of {run['of']}, {t - self.began:.0f} s", "note")
     self.redraw()
 
+# %% ../../nbs/widgets/03_bench.ipynb #6448a56f
 @patch
 def on_pause(self: TuningBench, *_):
     if not (self.job and self.job.running): return

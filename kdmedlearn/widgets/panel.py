@@ -30,12 +30,12 @@ def bundle(fig: go.Figure) -> dict:
     "`fig` as the data of a notebook's output."
     return {PLOTLY: json.loads(fig.to_json())}
 
-# %% ../../nbs/widgets/00_panel.ipynb #23659d3b
+# %% ../../nbs/widgets/00_panel.ipynb #77b9ec34
 class Panel:
     "Controls, a line of message and one figure. Subclasses make controls and write `draw`."
     def __init__(self, *controls,   # ipywidgets, from top to bottom; those in boxes are found
                  fast=True):        # False: controls change nothing by themselves; a button calls `refresh`
-        self.controls, self.view, self.said = controls, W.Output(), W.HTML()
+        self.controls, self.view, self.said, self.figure = controls, W.Output(), W.HTML(), go.Figure()
         self.box = W.VBox([W.HTML(STYLE), *controls, self.said, self.view]).add_class("kdm")
         if fast:
             for c in inputs(*controls): c.observe(self.refresh, "value")
@@ -68,7 +68,7 @@ class Panel:
     def close(self):
         "Take the widget off the page and let go of what it holds."
         for c in inputs(*self.controls): c.unobserve_all()
-        self.box.close()
+        for w in (self.view, self.said, self.box): w.close()
 
 def inputs(*widgets) -> list:
     "The controls that have a value among `widgets`, those inside boxes included."
