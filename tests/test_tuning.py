@@ -12,7 +12,7 @@ from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS
 from kdmedlearn.methods.method import Method, as_method
 from kdmedlearn.methods.response import Response
-from kdmedlearn.tuning import Range, Runs, best_of, code_of, lower_is_better, ranges_of, runs_of_study, table_of, train_run, tune, with_knobs
+from kdmedlearn.tuning import Range, Runs, best_of, code_of, final, lower_is_better, ranges_of, runs_of_study, table_of, train_run, tune, with_knobs
 from kdmedlearn.widgets.bench import Job, log_slider, tuning_bench
 
 KW = dict(metrics=[lambda z, y: (z.argmax(1) == y).float().mean()], loss_func=F.cross_entropy)
@@ -112,7 +112,28 @@ def test_runs_of_a_dead_kernel_and_damaged_files(tmp_path):
 def test_the_best_is_the_highest_or_the_lowest_as_the_name_says():
     runs = [{"run": i, "status": s, "history": {"accuracy": [a], "valid_loss": [l]}} for i, s, a, l in ((1, "done", .5, .7), (2, "done", .6, .9), (3, "stopped", .9, .1), (4, "done", float("nan"), 1.))]
     assert best_of(runs)["run"] == 2 and best_of(runs, "valid_loss")["run"] == 1 and best_of([]) is None
-    assert lower_is_better("valid_loss") and lower_is_better("MAE") and not lower_is_better("dice")
+    assert lower_is_better("valid_loss") and lower_is_better("MAE") and lower_is_better("_rmse") and not lower_is_better("dice")
+    assert not lower_is_better("response") and lower_is_better("response", [{"terms": ["task", "response"]}])
+
+
+def test_a_run_that_ended_in_nan_has_no_score(tmp_path):
+    runs = Runs(tmp_path)
+    runs.keep(runs.new(Response(), lr=.1, seed=0, of=3) | {"status": "done", "history": {"accuracy": [.1, .9, float("nan")]}})
+    assert final(runs.all()[0], "accuracy") != final(runs.all()[0], "accuracy") and best_of(runs.all()) is None
+
+
+def test_a_folder_holds_runs_of_one_task(tmp_path):
+    bench(tmp_path).close()
+    b = bench(tmp_path); train(b); b.close()
+    with pytest.raises(ValueError, match="holds runs of another task: run 1 has student Sequential .*, now student Sequential"): tuning_bench(data(), lambda: net(5), net(6), "response", tmp_path / "runs", **KW)
+    with pytest.raises(ValueError, match="no column 'dice'; it has train_loss, valid_loss, accuracy, task, response"): bench(tmp_path, score="dice")
+
+
+def test_a_bench_that_cannot_be_made_leaves_the_open_one_alone(tmp_path):
+    a = bench(tmp_path)
+    with pytest.raises(ValueError): tuning_bench(data(), lambda: net(num_classes=5), net(6), "response", tmp_path / "runs", **KW)
+    assert a.train is not None
+    a.close()
 
 
 # --- the search -----------------------------------------------------------------------------------------------------
@@ -121,11 +142,12 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     kw = dict(epochs=1, folder=tmp_path, knobs=["T"], log=None, **KW)
     runs = tune(data(), net, net(6), Response(alpha=.7), trials=3, **kw)
     T = [r["knobs"]["T"] for r in runs.all()]
+    with pytest.raises(ValueError, match="runs of 1 epochs, now 2"): tune(data(), net, net(6), Response(alpha=.7), trials=1, **kw | {"epochs": 2})
     assert len(set(T)) == 3 and all(1 <= t <= 20 for t in T) and {r["knobs"]["alpha"] for r in runs.all()} == {.7}
     tune(data(), net, net(6), Response(alpha=.7), trials=2, **kw)
     from kdmedlearn.tuning import _storage
     study = optuna.load_study(study_name="kdmedlearn", storage=_storage(None, tmp_path))
-    assert len(runs.all()) == 5 == len(study.trials)
+    assert len(runs.all()) == 5 == len(study.trials) and len({r["knobs"]["T"] for r in runs.all()}) == 5      # not the same proposals again
     seen = runs_of_study(study)
     assert [r["knobs"] for r in seen] == [r["knobs"] for r in runs.all()] and table_of(seen).equals(table_of(runs.all()))
 
@@ -184,6 +206,8 @@ def test_runs_come_back_and_a_second_bench_closes_the_first(tmp_path):
     b = bench(tmp_path)
     assert not job.thread.is_alive() and a.job is None and len(b.list.options) == 2
     assert [r["status"] for r in b.runs.all()] == ["done", "stopped"]
+    b.buttons["Delete"].click()
+    assert "choose runs in the list" in b.said.value
     b.list.value = (2,); b.buttons["Delete"].click()
     assert [r["run"] for r in b.runs.all()] == [1]
     b.close()
@@ -198,7 +222,7 @@ def test_pause_holds_and_goes_on(tmp_path):
     assert len(b.runs.all()[0]["history"]["task"]) == n and b.buttons["Pause"].description == "Resume"
     b.buttons["Pause"].click()
     while len(b.runs.all()[0]["history"]["task"]) == n: time.sleep(.02)
-    b.buttons["Stop"].click()
+    b.buttons["Stop"].click(); b.job.thread.join(30)
     assert not b.job.running and "stopped" in b.said.value and not b.buttons["Train"].disabled
     b.close()
 
@@ -215,7 +239,7 @@ def test_nothing_is_left_after_twenty_starts_and_stops(tmp_path):
     for i in range(20):
         b.buttons["Train"].click()
         while not any(r["status"] == "running" and r["history"] for r in b.runs.all()): time.sleep(.01)
-        b.buttons["Stop"].click()
+        b.buttons["Stop"].click(); b.job.thread.join(30)
         gc.collect()
         n = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
         tensors = n if i == 1 else tensors

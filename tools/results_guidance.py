@@ -1,4 +1,6 @@
 """The part of docs/results.md on several teachers, from docs/results/guidance_*.json."""
+from scipy.stats import t
+
 from results_numbers import mean, pct, read, spread, table, with_spread
 
 CASES = {"specialists": "Phantom images, teachers that know different classes", "few": "Brain MRI, a tenth of the images for the students"}
@@ -14,7 +16,9 @@ def differences(here, arm, to):
     return f"{100 * mean(d):+.1f}" + (f" ± {100 * spread(d) / len(d)**.5:.1f}" if len(d) > 1 else ""), d
 
 
-def beyond(d): return len(d) > 1 and abs(mean(d)) > 2 * spread(d) / len(d)**.5
+def beyond(d):
+    "Whether the 95% t interval of the paired differences leaves out 0."
+    return len(d) > 1 and abs(mean(d)) > t.ppf(.975, len(d) - 1) * spread(d) / len(d)**.5
 
 
 def student_rows(students):
@@ -52,26 +56,33 @@ NETS = ("resnet10t", "starnet_s050", "shvit_s1")
 def section(case, d):
     c = d["cases"][case]
     rows, sure = student_rows(c["students"])
-    one, t = c["students"][0], c["teachers"]
+    one, ts = c["students"][0], c["teachers"]
     training_only = {s["arm"]: s["training only"] for s in c["students"] if s.get("training only")}
-    say = lambda names: ", ".join(n.replace(", bad", ", one bad") for n in names) or "none"
+    say = lambda names: "; ".join(f"*{n.replace(', bad', ', one bad')}*" for n in names) or "none"
     return f"""### {CASES[case]}
 
 `{d["command"]}`
 
-{NOTES[case].format(images=one["images"])} Teachers: {"; ".join(f"{x['name']}, {x['parameters']:,} parameters, {pct(x['validation accuracy'])} on validation images" for x in t)}. The bad one was trained on 150 images with 60% of the labels drawn at random and takes the place of {NETS[0]}.
+{NOTES[case].format(images=one["images"])} Teachers: {"; ".join(f"{x['name']}, {x['parameters']:,} parameters, {pct(x['validation accuracy'])} on validation images" for x in ts)}. The bad one was trained on 150 images with 60% of the labels drawn at random and takes the place of {NETS[0]}.
 
 What each answer is worth before any student hears it:
 
 {table(["answer", "test accuracy", "calibration error", "accuracy on the students' images", "sureness there"], signal_rows(c["signals"]))}
 
-One fit of each fusion (seed 0), fitted on the students' images, a fifth of which tells when to stop.
+One fit of each fusion (seed 0), fitted on the students' images, a fifth of which tells when to stop. Calibration error: by how much confidence and accuracy differ, over 15 bins of confidence, from 0 to 1; sureness: the mean probability of the answer given, in percent.
 
 The students:
 
 {table(["student taught by", "seeds", "accuracy", "balanced accuracy", "macro F1", "accuracy, difference to alone", "difference to the mean of logits"], rows)}
 
-Behind ± the standard deviation over seeds, for differences the standard error. More than two standard errors above the student alone: {say(sure["above"])}; below it: {say(sure["below"])}. Above the mean of the logits of the same teachers: {say(sure["better"])}; below it: {say(sure["worse"])}. *Response*, *feature* and *relation, one teacher* have the teacher that is best on validation images. Student {one["parameters"]:,} parameters; in training only, beside the teachers: {"; ".join(f"{k} {v:,}" for k, v in training_only.items() if ", bad" not in k)}.
+Behind ± the standard deviation over seeds, for differences the standard error. {len(rows) - 1} arms are compared with the student alone here, so of the lists below one or another entry may be there by chance; few seeds give wide intervals, so an arm that is missing is not shown to be equal.
+
+- 95% interval (t, paired by seed) above the student alone: {say(sure["above"])}
+- below the student alone: {say(sure["below"])}
+- above the mean of the logits of the same teachers: {say(sure["better"])}
+- below it: {say(sure["worse"])}
+
+*Response*, *feature* and *relation, one teacher* have the teacher that is best on validation images. Student {one["parameters"]:,} parameters; in training only, beside the teachers: {"; ".join(f"{k} {v:,}" for k, v in training_only.items() if ", bad" not in k)}.
 
 """
 
@@ -82,16 +93,16 @@ def in_words(p, m):
     signal = lambda d, c, name, kind="good": next(r["test accuracy"] for r in d["cases"][c]["signals"] if r["signal"] == name and r["teachers"] == kind)
     def d(here, a, b):
         said, v = differences(here, a, b)
-        return f"{said}, {'more' if beyond(v) else 'not more'} than two standard errors"
+        return f"{said} ({'an interval without 0' if beyond(v) else 'an interval with 0 in it'})"
     mix, seen, mean_ = "attention mixture", "attention mixture on the teachers' images", "mean of logits"
     alone = 100 * mean([v["accuracy"] for (n, _), v in phantom.items() if n == "alone"])
     return f"""### What this says
 
-**Is the attention a better teacher than an average?** It depends on whether the teachers differ. As a classifier the mixture is better than the mean of the logits in both settings ({pct(signal(p, "specialists", mix))} against {pct(signal(p, "specialists", mean_))}, and {pct(signal(m, "few", mix))} against {pct(signal(m, "few", mean_))}, one fit each). As a teacher, against the mean of the logits of the same teachers: where they know different classes, {d(phantom, mix, mean_)}; on brain MRI, where all three are good, {d(mri, mix, mean_)}. With a classifier on the fused feature alone, which is how one would read the paper first: {d(phantom, "attention", mean_)}; and {d(mri, "attention", mean_)}. A fusion that learns along with its student (joint): {d(phantom, "attention, joint", mean_)}; and {d(mri, "attention, joint", mean_)}.
+**Is the attention a better teacher than an average?** On these two sets: where the teachers know different classes yes, where all three are good no. (The sets differ in more than that, so the reason is a guess.) As a classifier the mixture is better than the mean of the logits in both settings ({pct(signal(p, "specialists", mix))} against {pct(signal(p, "specialists", mean_))}, and {pct(signal(m, "few", mix))} against {pct(signal(m, "few", mean_))}, one fit each). As a teacher, against the mean of the logits of the same teachers: where they know different classes, {d(phantom, mix, mean_)}; on brain MRI, where all three are good, {d(mri, mix, mean_)}. With a classifier on the fused feature alone, which is how one would read the paper first: {d(phantom, "attention", mean_)}; and {d(mri, "attention", mean_)}. *Joint*, a fusion that learns along with its student: {d(phantom, "attention, joint", mean_)}; and {d(mri, "attention, joint", mean_)}.
 
-**Does it help more than no teacher?** Where teachers know different classes the mixture stands {d(phantom, mix, "alone")}, from the student alone, and the mean of the logits {d(phantom, mean_, "alone")}. The reason is in the first table: a student alone reaches {alone:.1f} here with the labels of 200 images, and the fused answers are hardly better than that; with alpha = {p["settings"]["alpha"]:g} it listens to them almost only. The features of one specialist help by {d(phantom, "feature", "alone")}; its answers do harm ({d(phantom, "response", "alone")}): a student learns from them not to know what the specialist does not know. On brain MRI the teachers are far better than a student alone, and listening helps: the mean of the logits {d(mri, mean_, "alone")}; the answers of one teacher {d(mri, "response", "alone")}.
+**Does it help more than no teacher?** Where teachers know different classes the mixture stands {d(phantom, mix, "alone")}, from the student alone, the mean of the logits {d(phantom, mean_, "alone")}. A likely reason is in the first table: a student alone reaches {alone:.1f} with the labels of 200 images, and the fused answers are right on {pct(signal(p, "specialists", mean_))}% (mean of the logits) and {pct(signal(p, "specialists", mix))}% (mixture) of the test images, no better or hardly; with alpha = {p["settings"]["alpha"]:g} it listens to them almost only. The features of one specialist help by {d(phantom, "feature", "alone")}; its answers do harm ({d(phantom, "response", "alone")}), as one would expect of answers that never name the classes of others. On brain MRI the teachers are far better than a student alone, and every arm with good teachers comes out ahead, though with three seeds few intervals leave out 0: the mean of the logits {d(mri, mean_, "alone")}; the answers of one teacher {d(mri, "response", "alone")}.
 
-**Which images should a fusion be fitted on?** Fitted on the teachers' own training images, a fusion becomes surer and worse ([measured in a chapter](nbs/07_fusing.ipynb)). For the student that is taught by it the difference is: mixture fitted there, against mixture fitted on held-out images, {d(mri, seen, mix)}. The pilot's suspicion, that a fusion is no better teacher because it was fitted on images its teachers knew, is {"supported" if beyond(differences(mri, seen, mix)[1]) and mean(differences(mri, seen, mix)[1]) < 0 else "not supported"} by this table.
+**Which images should a fusion be fitted on?** Fitted on the teachers' own training images, a fusion becomes surer and worse ([measured in a chapter](nbs/07_fusing.ipynb)). For the student that is taught by it, fitted there against fitted on held-out images: the mixture {d(mri, seen, mix)}; the attention with a classifier {d(mri, "attention on the teachers' images", "attention")}. That a fusion is no better teacher *because* it was fitted on images its teachers knew, which suggests itself, is {"supported" if beyond(differences(mri, seen, mix)[1]) and mean(differences(mri, seen, mix)[1]) < 0 else "not supported"} by this table. (It was fitted there on many more images than on the held-out ones.)
 
 **A bad teacher.** With one bad teacher among three the mixture's students, against those of the mean of the logits: where teachers know different classes {d(phantom, mix + ", bad", mean_ + ", bad")}; on brain MRI {d(mri, mix + ", bad", mean_ + ", bad")}. The mean of the probabilities, against the mean of the logits: {d(phantom, "mean of probabilities, bad", mean_ + ", bad")}; and {d(mri, "mean of probabilities, bad", mean_ + ", bad")}.
 

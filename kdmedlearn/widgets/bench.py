@@ -6,7 +6,7 @@
 __all__ = ['WIDE', 'COLORS', 'NOW', 'PAST', 'control', 'log_slider', 'controls_of', 'Job', 'curves', 'TuningBench', 'line_of',
            'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #ec3fa9cc
+# %% ../../nbs/widgets/03_bench.ipynb #4a709791
 import threading, time
 from math import log10
 from pathlib import Path
@@ -16,9 +16,8 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
-from ..distillation import distill
 from ..methods.method import as_method
-from ..tuning import Range, Runs, best_of, knobs_of, new_student, ranges_of, score_of, table_of, train_run, with_knobs
+from ..tuning import Range, Runs, best_of, check_task, knobs_of, ranges_of, score_of, table_of, train_run, with_knobs
 from .panel import Panel
 
 # %% ../../nbs/widgets/03_bench.ipynb #71469134
@@ -45,7 +44,7 @@ def controls_of(method) -> dict: # knob -> ipywidget
     now = {name: part.knobs()[k] for name, part, k in knobs_of(method)}
     return {k: control(k, now[k], r) for k, r in ranges_of(method).items()}
 
-# %% ../../nbs/widgets/03_bench.ipynb #34f7cf72
+# %% ../../nbs/widgets/03_bench.ipynb #8934e7ad
 class Job:
     "One run in the background: it can be paused, resumed and stopped."
     def __init__(self, work,    # watch -> record: `train_run` with everything else filled in
@@ -57,8 +56,8 @@ class Job:
         self.thread.start()
 
     def _watch(self, run, epoch, batch):
-        self.hear((run, epoch, batch))
         while not self.go.wait(.1) and not self.end.is_set(): pass
+        self.hear((run, epoch, batch))
         return "stopped" if self.end.is_set() else None
 
     def _run(self):
@@ -74,7 +73,7 @@ class Job:
     def resume(self): self.go.set()
 
     def stop(self, wait=60):
-        "End the run after the batch it is at, and wait for the thread."
+        "End the run after the batch it is at, and wait for the thread, `wait` seconds at most."
         self.end.set(); self.go.set()
         if self.thread is not threading.current_thread(): self.thread.join(wait)
 
@@ -128,7 +127,7 @@ class TuningBench(Panel):
 
     def draw(self): return curves(self.runs.all(), self.list.value, self.now, self.score)
 
-# %% ../../nbs/widgets/03_bench.ipynb #ba24de4c
+# %% ../../nbs/widgets/03_bench.ipynb #5bccbf75
 def line_of(n: int, r, score: str, best=False) -> str:
     "A row of `table_of` as a line of the list."
     say = lambda k, v: f"{k.split('.')[-1]} {v:.3g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
@@ -145,7 +144,7 @@ def refresh(self: TuningBench, *_):
         chosen = [n for n in self.list.value if n in table.index]
         self.list.options = options
         self.list.value = chosen
-    self.best.value = best["code"] if best else ""
+    self.best.value = f"{best['code']}   # lr {best['lr']:g}, {best['of']} epochs, seed {best['seed']}" if best else ""
     self.redraw()
     self.enable()
 
@@ -162,10 +161,12 @@ def enable(self: TuningBench):
 @patch
 def on_train(self: TuningBench, *_):
     if self.job and self.job.running: return
-    try: m = with_knobs(self.method, {k: c.value for k, c in self.knobs.items()})
+    short = lambda v: float(f"{v:.3g}") if isinstance(v, float) else v     # what is trained is what the line of code says
+    try: m = with_knobs(self.method, {k: short(c.value) for k, c in self.knobs.items()})
     except (ValueError, TypeError) as e: return self.say(str(e))
     self.say("starting", "note")
-    settings, self.began = (m, self.epochs.value, self.lr.value, self.seed.value), time.perf_counter()
+    settings, self.began = (m, self.epochs.value, short(self.lr.value), self.seed.value), time.perf_counter()
+    self.now = None
     self.job = Job(lambda watch: self.train(watch, *settings), self.hear)
     self.enable()
 
@@ -178,15 +179,13 @@ def hear(self: TuningBench, news):
         else: self.say(f"run {news['run']}: {news['status']} after {news.get('seconds', 0):.0f} s", "note")
         return
     (run, epoch, batch), t = news, time.perf_counter()
-    if self.now != run["run"]:
-        self.now = run["run"]
-        self.refresh()
+    self.now = run["run"]
     if t - self.shown < self.every: return
     self.shown = t
     self.say(f"run {run['run']}: epoch {epoch + 1} of {run['of']}, {t - self.began:.0f} s", "note")
-    self.redraw()
+    self.refresh()
 
-# %% ../../nbs/widgets/03_bench.ipynb #6448a56f
+# %% ../../nbs/widgets/03_bench.ipynb #d2516feb
 @patch
 def on_pause(self: TuningBench, *_):
     if not (self.job and self.job.running): return
@@ -198,7 +197,7 @@ def on_pause(self: TuningBench, *_):
 
 @patch
 def on_stop(self: TuningBench, *_):
-    if self.job: self.job.stop()
+    if self.job: self.job.stop(wait=0)      # the page must not wait for a long validation
 
 @patch
 def on_set(self: TuningBench, *_):
@@ -212,10 +211,13 @@ def on_set(self: TuningBench, *_):
 
 @patch
 def on_delete(self: TuningBench, *_):
-    numbers = [n for n in self.list.value if n != self.now or not (self.job and self.job.running)]
+    training = self.now if self.job and self.job.running else None
+    if not self.list.value: return self.say("no run is chosen; choose runs in the list")
+    if training in self.list.value: return self.say(f"run {training} is training; stop it first")
+    numbers = list(self.list.value)
     self.runs.drop(*numbers)
     self.refresh()
-    self.say(f"deleted: {', '.join(f'run {n}' for n in numbers) or 'nothing; choose runs in the list'}", "note")
+    self.say(f"deleted: {', '.join(f'run {n}' for n in numbers)}", "note")
 
 @patch
 def on_views(self: TuningBench, change):
@@ -232,7 +234,7 @@ def close(self: TuningBench):
     for k in [k for k, b in _open.items() if b is self]: del _open[k]
     Panel.close(self)
 
-# %% ../../nbs/widgets/03_bench.ipynb #8ca548a4
+# %% ../../nbs/widgets/03_bench.ipynb #ed22e8ec
 def tuning_bench(dls, student,           # a module (copied for each run), or a function that makes one
                  teacher, method="response",
                  folder="runs/bench",    # where the runs are kept
@@ -245,9 +247,9 @@ def tuning_bench(dls, student,           # a module (copied for each run), or a 
     "Tune `method` by hand: sliders for its knobs, training in the background, live curves, runs compared."
     from fastai.metrics import accuracy
     metrics, key = accuracy if metrics is None else metrics, str(Path(folder).resolve())
+    runs, score = Runs(folder), score or score_of(metrics)
+    check_task(runs, dls, student, teacher, method, metrics, score, **kwargs)      # what does not fit together is said now
     if key in _open: _open[key].close()
-    distill(dls, new_student(student), teacher, with_knobs(method, {}), metrics=metrics, **kwargs)     # what does not fit together is said now
-    runs = Runs(folder)
     def train(watch, m, epochs, lr, seed): return train_run(runs, dls, student, teacher, m, epochs, lr, seed, metrics, watch, **kwargs)
-    bench = _open[key] = TuningBench(train, method, runs, epochs, lr, seed, score or score_of(metrics), every)
+    bench = _open[key] = TuningBench(train, method, runs, epochs, lr, seed, score, every)
     return bench
