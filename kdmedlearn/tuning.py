@@ -152,7 +152,7 @@ def best_of(runs: list, score: str = "accuracy") -> dict:
     done = [r for r in runs if r["status"] == "done" and final(r, score) == final(r, score)]
     return (min if lower_is_better(score, runs) else max)(done, key=lambda r: final(r, score), default=None)
 
-# %% ../nbs/08_tuning.ipynb #82a9d9d1
+# %% ../nbs/08_tuning.ipynb #fd758b49
 class _Watch(Callback):
     "Keeps the record of a run and calls `watch(run, epoch, batch)`, at the end of an epoch with batch None; what that returns, if not None, ends the fit and becomes its status."
     order = 70    # after the Recorder (50) and the columns of the terms have been logged
@@ -189,6 +189,7 @@ def train_run(runs: Runs, dls, student, teacher, method, epochs: int = 10, lr: f
     finally: runs.keep(run)
     return run
 
+# %% ../nbs/08_tuning.ipynb #0630f987
 def task_of(learn) -> dict:
     "What a run is about, as far as runs of another task can be told apart by it."
     size = lambda m: sum(p.numel() for p in m.parameters())
