@@ -6,7 +6,7 @@
 __all__ = ['Part', 'part', 'groups_of', 'hold_out', 'Collected', 'collect', 'rows', 'fit_fusion', 'fused', 'save_fusion',
            'load_fusion', 'cross_collect', 'fit_temperature', 'attention_figure']
 
-# %% ../nbs/07_fusing.ipynb #b950723b
+# %% ../nbs/07_fusing.ipynb #b7debc5d
 import base64, io, json, warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from .data.balance import WithSynthetic, train_labels
 from .data.images import SetLoaders, cut, in_range
 from .distillation import as_teachers, norm_of, plain
 from .methods.feature import as_map, channels_first
-from .methods.fusion import FUSIONS, Fusion, by_teacher
+from .methods.fusion import FUSIONS, Fusion, by_teacher, fits_teachers
 from .taps import last_map
 from .teachers import about_model
 
@@ -129,7 +129,7 @@ def collect(teachers,        # as for `distill`
     if len(group) * passes != len(y): raise ValueError(f"{len(group)} groups for {len(y) // passes} images; give one for each image of the loader")
     return Collected([torch.cat(o) for o in out], [torch.cat(m) for m in maps], y, group.repeat(passes), tuple(t.name for t in teachers), tuple(names))
 
-# %% ../nbs/07_fusing.ipynb #14fb469f
+# %% ../nbs/07_fusing.ipynb #7f0d124a
 def rows(seen: Collected, i, device="cpu"): # -> (answers, maps) of the rows `i`
     return [a[i].to(device) for a in seen.answers], [m[i].to(device) for m in seen.maps]
 
@@ -176,12 +176,14 @@ def fit_fusion(fusion: Fusion,      # made anew, trained and returned, frozen
             if bad: raise ValueError(f"the fusion's loss is not finite after epoch {bad[0]} with lr={lr:g}; a smaller one, such as lr=1e-3, may help")
             epochs = 1 + int(np.argmin([v for _, v in fusion.record]))
         for _ in _train(fusion, seen, everything, everything[:0], epochs, *settings): pass
+    if len(set(seen.names)) < len(seen.names): warnings.warn(f"teachers share a name ({', '.join(seen.names)}), so their order cannot be checked later; give them names: Teacher(model, name=...)")
     fusion.fitted_on = {"teachers": list(seen.names), "layers": list(seen.layers)}
     return fusion.freeze()
 
-# %% ../nbs/07_fusing.ipynb #82058f56
+# %% ../nbs/07_fusing.ipynb #2e7b8162
 def fused(fusion: Fusion, seen: Collected, idx=None, bs: int = 512) -> Tensor: # (N, C)
     "The fused response for everything collected, or for the rows `idx`."
+    fits_teachers(fusion, list(seen.names))
     idx, was = torch.arange(len(seen.target)) if idx is None else idx, fusion.training
     device = next((q.device for q in fusion.parameters()), "cpu")
     fusion.eval()

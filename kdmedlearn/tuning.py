@@ -80,7 +80,7 @@ def code_of(method) -> str:
         return f"{type(p).__name__}({', '.join(f'{k}={show(v)}' for k, v in args.items())})"
     return " + ".join(one(p) for p in as_method(method).parts)
 
-# %% ../nbs/08_tuning.ipynb #2be48f74
+# %% ../nbs/08_tuning.ipynb #b5cd67b2
 class Runs:
     "The runs in a folder: one JSON file each, numbered."
     def __init__(self, folder):
@@ -91,7 +91,7 @@ class Runs:
     def new(self, method, **settings) -> dict:
         "A new record, its number taken by creating the file: several processes may share the folder."
         while True:
-            n = 1 + max((int(p.stem[4:]) for p in self.folder.glob("run-*.json") if p.stem[4:].isdigit()), default=0)
+            n = 1 + max([int(p.stem[4:]) for p in self.folder.glob("run-*.json") if p.stem[4:].isdigit()] + [int(p.read_text()) for p in self.folder.glob("last")], default=0)
             try: self.path(n).touch(exist_ok=False)
             except FileExistsError: continue
             return self.keep({"run": n, "status": "running", "process": os.getpid(), "host": socket.gethostname(), "code": code_of(method),
@@ -116,6 +116,11 @@ class Runs:
         return sorted(runs, key=lambda r: r["run"])
 
     def drop(self, *numbers):
+        "Delete finished runs; one that trains somewhere is refused, and no number is given twice."
+        running = [r["run"] for r in self.all() if r["run"] in numbers and r["status"] == "running"]
+        if running: raise ValueError(f"run {', '.join(map(str, running))} is training, here or in another process; stop it first")
+        last = max((r["run"] for r in self.all()), default=0)
+        (self.folder / "last").write_text(str(last))
         for n in numbers: self.path(n).unlink(missing_ok=True)
 
 def _alive(pid) -> bool:
@@ -218,7 +223,7 @@ def new_student(student) -> nn.Module:
     if not isinstance(model, nn.Module): raise TypeError(f"the function for the student gave {type(model).__name__}; expected a module")
     return model
 
-# %% ../nbs/08_tuning.ipynb #3d8058c5
+# %% ../nbs/08_tuning.ipynb #20a7bcb3
 def _storage(storage, folder: Path):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -249,7 +254,8 @@ def tune(dls, student,            # a module (copied for each run), or a functio
     from fastai.metrics import accuracy
     ranges, metrics = wanted_ranges(method, knobs), accuracy if metrics is None else metrics
     score = score or score_of(metrics)
-    if not isinstance(trials, int) or trials < 1: raise ValueError(f"trials={trials!r}; expected a whole number of at least 1")
+    for name, v in (("trials", trials), ("epochs", epochs)):
+        if not isinstance(v, int) or v < 1: raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
     if direction not in (None, "maximize", "minimize"): raise ValueError(f"direction={direction!r}; expected 'maximize', 'minimize' or None")
     runs = Runs(folder)
     terms = check_task(runs, dls, student, teacher, method, metrics, score, **kwargs).distill.term_names
@@ -259,8 +265,11 @@ def tune(dls, student,            # a module (copied for each run), or a functio
         study = optuna.create_study(study_name="kdmedlearn", storage=_storage(storage, runs.folder), load_if_exists=True, direction=direction,
                                     pruner=pruner or optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4)), sampler=sampler)
         if sampler is None: study.sampler = optuna.samplers.TPESampler(seed=None if study.trials else seed)      # a seed twice would propose the same settings twice
-        if study.user_attrs.setdefault("epochs", epochs) != epochs: raise ValueError(f"this study has runs of {study.user_attrs['epochs']} epochs, now {epochs}; runs of different length cannot be compared, give another folder")
-        study.set_user_attr("epochs", epochs)
+        now = {"epochs": epochs, "score": score, "direction": direction, "lr": lr, "method": " + ".join(type(p).__name__ for p in as_method(method).parts)}
+        was = now | study.user_attrs
+        odd = [k for k in now if was[k] != now[k]]
+        if odd: raise ValueError(f"this study has {', '.join(f'{k} {was[k]}' for k in odd)}, now {', '.join(f'{k} {now[k]}' for k in odd)}; its runs could not be compared, give another folder")
+        for k, v in now.items(): study.set_user_attr(k, v)
         study.optimize(_objective(study, runs, ranges, dls, student, teacher, method, epochs, lr, seed, metrics, score, log, kwargs), n_trials=trials, catch=())
     finally: optuna.logging.set_verbosity(verbosity)
     runs.study = study
@@ -273,6 +282,8 @@ def wanted_ranges(method, knobs=None) -> dict:
     else: own = {k: ranges.get(k) for k in ([knobs] if isinstance(knobs, str) else knobs or ranges)}
     unknown = [k for k in own if k not in {n for n, _, _ in knobs_of(method)} or own[k] is None]
     if unknown: raise ValueError(f"no knob {', '.join(unknown)} to vary; the method's are {', '.join(f'{k} {r.choices or (r.low, r.high)}' for k, r in ranges.items())}")
+    odd = [k for k, r in own.items() if not isinstance(r, Range)]
+    if odd: raise TypeError(f"the range of {odd[0]} is {own[odd[0]]!r}; expected a Range, such as Range('linear', 0., 1.)")
     if not own: raise ValueError(f"{code_of(method)} has no knob to vary")
     return own
 

@@ -398,6 +398,12 @@ def test_a_fitted_fusion_refuses_its_teachers_in_another_order():
     with pytest.warns(UserWarning, match="now they are a, b, d"): make(RelationAttention(fusion=f), teacher=[a, b, Teacher(net(), name="d")])
 
 
+def test_a_fusion_is_not_applied_to_what_its_teachers_showed_in_another_order():
+    f, ts = fitted_on()
+    with pytest.raises(ValueError, match="give them in the same order"): fused(f, collect(ts[::-1], data().train))
+    with pytest.warns(UserWarning, match="teachers share a name"): fit_fusion(AttentionFusion(**SMALL), collect([net(), net()], data().train), epochs=1, stop=0)
+
+
 def test_the_layers_a_fusion_was_fitted_on_are_the_ones_read():
     ts = [Teacher(net(), name=n) for n in "ab"]
     s = collect(ts, data().train, layers="conv")

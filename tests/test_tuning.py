@@ -122,6 +122,15 @@ def test_a_run_that_ended_in_nan_has_no_score(tmp_path):
     assert final(runs.all()[0], "accuracy") != final(runs.all()[0], "accuracy") and best_of(runs.all()) is None
 
 
+def test_a_running_run_is_not_deleted_and_no_number_is_given_twice(tmp_path):
+    runs = Runs(tmp_path)
+    a = runs.new(Response(), lr=.1, seed=0, of=3)
+    with pytest.raises(ValueError, match="run 1 is training"): runs.drop(1)
+    runs.keep(a | {"status": "done"})
+    runs.drop(1)
+    assert runs.new(Response(), lr=.1, seed=0, of=3)["run"] == 2
+
+
 def test_a_folder_holds_runs_of_one_task(tmp_path):
     bench(tmp_path).close()
     b = bench(tmp_path); train(b); b.close()
@@ -142,7 +151,10 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     kw = dict(epochs=1, folder=tmp_path, knobs=["T"], log=None, **KW)
     runs = tune(data(), net, net(6), Response(alpha=.7), trials=3, **kw)
     T = [r["knobs"]["T"] for r in runs.all()]
-    with pytest.raises(ValueError, match="runs of 1 epochs, now 2"): tune(data(), net, net(6), Response(alpha=.7), trials=1, **kw | {"epochs": 2})
+    with pytest.raises(ValueError, match="this study has epochs 1, now epochs 2"): tune(data(), net, net(6), Response(alpha=.7), trials=1, **kw | {"epochs": 2})
+    with pytest.raises(ValueError, match="score accuracy, direction maximize, now score valid_loss, direction minimize"): tune(data(), net, net(6), Response(alpha=.7), trials=1, score="valid_loss", **kw)
+    with pytest.raises(ValueError, match="epochs=0"): tune(data(), net, net(6), trials=1, **kw | {"epochs": 0})
+    with pytest.raises(TypeError, match="the range of T is .*expected a Range"): tune(data(), net, net(6), trials=1, **kw | {"knobs": {"T": (1, 4)}})
     assert len(set(T)) == 3 and all(1 <= t <= 20 for t in T) and {r["knobs"]["alpha"] for r in runs.all()} == {.7}
     tune(data(), net, net(6), Response(alpha=.7), trials=2, **kw)
     from kdmedlearn.tuning import _storage

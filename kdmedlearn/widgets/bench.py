@@ -127,7 +127,7 @@ class TuningBench(Panel):
 
     def draw(self): return curves(self.runs.all(), self.list.value, self.now, self.score)
 
-# %% ../../nbs/widgets/03_bench.ipynb #5bccbf75
+# %% ../../nbs/widgets/03_bench.ipynb #cddd0e1a
 def line_of(n: int, r, score: str, best=False) -> str:
     "A row of `table_of` as a line of the list."
     say = lambda k, v: f"{k.split('.')[-1]} {v:.3g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
@@ -161,6 +161,7 @@ def enable(self: TuningBench):
 @patch
 def on_train(self: TuningBench, *_):
     if self.job and self.job.running: return
+    if not self.train: return self.say("this bench is closed; make it anew")
     short = lambda v: float(f"{v:.3g}") if isinstance(v, float) else v     # what is trained is what the line of code says
     try: m = with_knobs(self.method, {k: short(c.value) for k, c in self.knobs.items()})
     except (ValueError, TypeError) as e: return self.say(str(e))
@@ -185,7 +186,7 @@ def hear(self: TuningBench, news):
     self.say(f"run {run['run']}: epoch {epoch + 1} of {run['of']}, {t - self.began:.0f} s", "note")
     self.refresh()
 
-# %% ../../nbs/widgets/03_bench.ipynb #d2516feb
+# %% ../../nbs/widgets/03_bench.ipynb #ca0cb14d
 @patch
 def on_pause(self: TuningBench, *_):
     if not (self.job and self.job.running): return
@@ -215,7 +216,8 @@ def on_delete(self: TuningBench, *_):
     if not self.list.value: return self.say("no run is chosen; choose runs in the list")
     if training in self.list.value: return self.say(f"run {training} is training; stop it first")
     numbers = list(self.list.value)
-    self.runs.drop(*numbers)
+    try: self.runs.drop(*numbers)
+    except ValueError as e: return self.say(str(e))
     self.refresh()
     self.say(f"deleted: {', '.join(f'run {n}' for n in numbers)}", "note")
 
