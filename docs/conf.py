@@ -25,7 +25,7 @@ autosummary_generate = True
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True, "exclude-members": "__init__"}
 autodoc_typehints = "description"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r".*(np|numpy|matplotlib|_PerPixel|_Paired|torch|nn|fastai|fastcore|pd|pandas|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module|Image|Iterable|Callable|L).*"),
+nitpick_ignore_regex = [("py:.*", r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|torch|nn|fastai|fastcore|pd|pandas|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module|Image|Iterable|Callable|L).*"),
                         ("py:class", r"(optional|module|a |an ).*")]
 html_math_renderer = "mathml"
 html_theme = "furo"
