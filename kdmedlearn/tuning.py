@@ -223,7 +223,7 @@ def new_student(student) -> nn.Module:
     if not isinstance(model, nn.Module): raise TypeError(f"the function for the student gave {type(model).__name__}; expected a module")
     return model
 
-# %% ../nbs/08_tuning.ipynb #20a7bcb3
+# %% ../nbs/08_tuning.ipynb #54fe38ff
 def _storage(storage, folder: Path):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -275,6 +275,7 @@ def tune(dls, student,            # a module (copied for each run), or a functio
     runs.study = study
     return runs
 
+# %% ../nbs/08_tuning.ipynb #83663b15
 def wanted_ranges(method, knobs=None) -> dict:
     "The ranges that a search varies; raises where a name is unknown."
     ranges = ranges_of(method)
