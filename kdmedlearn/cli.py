@@ -33,7 +33,7 @@ def _main():
     warnings.filterwarnings("ignore", category=FutureWarning)   # of PyTorch about its own torch.jit, on import of fastai
     warnings.filterwarnings("once", category=UserWarning)       # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/04_cli.ipynb #a4991f71
+# %% ../nbs/04_cli.ipynb #5de9d227
 def method_with(name: str, knobs: List[str]):
     "The method called `name` with its knobs set from \"key=value\" texts."
     from kdmedlearn.methods.method import as_method
@@ -42,7 +42,7 @@ def method_with(name: str, knobs: List[str]):
     from kdmedlearn.methods.kdas import KDAS
     from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
     if isinstance(as_method(name), (KDAS, BernoulliKL, PixelKL)):
-        raise ValueError(f"{name} is for masks, and the command distils classes: response, feature, similarity, rkd, relation, ensemble or hdkd; for masks call distill in Python, see nbs/tutorials/03_kdas.ipynb")
+        raise ValueError(f"{name} is for masks, and the command distils classes: response, feature, similarity, rkd, relation, ensemble or hdkd; for masks call distill in Python, see nbs/tutorials/05_kdas.ipynb")
     values, cls = {}, type(as_method(name))
     known = as_method(name).knobs()
     for k in knobs:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Part', 'part', 'groups_of', 'hold_out', 'Collected', 'collect', 'rows', 'fit_fusion', 'fused', 'save_fusion',
-           'load_fusion', 'cross_collect', 'fit_temperature', 'attention_figure']
+           'load_fusion', 'cross_collect', 'fit_temperature', 'data_url', 'attention_figure']
 
 # %% ../nbs/07_fusing.ipynb #b7debc5d
 import base64, io, json, warnings
@@ -252,7 +252,14 @@ def fit_temperature(logits: Tensor,  # (N, C), of images that the model was not 
     opt.step(closure)
     return float(log_t.detach().exp().clamp(.05, 20))
 
-# %% ../nbs/07_fusing.ipynb #83711570
+# %% ../nbs/07_fusing.ipynb #ace3be77
+def data_url(a) -> str:   # array (H, W) or (H, W, 3) of 0 ... 255
+    "A picture as text that a figure can hold: a PNG, or for more than 10,000 pixels a JPEG, which is smaller."
+    a = np.asarray(a, np.uint8)
+    kind, kw = ("png", {}) if a.shape[0] * a.shape[1] <= 10_000 else ("jpeg", dict(quality=88))
+    file = io.BytesIO(); Image.fromarray(a).save(file, kind, **kw)
+    return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
+
 def attention_figure(images,        # N arrays (H, W, 3) of 0 ... 255
                      paid: Tensor,  # (N, heads, K, n), from `by_teacher`
                      names,         # K names of teachers
@@ -265,8 +272,7 @@ def attention_figure(images,        # N arrays (H, W, 3) of 0 ... 255
     z = torch.cat([paid.mean(1, keepdim=True), paid], 1).unflatten(3, (int(n**.5), -1))        # the mean of the heads first
     fig = make_subplots(N, K + 1, column_titles=["image", *[f"teacher {k}" for k in names]], horizontal_spacing=.02, vertical_spacing=.2 / N)
     for i in range(N):
-        png = io.BytesIO(); Image.fromarray(np.asarray(images[i])).save(png, "png")
-        fig.add_image(source="data:image/png;base64," + base64.b64encode(png.getvalue()).decode(), hoverinfo="skip", row=i + 1, col=1)
+        fig.add_image(source=data_url(images[i]), hoverinfo="skip", row=i + 1, col=1)
         for k in range(K):
             fig.add_heatmap(z=z[i, 0, k].tolist(), coloraxis="coloraxis", texttemplate="%{z:.0%}", hovertemplate="%{z:.1%} of the attention<extra></extra>", row=i + 1, col=k + 2)
             if says: fig.update_xaxes(title=dict(text=says[i][k], font_size=11, standoff=2), row=i + 1, col=k + 2)

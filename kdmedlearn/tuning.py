@@ -7,7 +7,7 @@ __all__ = ['LOWER', 'Range', 'range_of', 'ranges_of', 'knobs_of', 'with_knobs', 
            'final', 'table_of', 'best_of', 'train_run', 'task_of', 'check_task', 'new_student', 'tune', 'wanted_ranges',
            'runs_of_study']
 
-# %% ../nbs/08_tuning.ipynb #1990d412
+# %% ../nbs/08_tuning.ipynb #287230a1
 import inspect, json, os, socket, time
 from copy import deepcopy
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import NamedTuple
 import pandas as pd
 from fastai.callback.core import CancelFitException, Callback
 from fastai.learner import Learner, mk_metric
+from fastai.metrics import accuracy
 from torch import nn
 
 from .distillation import distill
 from .evaluation.runs import history, restart, write_json
 from .methods.method import Method, Sum, as_method
 
-# %% ../nbs/08_tuning.ipynb #b95bd247
+# %% ../nbs/08_tuning.ipynb #c978af66
 class Range(NamedTuple):
     "What a knob may be set to."
     kind: str                    # "linear", "log", "whole", "switch" or "choice"
@@ -42,7 +43,7 @@ def range_of(part: Method, knob: str) -> Range: # None: this knob is not varied
     if said is not None and all(isinstance(o, str) for o in said[:2]): return Range("choice", choices=tuple(said))
     if isinstance(v, bool): return Range("switch", choices=(False, True))
     if not isinstance(v, (int, float)): return None
-    if said is not None: return Range("log" if said[2:] == ("log",) else "whole" if isinstance(v, int) and all(isinstance(o, int) for o in said) else "linear", *said[:2])
+    if said is not None: return Range("log" if said[2:] == ("log",) else "whole" if isinstance(v, int) and all(isinstance(o, int) for o in said) else "linear", min(said[0], v), max(said[1], v))
     if isinstance(v, int) and not isinstance(v, float) and v > 1: return Range("whole", 1, 4 * v)
     if _refuses(part, **{knob: 2.}) and not _refuses(part, **{knob: 1.}): return Range("linear", 0., 1.)
     return Range("log", v / 100, v * 100) if v > 0 else Range("linear", 0., 1.)
@@ -129,8 +130,8 @@ def _alive(pid) -> bool:
     except (OSError, TypeError): return False
     return True
 
-# %% ../nbs/08_tuning.ipynb #d1514c4c
-LOWER = ("loss", "err", "mae", "mse", "rmse", "nll", "ece", "perplexity", "distance", "hausdorff")
+# %% ../nbs/08_tuning.ipynb #00b70e79
+LOWER = ("loss", "err", "mae", "mse", "nll", "ece", "perplexity", "distance", "hausdorff")
 
 def lower_is_better(score: str, runs=()) -> bool:
     "Whether a small `score` is a good one: told by its name, or by the records, which know their loss terms."
@@ -157,7 +158,7 @@ def best_of(runs: list, score: str = "accuracy") -> dict:
     done = [r for r in runs if r["status"] == "done" and final(r, score) == final(r, score)]
     return (min if lower_is_better(score, runs) else max)(done, key=lambda r: final(r, score), default=None)
 
-# %% ../nbs/08_tuning.ipynb #fd758b49
+# %% ../nbs/08_tuning.ipynb #7f540f48
 class _Watch(Callback):
     "Keeps the record of a run and calls `watch(run, epoch, batch)`, at the end of an epoch with batch None; what that returns, if not None, ends the fit and becomes its status."
     order = 70    # after the Recorder (50) and the columns of the terms have been logged
@@ -180,7 +181,7 @@ class _Watch(Callback):
 def train_run(runs: Runs, dls, student, teacher, method, epochs: int = 10, lr: float = 3e-3, seed: int = 0, metrics=None,
               watch=lambda run, epoch, batch: None, **kwargs) -> dict:
     "Train a new student with `method`, and keep the record of it; the record."
-    method = as_method(method).anew() if not isinstance(as_method(method), Sum) else with_knobs(method, {})
+    method = as_method(method).anew()
     restart(dls, seed)
     learn = distill(dls, new_student(student), teacher, method, metrics=metrics, **kwargs)
     run = runs.new(method, lr=lr, seed=seed, of=epochs, terms=learn.distill.term_names, task=task_of(learn))
@@ -194,7 +195,7 @@ def train_run(runs: Runs, dls, student, teacher, method, epochs: int = 10, lr: f
     finally: runs.keep(run)
     return run
 
-# %% ../nbs/08_tuning.ipynb #0630f987
+# %% ../nbs/08_tuning.ipynb #83eb3beb
 def task_of(learn) -> dict:
     "What a run is about, as far as runs of another task can be told apart by it."
     size = lambda m: sum(p.numel() for p in m.parameters())
@@ -204,7 +205,7 @@ def task_of(learn) -> dict:
 def check_task(runs: Runs, dls, student, teacher, method, metrics, score, **kwargs):
     "Try everything on one batch; raise where it does not fit together, where `score` is no column, or where the folder holds runs of another task."
     restart(dls, 0)
-    learn = distill(dls, new_student(student), teacher, with_knobs(method, {}), metrics=metrics, **kwargs)
+    learn = distill(dls, new_student(student), teacher, as_method(method).anew(), metrics=metrics, **kwargs)
     columns = ["train_loss", "valid_loss", *(m.name for m in learn.metrics), *learn.distill.term_names]
     if score not in columns: raise ValueError(f"the history has no column {score!r}; it has {', '.join(columns)}")
     now = task_of(learn)
@@ -223,7 +224,7 @@ def new_student(student) -> nn.Module:
     if not isinstance(model, nn.Module): raise TypeError(f"the function for the student gave {type(model).__name__}; expected a module")
     return model
 
-# %% ../nbs/08_tuning.ipynb #54fe38ff
+# %% ../nbs/08_tuning.ipynb #a52d8601
 def _storage(storage, folder: Path):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -244,22 +245,19 @@ def tune(dls, student,            # a module (copied for each run), or a functio
          knobs=None,              # names of knobs to vary, or {name: Range}; None: all of `ranges_of(method)`
          folder="runs/tune",      # where runs and study are kept; what is there is gone on with
          score: str | None = None,   # a column of the history; None: the first metric
-         direction: str | None = None,   # "maximize" or "minimize"; None: told by the name of the score
          metrics=None,            # for the Learner; None: accuracy
          storage=None, pruner=None, sampler=None,   # for Optuna's study
          log=print, **kwargs) -> Runs:
     "Search for a good setting of `method` by its score on `dls.valid`, with Optuna; the runs."
     try: import optuna
     except ImportError as e: raise ImportError("tune needs Optuna, which the extra kdmedlearn[tune] brings: pip install optuna") from e
-    from fastai.metrics import accuracy
     ranges, metrics = wanted_ranges(method, knobs), accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     for name, v in (("trials", trials), ("epochs", epochs)):
         if not isinstance(v, int) or v < 1: raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
-    if direction not in (None, "maximize", "minimize"): raise ValueError(f"direction={direction!r}; expected 'maximize', 'minimize' or None")
     runs = Runs(folder)
     terms = check_task(runs, dls, student, teacher, method, metrics, score, **kwargs).distill.term_names
-    direction = direction or ("minimize" if score in terms or lower_is_better(score) else "maximize")
+    direction = "minimize" if score in terms or lower_is_better(score) else "maximize"
     verbosity = optuna.logging.get_verbosity(); optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(study_name="kdmedlearn", storage=_storage(storage, runs.folder), load_if_exists=True, direction=direction,

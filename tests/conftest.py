@@ -32,6 +32,4 @@ def lab(tmp_path_factory):
     except ImportError: missing = "the package playwright is not installed"
     if missing and os.environ.get("KDMEDLEARN_BROWSER") == "required": pytest.fail(missing)
     if missing: pytest.skip(missing)
-    lab = Lab(tmp_path_factory.mktemp("lab"))
-    yield lab
-    lab.close()
+    with Lab(tmp_path_factory.mktemp("lab")) as lab: yield lab

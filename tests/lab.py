@@ -39,6 +39,9 @@ class Lab:
         self.browser.close(); self.playwright.stop()
         self.server.terminate(); self.server.wait(20); self.log.close()
 
+    def __enter__(self): return self
+    def __exit__(self, *_): self.close()
+
 
 class Sheet:
     "A notebook in the browser. Use as a context manager: on leaving, no request may have gone elsewhere."

@@ -34,20 +34,16 @@ def begin(): bench.buttons["Train"].click()
 bench
 """
 
-with tempfile.TemporaryDirectory() as d:
-    lab = Lab(Path(d))
-    try:
-        with lab.open("bench", CELL) as s:
-            s.page.get_by_role("button", name="Train").wait_for(timeout=60_000)
-            s.kernel("plain()", timeout=600)
-            rows = []
-            for _ in range(a.repeats):
-                alone = s.kernel("plain()", timeout=600)
-                s.page.get_by_role("button", name="Train").click()
-                s.until("() => document.querySelector('.kdm-note')?.textContent.includes('done after')", timeout=600)
-                rows.append((alone, s.kernel("bench.runs.all()[-1]['seconds']")))
-                s.kernel("bench.say('')")
-    finally: lab.close()
+with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("bench", CELL) as s:
+    s.page.get_by_role("button", name="Train").wait_for(timeout=60_000)
+    s.kernel("plain()", timeout=600)
+    rows = []
+    for _ in range(a.repeats):
+        alone = s.kernel("plain()", timeout=600)
+        s.page.get_by_role("button", name="Train").click()
+        s.until("() => document.querySelector('.kdm-note')?.textContent.includes('done after')", timeout=600)
+        rows.append((alone, s.kernel("bench.runs.all()[-1]['seconds']")))
+        s.kernel("bench.say('')")
 
 res = {"command": f"python tools/bench_tuning.py --repeats {a.repeats} --epochs {a.epochs}", "seconds without": [round(r[0], 2) for r in rows], "seconds with the bench": [round(r[1], 2) for r in rows],
        "speed with / without": round(statistics.median(w / b for w, b in rows), 3)}

@@ -33,20 +33,16 @@ WATCH = """() => {
 
 def main():
     if not CHROMIUM: sys.exit("no Chromium found: install the package chromium, or name the program in the variable CHROMIUM")
-    with tempfile.TemporaryDirectory() as d:
-        lab = Lab(Path(d))
-        try:
-            with lab.open("bench", CELL) as s:
-                s.page.locator(".kdm .js-plotly-plot .gtitle").first.wait_for(timeout=60_000)
-                s.js(WATCH)
-                s.page.locator(".kdm .noUi-handle").first.focus()
-                for n in range(1, MOVES + 1):
-                    s.page.keyboard.press("ArrowRight")
-                    s.until("n => window.times.length >= n", n)
-                    s.idle()
-                ms, size = s.js("() => window.times"), s.kernel("len(w.figure.to_json())")
-        finally: lab.close()
-    print(json.dumps({"widget": "temperature", "images": 3, "moves": MOVES, "median_ms": round(median(ms), 1), "max_ms": round(max(ms), 1),
+    with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("bench", CELL) as s:
+        s.page.locator(".kdm .js-plotly-plot .gtitle").first.wait_for(timeout=60_000)
+        s.js(WATCH)
+        s.page.locator(".kdm .noUi-handle").first.focus()
+        for n in range(1, MOVES + 1):
+            s.page.keyboard.press("ArrowRight")
+            s.until("n => window.times.length >= n", n)
+            s.idle()
+        ms, size = s.js("() => window.times"), s.kernel("len(w.figure.to_json())")
+    print(json.dumps({"command": "python tools/bench_widgets.py", "widget": "temperature", "images": 3, "moves": MOVES, "median_ms": round(median(ms), 1), "max_ms": round(max(ms), 1),
                       "figure_bytes": size, "load_average": [round(v, 2) for v in os.getloadavg()], "cores": os.cpu_count()}, indent=1))
 
 

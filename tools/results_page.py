@@ -156,6 +156,21 @@ Polyp-PVT on PVTv2-B2 teaches Polyp-PVT on PVTv2-B0, batch and size as in the co
 """
 
 
+def widgets_page():
+    w, b = read("bench_widgets"), read("bench_tuning")
+    seconds = lambda k: f"{min(b[k]):.1f} to {max(b[k]):.1f} s"
+    return f"""## The widgets' speed
+
+`{w["command"]}`
+
+The temperature widget with {w["images"]} images in a real JupyterLab: from a key press on the slider to the changed figure {w["median_ms"]:.0f} ms (median of {w["moves"]} moves, at most {w["max_ms"]:.0f}). A move carries {w["figure_bytes"] / 1000:.0f} kB of figure. The machine with {w["cores"]} cores had a load of {w["load_average"][0]:.1f} and was not idle, so this is an upper bound.
+
+`{b["command"]}`
+
+Training beside an open tuning bench runs at {b["speed with / without"]:.3f} times the speed of training alone, the median of {len(b["seconds without"])} rounds in which both take their turn ({seconds("seconds with the bench")} against {seconds("seconds without")}): drawing costs the rest.
+"""
+
+
 def page():
     g, gp, b, m = read("phantom_gain"), read("phantom_gain_plain"), read("bench_step"), read("brain_mri")
     mri = []
@@ -200,7 +215,8 @@ The set is a cleaned copy of the public Brain Tumor MRI Dataset, from whose trai
 {table(["threads", "teacher forward + plain student step", "distillation step", "ratio"], [[r["threads"], *(f"{v:.1f} ms" for v in r["ms"].values()), f"{r['ratio']:.3f}"] for r in b])}
 
 Both are timed in turn in one run, with everything fastai does around a step ({b[0]["device"]}, {b[0]["repeats"]} rounds of {b[0]["steps"]} steps, medians). The ratio is what distillation costs beyond the two forwards it cannot do without.
-"""
+
+{widgets_page()}"""
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..taps import near_names
 
-# %% ../../nbs/data/04_balance.ipynb #6987c902
+# %% ../../nbs/data/04_balance.ipynb #28f70edb
 def train_labels(dls # fastai DataLoaders
                 ) -> np.ndarray: # (N,) class numbers
     "The class number of every training item."

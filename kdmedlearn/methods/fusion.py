@@ -169,16 +169,17 @@ class AttentionFusion(Fusion):
             z = z + sum(a[:, i:i + 1] * t for i, t in enumerate(same_classes(answers)))
         return Fused(z, g, attention)
 
-# %% ../../nbs/methods/04_fusion.ipynb #ad42107b
+# %% ../../nbs/methods/04_fusion.ipynb #93c8d1dd
 def by_teacher(attention: Tensor, k: int) -> Tensor: # (B, heads, K n, K n) -> (B, heads, K, n)
     "What each teacher's places were given, the mean over the queries; sums to 1 over teachers and places."
     return attention.mean(2).unflatten(2, (k, -1))
 
 def fits_teachers(fusion: Fusion, names: list):
-    "Raise if the fusion was fitted on the teachers `names` in another order; warn if on others."
+    "Raise if the fusion was fitted on the teachers `names` in another order, or on another number; warn if on others."
     was = (fusion.fitted_on or {}).get("teachers")
     if not was or not names or was == names: return
     said = f"this fusion was fitted on the teachers {', '.join(was)}, now they are {', '.join(names)}"
+    if len(was) != len(names): raise ValueError(f"{said}; give as many, or fit a fusion of these")
     if sorted(was) == sorted(names): raise ValueError(f"{said}; give them in the same order")
     warnings.warn(f"{said}; it knows nothing of others, even where their widths agree")
 

@@ -7,7 +7,7 @@ __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'tra
            'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read', 'set_knobs',
            'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #2ca30272
+# %% ../../nbs/widgets/02_loss_weights.ipynb #0f1d466b
 import html, math, random
 from copy import deepcopy
 from typing import NamedTuple
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from ..distillation import plain, unwrapped
 from ..methods.method import Method, Pass, Seen
 from ..taps import taps
-from ..tuning import code_of, knobs_of, range_of
-from .panel import Panel
+from ..tuning import Range, code_of, knobs_of, range_of
+from .panel import Panel, number_slider
 from .soft_targets import unchanged
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #7ec36386
@@ -107,7 +107,7 @@ def measure(learn: Learner, method: Method, xb, yb, teachers: tuple, seed: int =
         terms = all_terms(method, *student_pass(learn, xb, yb, teachers))
         return Measured({k: float(v.detach()) for k, v in terms.items()}, gram_of(terms, params))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #035d87cb
+# %% ../../nbs/widgets/02_loss_weights.ipynb #b1e4b238
 class Knob(NamedTuple):
     "One argument of one part of a method."
     name: str       # "alpha"; in a sum "response.alpha"
@@ -115,16 +115,11 @@ class Knob(NamedTuple):
     attr: str
     kind: str       # "weights", "terms", "schedule" or "fixed"
     value: object
-    range: tuple = ()    # (low, high, log) of the first two
+    range: Range | None = None    # of the first two
 
-def _range(part: Method, knob: str) -> tuple: # (low, high, log); None: not a number to be moved
-    r, v = range_of(part, knob), part.knobs()[knob]
-    if r is None or r.kind not in ("linear", "log", "whole"): return None
-    return min(r.low, v), max(r.high, v), r.kind == "log"
-
-def _elsewhere(v, low, high, log):
+def _elsewhere(v, r: Range):
     "A value inside the range, away from `v`."
-    at = lambda t: low * (high / low) ** t if log else low + t * (high - low)
+    at = lambda t: r.low * (r.high / r.low) ** t if r.kind == "log" else r.low + t * (r.high - r.low)
     return at(.7) if abs(v - at(.3)) < abs(v - at(.7)) else at(.3)
 
 def _schedule(v) -> bool: return callable(v) and not isinstance(v, (nn.Module, type))
@@ -139,33 +134,28 @@ def sorted_knobs(method: Method,   # a copy: its knobs are tried
     out, parts, before = [], method.parts, (method.weights(pct), terms())
     for name, part, attr in knobs_of(method):
         v, i = getattr(part, attr), parts.index(part)
-        r = None if _schedule(v) else _range(part, attr)
-        if r is None: out.append(Knob(name, i, attr, "schedule" if _schedule(v) else "fixed", v)); continue
+        r = None if _schedule(v) else range_of(part, attr)
+        if r is None or r.low is None: out.append(Knob(name, i, attr, "schedule" if _schedule(v) else "fixed", v)); continue
         try:
-            setattr(part, attr, _elsewhere(v, *r))
+            setattr(part, attr, _elsewhere(v, r))
             kind = "terms" if terms() != before[1] else "weights" if method.weights(pct) != before[0] else "fixed"
         except (ValueError, TypeError, RuntimeError, IndexError): kind = "fixed"      # a number that shapes were made from
         finally: setattr(part, attr, v)
         out.append(Knob(name, i, attr, kind, v, r))
     return out
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #ca09c602
+# %% ../../nbs/widgets/02_loss_weights.ipynb #b32819d4
 def slider(k: Knob):
     "A slider for a knob of kind \"weights\" or \"terms\"."
-    low, high, log = k.range
-    said = dict(description=k.name, tooltip=f"{k.name}, from {low:.3g} to {high:.3g}" + ("; changes the terms themselves: they are measured anew" if k.kind == "terms" else ""),
-                continuous_update=k.kind == "weights", readout_format=".3g", layout=W.Layout(width="380px"), style={"description_width": "130px"})
-    if log:
-        step, at = .1 if high / low <= 64 else .2, math.log2(k.value)
-        steps = lambda d: step * math.floor(d / step + 1e-6)        # the knob's own value lies on the slider's grid: the browser moves it there otherwise
-        return W.FloatLogSlider(k.value, base=2, min=at - steps(at - math.log2(low)), max=at + steps(math.log2(high) - at), step=step, **said)
-    if isinstance(k.value, int) and k.value > 1: return W.IntSlider(k.value, min=int(low), max=int(high), **{**said, "readout_format": "d"})
-    return W.FloatSlider(k.value, min=low, max=high, step=(high - low) / 100, **said)
+    r = k.range
+    return number_slider(k.value, r.kind, r.low, r.high, description=k.name, continuous_update=k.kind == "weights",
+                         tooltip=f"{k.name}, from {r.low:.3g} to {r.high:.3g}" + ("; changes the terms themselves: they are measured anew" if k.kind == "terms" else ""),
+                         layout=W.Layout(width="380px"), style={"description_width": "130px"})
 
 def read(k: Knob, s):
     "The value of a knob's slider; the knob's own where it has moved by less than a step."
     if isinstance(s, W.IntSlider): return s.value
-    way = math.log2(s.value / k.value) if isinstance(s, W.FloatLogSlider) else s.value - k.value
+    way = math.log(s.value / k.value, s.base) if isinstance(s, W.FloatLogSlider) else s.value - k.value
     return k.value if abs(way) < .51 * s.step else float(f"{s.value:.3g}")
 
 def set_knobs(parts: list, knobs: list, values: dict):
