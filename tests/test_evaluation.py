@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import data, net
-from kdmedlearn import Response
+from kdmedlearn import Response, Teacher, phantom_dls
+from kdmedlearn.distillation import norm_of
 from kdmedlearn.evaluation.compare import compare, compare_figure, flops, paired, predictions, scores, show_table
 from kdmedlearn.evaluation.runs import gain, history, new_run, restart, write_json, write_report
-from kdmedlearn.teachers import about_model, load_model, load_teacher, save_model
+from kdmedlearn.models.small import small_student
+from kdmedlearn.teachers import about_model, load_model, load_teacher, phantom_teacher, save_model
 
 
 def test_scores_against_the_definitions():
@@ -111,3 +113,18 @@ def test_a_spread_that_is_not_known_is_null_in_json(tmp_path):
     from kdmedlearn.evaluation.runs import write_json
     write_json(tmp_path / "m.json", {"gain": {"standard error": float("nan")}, "rows": [1., float("nan")], "path": tmp_path})
     assert json.loads((tmp_path / "m.json").read_text(), parse_constant=lambda c: 1 / 0)["rows"] == [1., None]
+
+
+def test_compare_shows_a_teacher_its_own_pixels():
+    dls, model = phantom_dls(n_train=8, n_valid=64, size=32, seed=5), phantom_teacher()
+    own = Teacher(model, norm=(.2, .4), name="own")
+    by_hand = scores(own.see((torch.cat([x.as_subclass(torch.Tensor) for x, _ in dls.valid]),), norm_of(dls)).out, torch.cat([y.as_subclass(torch.Tensor) for _, y in dls.valid]))
+    table = compare({"plain": model, "own": own, "smaller": Teacher(model, size=16)}, dls.valid)
+    assert table.loc["own", "accuracy"] == pytest.approx(by_hand["accuracy"]) and table.loc["own", "accuracy"] != table.loc["plain", "accuracy"]
+    assert table.loc["smaller", "MFLOPs"] < .3 * table.loc["plain", "MFLOPs"]
+
+
+@pytest.mark.parametrize("models, on, said", [([small_student()], "valid", "give a dict"), ({"a": small_student()}, "all", "give one of them"), ({"a": "resnet"}, "valid", "a is a str"), ({"a": small_student(num_classes=4)}, "valid", "4 classes, the labels go up to 7")])
+def test_what_cannot_be_compared_is_said(models, on, said):
+    dls = phantom_dls(n_train=8, n_valid=16, size=32, seed=5)
+    with pytest.raises((TypeError, ValueError), match=said): compare(models, dls if on == "all" else dls.valid)

@@ -97,3 +97,12 @@ def test_top_level_names():
 def test_results_page_comes_from_the_results_files():
     import results_page
     assert results_page.page() == (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), "python tools/results_page.py"
+
+
+def test_the_rubric_page_and_the_course_table_are_up_to_date():
+    import rubric
+    found = rubric.rows()
+    assert (ROOT / "docs" / "rubric.md").read_text() == rubric.page(found), "run python tools/rubric.py"
+    index = (ROOT / "README.md").read_text()
+    for name, what, j in found:
+        if name.startswith("tutorials/"): assert re.search(rf"\]\(nbs/{name}\.ipynb\).*\| {j['time']} \|", index), f"the course table has {name} not, or with another time than {j['time']}"

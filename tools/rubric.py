@@ -20,6 +20,9 @@ SOURCE = re.compile(r"arxiv\.org|doi\.org|arXiv|\b(19|20)\d\d[a-z]?\)|\((19|20)\
 PICTURE = ("image/png", "image/jpeg", "application/vnd.plotly.v1+json")
 RAISES = re.compile(r"test_fail|\bexcept\b|pytest\.raises|ExceptionExpected|\bshow_error|\.said\b")
 
+# Chapters about text and files, where a picture would add nothing.
+PLAIN = ("04_cli", "data/07_download")
+
 # What no program sees: what readers stumbled over and is not mended, in plain words.
 WEAK = {}
 
@@ -66,8 +69,8 @@ def judged(path):
 def missing(j, name):
     "What the rubric asks of a notebook and it has not."
     out = [k for k in ("time", "summary") if not j[k]] + ["source"] * (j["formulas"] > 0 and not j["source"])
-    out += [k for k in ("exercises", "errors", "pictures") if not j[k]]
-    if j["median"] > 12: out.append("short pieces")
+    out += [k for k in ("exercises", "errors", "pictures") if not j[k] and (k != "pictures" or name not in PLAIN)]
+    if j["median"] > 12: out.append(f"short pieces (median {j['median']:g} lines)")
     return out
 
 
@@ -89,10 +92,11 @@ def page(rows):
     columns = ["time", "formulas", "source", "pieces", "median", "longest", "pictures", "errors", "summary", "exercises"]
     lines = ["| notebook | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, what, j in rows:
-        show = {**j, **({"median": "", "longest": ""} if not j["pieces"] else {})}
+        show = {**j, **({"median": "", "longest": ""} if not j["pieces"] else {}), **({} if j["formulas"] or j["source"] else {"source": ""})}
         lines.append(f"| [{what}](nbs/{name}.ipynb) | " + " | ".join(mark(show[c]) for c in columns) + " |")
     lacks = [f"- [{what}](nbs/{name}.ipynb): no {', no '.join(m)}." for name, what, j in rows if (m := missing(j, name))]
     weak = [f"- [{what}](nbs/{name}.ipynb): {WEAK[name]}" for name, what, _ in rows if name in WEAK]
+    plain = " and ".join(f"[{what.lower()}](nbs/{name}.ipynb)" for name, what, _ in rows if name in PLAIN)
     median = statistics.median([n for name, *_ in rows for n in pieces(nbformat.read(ROOT / "nbs" / f"{name}.ipynb", 4))])
     return f"""# The rubric, chapter by chapter
 
@@ -100,7 +104,7 @@ def page(rows):
 
 What every chapter and tutorial is held to: why it exists; each formula with its source; every symbol defined once; exported pieces short; pictures that add something, looked at in light and dark; the errors shown; a summary; exercises whose solutions run in the tests; a stated time; no number in prose that no cell makes.
 
-A program counts what can be counted. *Pieces* are exported functions and methods, *median* and *longest* their lines of code; the median of all is {median:g}. *Errors* are the places where one is provoked. Tutorials export nothing.
+A program counts what can be counted. *Pieces* are exported functions and methods, *median* and *longest* their lines of code; the median of all is {median:g}. *Errors* are the places where one is provoked. Tutorials export nothing; the chapters on {plain} are about text and files and have no picture.
 
 {chr(10).join(lines)}
 
@@ -112,7 +116,7 @@ A program counts what can be counted. *Pieces* are exported functions and method
 
 What readers found and is not mended:
 
-{chr(10).join(weak)}
+{chr(10).join(weak) or 'Nothing is noted.'}
 """
 
 

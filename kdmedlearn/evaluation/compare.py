@@ -6,7 +6,7 @@
 __all__ = ['COST_UNITS', 'predictions', 'scores', 'n_params', 'flops', 'file_bytes', 'ms_per_image', 'cost', 'compare',
            'show_table', 'compare_figure', 'paired']
 
-# %% ../../nbs/evaluation/01_compare.ipynb #0cfdc6a7
+# %% ../../nbs/evaluation/01_compare.ipynb #97e27e67
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -16,24 +16,29 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from safetensors.torch import save_model as save_weights
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..distillation import plain
+from ..distillation import Teacher, norm_of, plain
 
-# %% ../../nbs/evaluation/01_compare.ipynb #00967d06
-def predictions(model: nn.Module, dl) -> tuple:  # (N, C) logits, (N,) labels, on the CPU
+# %% ../../nbs/evaluation/01_compare.ipynb #910a11c8
+def predictions(model,  # module, or a `Teacher`, which gets the images in its own normalisation and size
+                dl) -> tuple:  # (N, C) logits, (N,) labels, on the CPU
     "What `model` answers on all batches of `dl`, in eval mode and without gradients."
-    device, was, outs, ys = next(model.parameters()).device, model.training, [], []
-    model.eval()
+    net, norm = (model.model, norm_of(dl)) if isinstance(model, Teacher) else (model, None)
+    device, was, outs, ys = next(net.parameters()).device, net.training, [], []
+    if net is not model: model.ready(device); norm = norm and tuple(v.to(device) for v in norm)
+    answer = model if net is model else lambda x: model.see((x,), norm).out
+    net.eval()
     try:
         with torch.no_grad():
             for x, y in dl:
-                outs.append(plain(model(plain(x).to(device))).float().cpu()); ys.append(plain(y).cpu())
-    finally: model.train(was)
+                outs.append(plain(answer(plain(x).to(device))).float().cpu()); ys.append(plain(y).cpu())
+    finally: net.train(was)
     return torch.cat(outs), torch.cat(ys)
 
 def scores(logits: Tensor, y: Tensor) -> dict:
@@ -68,7 +73,7 @@ def ms_per_image(model: nn.Module, x: Tensor, repeats: int = 30) -> float:
             if i >= 5: times.append(perf_counter() - start)
     return 1000 * median(times)
 
-# %% ../../nbs/evaluation/01_compare.ipynb #566a6440
+# %% ../../nbs/evaluation/01_compare.ipynb #112a625d
 def cost(model: nn.Module, x: Tensor) -> dict:
     "Parameters, MFLOPs, kB on disk and ms for one image; `x` is a batch of one."
     was = model.training
@@ -78,16 +83,20 @@ def cost(model: nn.Module, x: Tensor) -> dict:
                 "ms per image": ms_per_image(model, x)}
     finally: model.train(was)
 
-def compare(models: dict,  # name -> module or Learner, the teacher first
+def compare(models: dict,  # name -> module, Learner or `Teacher`, the teacher first
             dl             # DataLoader with labels that none of them was trained or chosen on
            ) -> pd.DataFrame:
     "Scores and cost of each model, one row each."
-    if not models: raise ValueError("no models to compare; give a dict name -> module or Learner")
-    rows = {}
+    if not isinstance(models, dict) or not models: raise ValueError("no models to compare; give a dict name -> module, Learner or Teacher")
+    if isinstance(dl, DataLoaders): raise TypeError("got DataLoaders, which hold several sets; give one of them, such as dls.valid or a test loader")
+    rows, x = {}, plain(dl.one_batch()[0])[:1]
     for name, m in models.items():
         m = m.model if isinstance(m, Learner) else m
-        x = plain(dl.one_batch()[0])[:1].to(next(m.parameters()).device)
-        rows[name] = scores(*predictions(m, dl)) | cost(m, x)
+        if not isinstance(m, (nn.Module, Teacher)): raise TypeError(f"{name} is a {type(m).__name__}; expected a module, a Learner or a Teacher")
+        logits, y = predictions(m, dl)
+        if logits.ndim == 2 and y.max() >= logits.shape[1]: raise ValueError(f"{name} answers with {logits.shape[1]} classes, the labels go up to {y.max()}: it knows other classes than these data")
+        net, one = (m.model, m.prepare((x,), norm_of(dl))[0]) if isinstance(m, Teacher) else (m, x)
+        rows[name] = scores(logits, y) | cost(net, one.to(next(net.parameters()).device))
     return pd.DataFrame.from_dict(rows, orient="index")
 
 def show_table(df: pd.DataFrame):
