@@ -243,15 +243,15 @@ def see_maps(student, teachers, method, dl, items) -> MapsSeen:
             shown += pics; ys.append((y[:, 0] if y.ndim == 4 else y) > .5)
     return MapsSeen(shown, torch.cat(ys), {k: tuple(map(torch.cat, zip(*v))) for k, v in maps.items()}, method, names)
 
-# %% ../../nbs/widgets/04_attention.ipynb #52de9c55
+# %% ../../nbs/widgets/04_attention.ipynb #cf92a5dc
 class KDASView(Look):
     "Maps, attention and symmetric part of student and teacher, for one image and one row."
     def __init__(self, seen: MapsSeen):
         heads, self.shown = 1 + max(h for _, h in seen.maps), None      # shown: what is painted
         P = next(iter(seen.maps.values()))[0]
         self.row = W.IntSlider(P.shape[2] // 2, 0, P.shape[2] - 1, description="row r", tooltip="the row of the map whose weights are shown, 0 at the top")
-        self.teacher = W.Dropdown(options=seen.names, description="teacher", tooltip="whose maps stand in the second line")
-        self.map = W.Dropdown(options=[(f"map {h + 1}", h) for h in range(heads)], description="map", tooltip="models with several maps: which one")
+        self.teacher = W.SelectionSlider(options=seen.names, description="teacher", tooltip="whose maps stand in the second line")
+        self.map = W.SelectionSlider(options=[(f"map {h + 1}", h) for h in range(heads)], description="map", tooltip="models with several maps: which one")
         self.square = P.shape[2] == P.shape[3]
         top = ["image", "P", "A(P)", *["½ S(P)"] * self.square, "w<sub>r</sub> over the image"]
         self.frame = make_subplots(2, len(top), column_titles=top, horizontal_spacing=.03, vertical_spacing=.12)

@@ -148,14 +148,14 @@ def outlined(picture: np.ndarray, truth: np.ndarray, answers=()) -> list:   # (h
     for a in out: a[inner & ~inside] = 0; a[t & ~inner] = 255
     return [a.astype(np.uint8) for a in out]
 
-# %% ../../nbs/widgets/05_compare.ipynb #ffdb38d5
+# %% ../../nbs/widgets/05_compare.ipynb #5efa72ab
 class CompareView(Look):
     "Images on which models disagree, and what each of them says."
     def __init__(self, seen, kind=None):   # seen: Answers or Masks
         self.kinds, self.turning = kinds_of(seen), False
         if kind is not None and kind not in self.kinds: raise ValueError(f"no kind of disagreement is called {kind!r}; there are {', '.join(self.kinds)}")
         kind = kind or next((k for k, v in self.kinds.items() if v), None)
-        self.kind = W.Dropdown(options=[(f"{k} ({len(v)})", k) for k, v in self.kinds.items()], value=kind, description="show", tooltip="which images, and how many there are", layout=W.Layout(width="420px"))
+        self.kind = W.SelectionSlider(options=[(f"{k} ({len(v)})", k) for k, v in self.kinds.items()], value=kind, description="show", tooltip="which images, and how many there are", layout=W.Layout(width="420px"))
         self.kind.observe(self.turn, "value")
         self.frame = mask_frame(seen) if isinstance(seen, Masks) else class_frame(seen)
         super().__init__(seen, max(1, len(self.kinds[kind])), self.kind)

@@ -249,7 +249,7 @@ def answer_layout(a: Answers, classes: list, reach: float) -> dict:
                 xaxis=x("p<sup>t</sup>(T), p<sup>s</sup>(T)", 1, [(0, "0"), (.5, ".5"), (1, "1")]) | dict(anchor="y"), yaxis=y | dict(domain=[p_low, p_high]),
                 xaxis2=x("gradient at the student's logits, nats", 2 * reach, [(reach - mark, f"−{mark:g}"), (reach, "0"), (reach + mark, f"{mark:g}")]) | dict(anchor="y2"), yaxis2=y | dict(domain=[0, g_high], anchor="x2"))
 
-# %% ../../nbs/widgets/01_temperature.ipynb #194b7bec
+# %% ../../nbs/widgets/01_temperature.ipynb #3c1d2a82
 class Temperature(Panel):
     "Soft targets, their entropy and the gradient on the student, at a temperature moved by hand."
     def __init__(self, answers: Answers):
@@ -258,7 +258,7 @@ class Temperature(Panel):
         wide = dict(layout=W.Layout(width="420px"), style={"description_width": "90px"})
         self.T = W.FloatLogSlider(4., base=2, min=-1, max=math.log2(20), step=.1, description="T", readout_format=".3g", tooltip="temperature, from 0.5 to 20; ten steps double it", **wide)
         self.squared = W.Checkbox(True, description="with the factor T²", tooltip="multiply the KL, and so its gradient, by T²", indent=False, layout=W.Layout(width="180px"))
-        self.teacher = W.Dropdown(options=list(answers.teachers), description="teacher", tooltip="whose answer is softened", **wide)
+        self.teacher = W.SelectionSlider(options=list(answers.teachers), description="teacher", tooltip="whose answer is softened", **wide)
         super().__init__(W.HBox([self.T, self.squared], layout=W.Layout(flex_flow="row wrap")), *([self.teacher] if len(answers.teachers) > 1 else []))
 
     def state(self, T: float) -> dict: # "data", "layout": what changes with T
