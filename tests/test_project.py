@@ -70,14 +70,18 @@ def test_readme_is_the_index_chapter(tmp_path, monkeypatch):
     for link in re.findall(r"\]\((?!http|#)([^)]+)\)", before): assert (ROOT / link.split("#")[0]).exists(), f"README links to {link}"
 
 
-FLOORS = [["taps", "data", "models"], ["methods"], ["distillation", "teachers", "fusing", "recipes", "multiscale", "evaluation", "tuning"], ["widgets"], ["cli"]]
+def floors():
+    "Floor of each module, as the table of docs/architecture.md has it."
+    table = re.findall(r"^\| (\d) \| ([^|]*) \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.M)
+    return {room: int(n) for n, rooms in table for room in re.findall(r"`(\w+)`", rooms)}
 
 
 def test_imports_go_down_the_floors():
-    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    floor = floors()
     for p in (ROOT / "kdmedlearn").rglob("*.py"):
         if p.name in ("__init__.py", "_modidx.py"): continue
         room = p.relative_to(ROOT / "kdmedlearn").parts[0].removesuffix(".py")
+        assert room in floor, f"{room} stands on no floor of docs/architecture.md"
         for other in re.findall(r"(?:from|import)\s+(?:kdmedlearn\.|\.{1,2})(\w+)", p.read_text()):
             if other in floor and other != room: assert floor[other] <= floor[room], f"{p.name} (floor {floor[room]}) imports {other} (floor {floor[other]})"
 
