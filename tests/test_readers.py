@@ -10,7 +10,7 @@ from fastai.learner import Learner, load_learner
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data.images import cut, describe, image_dls, norm_stats
+from kdmedlearn.data.images import cut, describe, image_dls, list_images, norm_stats, table_dls
 from kdmedlearn.data.masks import mask_dls, mask_trouble
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -275,3 +275,16 @@ def test_mask_learner(pairs, tmp_path):
         assert b".png" not in (tmp_path / "s.pkl").read_bytes()
         again = load_learner(tmp_path / "s.pkl")
         with again.no_bar(): assert torch.allclose(again.predict(f)[2], learn.predict(f)[2], atol=1e-6)
+
+
+def test_rows_numbered_twice_do_not_move_images_between_splits(folders):
+    "Tables put together by pd.concat have every number twice; a cut by number would take test images into validation."
+    t = pd.concat([list_images(folders / s).assign(split=s, rel=lambda d: s + "/" + d.rel) for s in ("train", "test")])
+    assert t.index.duplicated().any()
+    dls = table_dls(t, folders, size=16, group="patient", valid=.3, fraction=.6, device="cpu")
+    assert {s: set(d.rel.str.split("/").str[0]) for s, d in dls.table.groupby("split")} == {"train": {"train"}, "valid": {"train"}, "test": {"test"}}
+    assert len(dls.test.dataset) == 51 and dls.table.rel.is_unique
+
+
+def test_a_misspelt_column_is_answered_with_the_near_one(folders):
+    with pytest.raises(ValueError, match="no column 'pateint'; near: patient"): image_dls(folders, size=16, group="pateint")

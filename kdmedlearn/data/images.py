@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'HIDDEN', 'MODALITIES', 'TEST_SEED', 'visible', 'some', 'fi
            'TensorGrey', 'ReadImage', 'FolderLabel', 'SetLoaders', 'make_loaders', 'it_fits', 'fill_memory',
            'sample_pixels', 'check_options', 'batch_tfms', 'table_dls', 'image_dls', 'describe']
 
-# %% ../../nbs/data/02_images.ipynb #71bffecf
+# %% ../../nbs/data/02_images.ipynb #21bf080b
 import hashlib, io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +26,8 @@ from fastai.vision.augment import PadMode, aug_transforms
 from fastai.vision.core import imagenet_stats
 from fasttransform import Transform
 import fastai.vision.learner   # registers show_batch and show_results for images
+
+from ..taps import near_names
 
 # %% ../../nbs/data/02_images.ipynb #3f54fa4d
 SPLITS = {"train": ("train", "training", "traindataset"), "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
@@ -161,7 +163,7 @@ def read_all(files,       # paths
         warnings.warn(say + "); left out because bad='skip'")
     return [r if h else None for r, h in got], [h for _, h in got]
 
-# %% ../../nbs/data/02_images.ipynb #d7000207
+# %% ../../nbs/data/02_images.ipynb #5ca9db87
 def read_manifest(manifest, # csv file (also relative to `path`), DataFrame, or None for path/manifest.csv
                   path,     # the folder of the set
                   column    # the column that will be asked for
@@ -175,7 +177,9 @@ def read_manifest(manifest, # csv file (also relative to `path`), DataFrame, or 
                                     f"file, {column} (and class, split)")
         manifest = pd.read_csv(f, dtype={"file": str, "class": str, "split": str})
     for c in ("file", column):
-        if c not in manifest: raise ValueError(f"the manifest has no column {c!r}; it has {some(manifest.columns, 12)}")
+        if c not in manifest:
+            near = near_names(c, map(str, manifest.columns))
+            raise ValueError(f"the manifest has no column {c!r}; " + (f"near: {', '.join(near)}; " if near else "") + f"it has {some(manifest.columns, 12)}")
     empty = int(manifest[column].isna().sum())
     if empty:
         raise ValueError(f"column {column!r} of the manifest is empty in {empty} rows; give every file a group, if only its own")
@@ -223,7 +227,7 @@ def cut(labels,      # class of each item
             have, taken[g] = have + holds[g], True
     return taken[grp]
 
-# %% ../../nbs/data/02_images.ipynb #ed7dd52a
+# %% ../../nbs/data/02_images.ipynb #9690b488
 def add_groups(t: pd.DataFrame, # file, split, label, rel, print (the fingerprint)
                path, group=None, manifest=None # see `image_dls`
               ) -> pd.DataFrame: # with a column group
@@ -241,10 +245,10 @@ def add_groups(t: pd.DataFrame, # file, split, label, rel, print (the fingerprin
     across = t.groupby("group").split.nunique() > 1
     if across.any():
         warnings.warn(f"{across.sum()} groups of {group!r} have files in more than one split, e.g. {across.idxmax()!r}: a "
-                      f"leak the folders bring along")
+                      "leak that is there before anything is cut here")
     return t
 
-# %% ../../nbs/data/02_images.ipynb #ec9e0120
+# %% ../../nbs/data/02_images.ipynb #5f2b93ca
 def in_range(name, x, upto=1., closed=False):
     "Raise unless 0 < x < `upto` (or = `upto` when `closed`)."
     ok = isinstance(x, (int, float)) and 0 < x and (x <= upto if closed else x < upto)
@@ -256,7 +260,7 @@ def split_off(t: pd.DataFrame,  # file, split, label, group
              ) -> pd.DataFrame: # splits train, valid, perhaps test; files cut away by `fraction` are gone
     "Validation cut from train where the folders bring none; never from test."
     in_range("valid", valid); in_range("fraction", fraction, closed=True)
-    t = t.assign(split=t.split.replace("all", "train"))
+    t = t.assign(split=t.split.replace("all", "train")).reset_index(drop=True)      # rows are taken by their index below
     tr = t[t.split == "train"]
     if "valid" not in set(t.split):
         if tr.group.nunique() < 2: raise ValueError(f"all {len(tr)} training files are in one group; a split needs at least two")
@@ -422,7 +426,7 @@ def batch_tfms(t, reader, norm, modality, augment):
     mean, std = norm_stats(norm, sample_pixels(t, reader), reader.channels)
     return [IntToFloatTensor(), *random_tfms(modality, augment), Normalize.from_stats(mean, std, cuda=False)]
 
-# %% ../../nbs/data/02_images.ipynb #bab31457
+# %% ../../nbs/data/02_images.ipynb #514a2643
 TEST_SEED = 2017   # of every test cut: `seed` does not move the test set
 
 def table_dls(t: pd.DataFrame,      # file, split ("all", or "train", perhaps "valid", and tests), label, rel
@@ -435,6 +439,7 @@ def table_dls(t: pd.DataFrame,      # file, split ("all", or "train", perhaps "v
     "`image_dls` for files that are listed already."
     check_options(size, channels, modality, norm, augment); in_range("valid", valid); in_range("fraction", fraction, closed=True)
     if test is not None: in_range("test", test)
+    t = t.reset_index(drop=True)                            # tables put together by concat number their rows twice
     ours = test is not None and set(t.split) == {"all"}     # the test set is ours to cut
     reader = ReadImage(size, channels or find_channels(list(t.file)))
     t = add_groups(fill_memory(t, reader, bad, cache), path, group, manifest)
