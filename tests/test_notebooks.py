@@ -7,8 +7,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import notebooks as nbtool  # noqa: E402
+from warm_kernels import WarmKernelManager  # noqa: E402
 
 
 @pytest.mark.parametrize("path", nbtool.notebooks(), ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_notebook_runs(path):
-    nbtool.execute(path)
+    nbtool.execute(path, kernel_manager_class=WarmKernelManager)

@@ -56,14 +56,14 @@ def clean(nb):
     return nb
 
 
-def execute(path, timeout=600):
+def execute(path, timeout=600, **kw):
     "The notebook at `path` after a run from a clean kernel started in its own folder; raises on the first failing cell."
     from nbclient import NotebookClient
     nb = nbformat.read(path, 4)
     env = {"IN_TEST": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONPATH": str(ROOT)}
     os.environ.setdefault("OMP_NUM_THREADS", "1")   # two kernels with two threads each on two cores wait for one another, tenfold
     os.environ.update(env)   # IN_TEST makes nbdev_export() cells do nothing; the kernel inherits the rest
-    NotebookClient(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(Path(path).parent)}}).execute()
+    NotebookClient(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(Path(path).parent)}}, **kw).execute()
     return nb
 
 
