@@ -26,8 +26,9 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/kdmedlearn demo
 
+# glibc keeps freed memory (MALLOC_...): a training on a CPU asks for the same buffers again at every step.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 tests
+	OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 tests
 
 lab: $(READY)
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb
