@@ -1016,6 +1016,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'kdmedlearn.taps.layer': ('taps.html#layer', 'kdmedlearn/taps.py'),
                                  'kdmedlearn.taps.layer_shapes': ('taps.html#layer_shapes', 'kdmedlearn/taps.py'),
                                  'kdmedlearn.taps.n_hooks': ('taps.html#n_hooks', 'kdmedlearn/taps.py'),
+                                 'kdmedlearn.taps.near_hint': ('taps.html#near_hint', 'kdmedlearn/taps.py'),
                                  'kdmedlearn.taps.near_names': ('taps.html#near_names', 'kdmedlearn/taps.py'),
                                  'kdmedlearn.taps.tap_next': ('taps.html#tap_next', 'kdmedlearn/taps.py'),
                                  'kdmedlearn.taps.tap_next.__call__': ('taps.html#tap_next.__call__', 'kdmedlearn/taps.py'),

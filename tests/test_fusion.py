@@ -395,6 +395,7 @@ def test_a_fitted_fusion_refuses_its_teachers_in_another_order():
     assert f.fitted_on["teachers"] == ["a", "b", "c"]
     make(RelationAttention(fusion=f), teacher=[a, b, c])
     with pytest.raises(ValueError, match="fitted on the teachers a, b, c, now they are b, a, c; give them in the same order"): make(RelationAttention(fusion=f), teacher=[b, a, c])
+    with pytest.raises(ValueError, match="fitted on the teachers a, b, c, now they are a, b; give as many"): make(RelationAttention(fusion=f), teacher=[a, b])
     with pytest.warns(UserWarning, match="now they are a, b, d"): make(RelationAttention(fusion=f), teacher=[a, b, Teacher(net(), name="d")])
 
 

@@ -1,13 +1,12 @@
 """Every notebook against the rubric of CONTRIBUTING.md: docs/rubric.md.
 
-    python tools/rubric.py          # write the page
-    python tools/rubric.py check    # exit with 1 where a tutorial or chapter misses something that can be counted
+    python tools/rubric.py
 
 Counted from the notebooks: formulas, sources, exported pieces and their length, pictures, errors shown, summary,
 exercises, solutions, stated time. Whether a picture adds something, a symbol is defined or the prose is good, no program
 knows; what readers found weak stands in WEAK.
 """
-import re, statistics, sys
+import ast, re, statistics, sys
 from pathlib import Path
 
 import nbformat
@@ -59,8 +58,7 @@ WEAK = {
 
 
 def pieces(nb):
-    "Lines of code of each exported function, method-less class head and patch: a piece is a top-level statement of an exported cell."
-    import ast
+    "Lines of code of each exported function and method, and of each class without methods."
     out = []
     for c in nb.cells:
         if c.cell_type != "code" or not EXPORT.search(c.source): continue
@@ -151,12 +149,4 @@ What readers found and is not mended:
 """
 
 
-def main(verb=""):
-    found = rows()
-    if verb == "check":
-        bad = [f"{name}: no {', no '.join(m)}" for name, _, j in found if (m := missing(j, name))]
-        sys.exit("\n".join(bad) if bad else 0)
-    (ROOT / "docs" / "rubric.md").write_text(page(found), encoding="utf-8")
-
-
-if __name__ == "__main__": main(*sys.argv[1:])
+if __name__ == "__main__": (ROOT / "docs" / "rubric.md").write_text(page(rows()), encoding="utf-8")

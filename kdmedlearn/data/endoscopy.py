@@ -7,7 +7,7 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'medmnist_dls']
 
-# %% ../../nbs/data/06_endoscopy.ipynb #6d20b693
+# %% ../../nbs/data/06_endoscopy.ipynb #8ab53d61
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -23,7 +23,7 @@ from .images import (HIDDEN, FolderLabel, ReadImage, SetLoaders, batch_tfms, che
                                     make_loaders, some, split_off, table_dls, visible)
 from .phantom import CHUNK, CLASSES, check, render
 from .polyps import MARK, _fits, _right_folder, _warn_counts
-from ..taps import near_names
+from ..taps import near_hint, near_names
 
 # %% ../../nbs/data/06_endoscopy.ipynb #3a33d889
 KVASIR_V2 = dict.fromkeys(CLASSES, 1000)   # class: images
@@ -91,7 +91,7 @@ def count_trouble(labels,        # class of each image
     wrong = [f"{c} {seen[c]} (expected {n})" for c, n in expected.items() if c in seen and seen[c] != n]
     return [f"{what}: {some(cs, 4)}" for what, cs in (("classes not here", lost), ("unknown classes", extra), ("other counts", wrong)) if cs]
 
-# %% ../../nbs/data/06_endoscopy.ipynb #c1cc3eb6
+# %% ../../nbs/data/06_endoscopy.ipynb #12109659
 def _inside(path, name): # the folder `name` in `path`, if it is there
     return Path(path) / name if (Path(path) / name).is_dir() else Path(path)
 
@@ -110,7 +110,7 @@ _LOADER_ARGS = [k for k in signature(table_dls).parameters if k not in ("t", "pa
 def _check_names(kw, call, known):
     "Answer an argument that `call` does not have; else the answer would come from a function that the reader never called."
     for k in kw:
-        if k not in known: raise TypeError(f"{call} has no argument {k!r}; near: {', '.join(near_names(k, known)) or 'none'}; known: {', '.join(known)}")
+        if k not in known: raise TypeError(f"{call} has no argument {k!r}; {near_hint(k, known)}known: {', '.join(known)}")
 
 def kvasir_v2(path,       # the folder kvasir-dataset-v2 or the one that holds it: class folders, or train/ and test/ with class folders
               size=64,    # side in pixels; pretrained networks mostly saw 224

@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'HIDDEN', 'MODALITIES', 'TEST_SEED', 'visible', 'some', 'fi
            'TensorGrey', 'ReadImage', 'FolderLabel', 'SetLoaders', 'make_loaders', 'it_fits', 'fill_memory',
            'sample_pixels', 'check_options', 'batch_tfms', 'table_dls', 'image_dls', 'describe']
 
-# %% ../../nbs/data/02_images.ipynb #21bf080b
+# %% ../../nbs/data/02_images.ipynb #89a30bd1
 import hashlib, io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +27,7 @@ from fastai.vision.core import imagenet_stats
 from fasttransform import Transform
 import fastai.vision.learner   # registers show_batch and show_results for images
 
-from ..taps import near_names
+from ..taps import near_hint
 
 # %% ../../nbs/data/02_images.ipynb #3f54fa4d
 SPLITS = {"train": ("train", "training", "traindataset"), "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
@@ -163,7 +163,7 @@ def read_all(files,       # paths
         warnings.warn(say + "); left out because bad='skip'")
     return [r if h else None for r, h in got], [h for _, h in got]
 
-# %% ../../nbs/data/02_images.ipynb #5ca9db87
+# %% ../../nbs/data/02_images.ipynb #4b361283
 def read_manifest(manifest, # csv file (also relative to `path`), DataFrame, or None for path/manifest.csv
                   path,     # the folder of the set
                   column    # the column that will be asked for
@@ -177,9 +177,7 @@ def read_manifest(manifest, # csv file (also relative to `path`), DataFrame, or 
                                     f"file, {column} (and class, split)")
         manifest = pd.read_csv(f, dtype={"file": str, "class": str, "split": str})
     for c in ("file", column):
-        if c not in manifest:
-            near = near_names(c, map(str, manifest.columns))
-            raise ValueError(f"the manifest has no column {c!r}; " + (f"near: {', '.join(near)}; " if near else "") + f"it has {some(manifest.columns, 12)}")
+        if c not in manifest: raise ValueError(f"the manifest has no column {c!r}; {near_hint(c, manifest.columns)}it has {some(manifest.columns, 12)}")
     empty = int(manifest[column].isna().sum())
     if empty:
         raise ValueError(f"column {column!r} of the manifest is empty in {empty} rows; give every file a group, if only its own")
@@ -248,7 +246,7 @@ def add_groups(t: pd.DataFrame, # file, split, label, rel, print (the fingerprin
                       "leak that is there before anything is cut here")
     return t
 
-# %% ../../nbs/data/02_images.ipynb #5f2b93ca
+# %% ../../nbs/data/02_images.ipynb #ec9e0120
 def in_range(name, x, upto=1., closed=False):
     "Raise unless 0 < x < `upto` (or = `upto` when `closed`)."
     ok = isinstance(x, (int, float)) and 0 < x and (x <= upto if closed else x < upto)
@@ -260,7 +258,7 @@ def split_off(t: pd.DataFrame,  # file, split, label, group
              ) -> pd.DataFrame: # splits train, valid, perhaps test; files cut away by `fraction` are gone
     "Validation cut from train where the folders bring none; never from test."
     in_range("valid", valid); in_range("fraction", fraction, closed=True)
-    t = t.assign(split=t.split.replace("all", "train")).reset_index(drop=True)      # rows are taken by their index below
+    t = t.assign(split=t.split.replace("all", "train"))
     tr = t[t.split == "train"]
     if "valid" not in set(t.split):
         if tr.group.nunique() < 2: raise ValueError(f"all {len(tr)} training files are in one group; a split needs at least two")

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['Seen', 'Pass', 'weight_at', 'Method', 'Sum', 'as_method', 'total_loss', 'layer_pairs']
 
-# %% ../../nbs/methods/00_method.ipynb #a2c18713
+# %% ../../nbs/methods/00_method.ipynb #6fe872a8
 import inspect
 from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..taps import near_names
+from ..taps import near_hint
 
 # %% ../../nbs/methods/00_method.ipynb #a3ce4583
 class Seen(NamedTuple):
@@ -107,7 +107,7 @@ class Sum(Method):
     def terms(self, p): return {k: v for m in self.methods for k, v in m.terms(p).items()}
     def __repr__(self): return " + ".join(map(repr, self.methods))
 
-# %% ../../nbs/methods/00_method.ipynb #febe23d0
+# %% ../../nbs/methods/00_method.ipynb #c7d66105
 def as_method(m) -> Method:
     "A `Method` from an instance, a class, a name such as \"response\", or a list of these (their sum)."
     if isinstance(m, Method): return m
@@ -116,7 +116,7 @@ def as_method(m) -> Method:
     if isinstance(m, str):
         if m.lower() in Method.known and m.lower() != "sum": return Method.known[m.lower()]()
         names = sorted(set(Method.known) - {"sum"})
-        raise ValueError(f"no method is called {m!r}; near: {', '.join(near_names(m.lower(), names)) or 'none'}; known: {', '.join(names)}")
+        raise ValueError(f"no method is called {m!r}; {near_hint(m.lower(), names)}known: {', '.join(names)}")
     raise TypeError(f"a method is a name, a Method or a list of these, got {type(m).__name__}" + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else ""))
 
 # %% ../../nbs/methods/00_method.ipynb #3de0cd08

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MASK_MODELS', 'TwoConvs', 'UNet', 'small_unet', 'large_unet', 'create_mask_model', 'is_mask_model']
 
-# %% ../../nbs/models/05_unet.ipynb #ee496efd
+# %% ../../nbs/models/05_unet.ipynb #d0040b61
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .polyp_pvt import PolypPVT
-from ..taps import near_names
+from ..taps import near_hint
 
 # %% ../../nbs/models/05_unet.ipynb #41097da6
 class TwoConvs(nn.Sequential):
@@ -59,7 +59,7 @@ def large_unet(num_classes: int = 1, in_chans: int = 3) -> UNet:
     "The teacher: about 1.1 million parameters."
     return UNet(num_classes, in_chans, (24, 48, 96, 192))
 
-# %% ../../nbs/models/05_unet.ipynb #906a741a
+# %% ../../nbs/models/05_unet.ipynb #fd6cb463
 MASK_MODELS = {"small_unet": small_unet, "large_unet": large_unet}
 
 def create_mask_model(name: str,                # "small_unet", "large_unet", "polyp_pvt_b0" ... "polyp_pvt_b5"
@@ -69,7 +69,7 @@ def create_mask_model(name: str,                # "small_unet", "large_unet", "p
     "A mask network by name, untrained."
     if name in MASK_MODELS: return MASK_MODELS[name](num_classes, in_chans)
     known = [*MASK_MODELS, *(f"polyp_pvt_b{i}" for i in range(6))]
-    if name not in known: raise ValueError(f"no mask model is called {name!r}; near: {', '.join(near_names(name, known)) or 'none'}; known: {', '.join(known)}")
+    if name not in known: raise ValueError(f"no mask model is called {name!r}; {near_hint(name, known)}known: {', '.join(known)}")
     if num_classes != 1: raise ValueError(f"Polyp-PVT gives maps of one logit, not of {num_classes} classes; take num_classes=1 or a U-Net")
     return PolypPVT(name.replace("polyp_pvt", "pvt_v2"), in_chans=in_chans)
 

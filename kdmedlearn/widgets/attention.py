@@ -8,7 +8,7 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #3ba55776
+# %% ../../nbs/widgets/04_attention.ipynb #31edb18d
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -32,7 +32,7 @@ from ..methods.kdas import KDAS, attend_to_itself, attention_loss, sgm_loss, sym
 from ..methods.method import Seen
 from ..methods.pixels import map_pairs
 from ..models.mbcsa import CBAM, MBCSA
-from ..taps import last_map, near_names
+from ..taps import last_map, near_hint
 from .panel import Panel
 from .soft_targets import SIDE, pictures, small, unchanged
 
@@ -380,7 +380,7 @@ def fixed_share(w: Tensor) -> float:   # (N, h, w)
     "Share of the variance of maps, over images and places, that their mean map explains."
     return (w.mean(0).var(unbiased=False) / w.var(unbiased=False).clamp_min(1e-20)).item()
 
-# %% ../../nbs/widgets/04_attention.ipynb #e57af7ce
+# %% ../../nbs/widgets/04_attention.ipynb #c16cb4f7
 def mbcsa_attention(model,             # module, Teacher or Learner with MBCSA blocks
                     dl=None,           # DataLoader; None: the Learner's validation images
                     layer=None,        # the block to begin with; None: the last
@@ -394,6 +394,6 @@ def mbcsa_attention(model,             # module, Teacher or Learner with MBCSA b
     t.model = unwrapped(t.model)
     names = mbcsa_blocks(t.model)
     layer = names[-1] if layer is None else layer
-    if layer not in names: raise ValueError(f"no MBCSA block is called {layer!r}; near: {', '.join(near_names(str(layer), names)) or 'none'}; there are {', '.join(names)}")
+    if layer not in names: raise ValueError(f"no MBCSA block is called {layer!r}; {near_hint(layer, names)}there are {', '.join(names)}")
     check_loader(dl, items)
     return MBCSAView(see_gates(t, names, dl, items), layer)
