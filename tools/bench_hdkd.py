@@ -37,6 +37,7 @@ torch.manual_seed(0)
 dls = phantom_dls(n_train=a.bs, n_valid=8, size=a.size, seed=0, bs=a.bs)
 x, y = dls.train.one_batch()
 xt, yt = (o.as_subclass(torch.Tensor) for o in (x, y))
+xt = xt.contiguous(memory_format=torch.channels_last)      # as the models do; stages called from here would not
 teacher = HDKDTeacher(8, img_size=a.size).eval().to(x.device)
 sync = torch.cuda.synchronize if x.is_cuda else lambda: None
 

@@ -28,7 +28,7 @@ def image_side(img_size) -> tuple:  # (H, W)
     near = [max(16, round(v / 16) * 16) for v in (h, w)]
     raise ValueError(f"HDKD halves an image four times, so both sides must be multiples of 16; got {h}x{w}, near it lies {near[0]}x{near[1]}")
 
-# %% ../../nbs/models/03_hdkd.ipynb #09c23ae8
+# %% ../../nbs/models/03_hdkd.ipynb #405a2aa7
 class Stages(nn.Module):
     "The three convolutional stages that teacher and student share: (B, `in_chans`, H, W) -> (B, `widths[2]`, H/8, W/8)."
     def make_stages(self, in_chans, widths, depths, block):     # block: MBCSA or MBConv, of stages 2 and 3
@@ -43,6 +43,7 @@ class Stages(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise ValueError(f"{type(self).__name__} was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; set in_chans to the images' channels")
         image_side(tuple(x.shape[2:]))
+        x = x.contiguous(memory_format=torch.channels_last)      # the same numbers, faster on a CPU
         return self.stage3(self.stage2(self.stage1(x)))
 
 # %% ../../nbs/models/03_hdkd.ipynb #106ffeb9

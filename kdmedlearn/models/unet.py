@@ -19,7 +19,7 @@ class TwoConvs(nn.Sequential):
     def __init__(self, n_in: int, n_out: int):
         super().__init__(*[m for n in (n_in, n_out) for m in (nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())])
 
-# %% ../../nbs/models/05_unet.ipynb #2a667437
+# %% ../../nbs/models/05_unet.ipynb #a46a0208
 class UNet(nn.Module):
     "U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger et al. 2015)."
     def __init__(self, num_classes: int = 1,           # maps; 1: one logit a pixel, foreground against background
@@ -42,7 +42,7 @@ class UNet(nn.Module):
             raise ValueError(f"this U-Net was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; set in_chans to the images' channels")
         size, m = x.shape[-2:], self.multiple
         if size[0] % m or size[1] % m: raise ValueError(f"height and width must be divisible by {m} (it halves them {m.bit_length() - 1} times), got {size[0]} x {size[1]}; resize the images")
-        x, seen = self.stem(x), []
+        x, seen = self.stem(x.contiguous(memory_format=torch.channels_last)), []      # the same numbers, faster on a CPU
         for i, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if i else x)
             seen.append(x)
