@@ -1,5 +1,5 @@
 "Readers of class folders and of image/mask pairs: splits that do not leak, errors before training, honest fastai loaders."
-import shutil
+import shutil, warnings
 
 import fastai.callback.all   # no_bar
 import numpy as np
@@ -138,6 +138,16 @@ def spoil_16bit(p): Image.fromarray(picture(0).astype(np.uint16)).save(p / "trai
 def test_mistakes_are_answered(folders, spoil, exc, says):
     spoil(folders)
     with pytest.raises(exc, match=says): dls_of(folders)
+
+
+def test_a_split_column_beside_folders_without_splits_is_not_ignored_in_silence(folders):
+    m = pd.read_csv(folders / "manifest.csv")
+    m = m[m.split == "train"].assign(split=np.where(m[m.split == "train"].patient.str.endswith("0"), "test", "train"))
+    with pytest.warns(UserWarning, match="column split .test, train., the folders have none.*table_dls"): image_dls(folders / "train", size=16, group="patient", manifest=m)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image_dls(folders / "train", size=16, group="patient", manifest=m.drop(columns="split"))
+        dls_of(folders, group="patient")
 
 
 def test_skip_is_reported(folders):

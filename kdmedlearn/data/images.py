@@ -225,7 +225,7 @@ def cut(labels,      # class of each item
             have, taken[g] = have + holds[g], True
     return taken[grp]
 
-# %% ../../nbs/data/02_images.ipynb #9690b488
+# %% ../../nbs/data/02_images.ipynb #c8e3c848
 def add_groups(t: pd.DataFrame, # file, split, label, rel, print (the fingerprint)
                path, group=None, manifest=None # see `image_dls`
               ) -> pd.DataFrame: # with a column group
@@ -234,7 +234,11 @@ def add_groups(t: pd.DataFrame, # file, split, label, rel, print (the fingerprin
         if manifest is not None:
             raise ValueError("manifest= without group=; say which column holds the patients (or videos, near duplicates)")
         return t.assign(group=t.print)
-    t = t.assign(group=file_groups(list(t.rel), read_manifest(manifest, path, group), group))
+    m = read_manifest(manifest, path, group)
+    if set(t.split) == {"all"} and "split" in m and m.split.nunique() > 1:
+        warnings.warn(f"the manifest has a column split ({some(sorted(map(str, m.split.dropna().unique())))}), the folders have none, and only folders count here: "
+                      "test images of the column may train. Move them into train/ and test/, or give a table with the column to table_dls")
+    t = t.assign(group=file_groups(list(t.rel), m, group))
     lost = t[t.group.isna() & t.split.isin(["train", "all"])]
     if len(lost):
         raise ValueError(f"the manifest does not list {len(lost)} training files: {some(lost.rel)}; "
