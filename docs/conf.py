@@ -90,6 +90,12 @@ def add_docments(app, what, name, obj, options, lines):
         lines += [""] + [(":returns: " if k == "return" else f":param {k}: ") + str(v) for k, v in doc.items()]
 
 
+def links_on_the_site(app, docname, source):
+    "A page of docs/ points to ../nbs/, as in the repository; on the site the notebooks lie in nbs/, below it."
+    if not docname.startswith("nbs/"): source[0] = source[0].replace("](../nbs/", "](nbs/")
+
+
 def setup(app):
+    app.connect("source-read", links_on_the_site)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", add_docments)

@@ -56,7 +56,7 @@ def method_with(name: str, knobs: List[str]):
         except ValueError: values[key] = value
     return cls(**values)
 
-# %% ../nbs/04_cli.ipynb #7c81661b
+# %% ../nbs/04_cli.ipynb #5a88a0e2
 def versions() -> dict:
     from importlib.metadata import version
     return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {"python": sys.version.split()[0]}
@@ -98,9 +98,9 @@ def same_images(a, b) -> bool:
 def gain_sentence(g: dict) -> str:
     one = f"Accuracy: student alone {g['before']:.3f}, distilled {g['after']:.3f}, difference {100 * g['difference']:+.1f} points"
     if g["n"] == 1: return one + " (one seed: no spread is known; use more seeds before believing it)."
-    return one + f" (mean of {g['n']} seeds, standard error {100 * g['standard error']:.1f})."
+    return one + f" (mean of {g['n']} seeds; standard error over seeds {100 * g['standard error']:.1f}, without the chance that lies in the choice of images)."
 
-# %% ../nbs/04_cli.ipynb #b0d788e3
+# %% ../nbs/04_cli.ipynb #259369b4
 @app.command()
 def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
          seeds: int = typer.Option(2, min=1, help="how many times, from other first weights and images"),
@@ -128,11 +128,11 @@ def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
         norm = norm_of(res["learners"]["student distilled"].dls)
         keep_and_tell(run, "Demo: a first student", config, res, teacher, test, "small_student", CLASSES, 3, norm)
 
-def keep_and_tell(run, title, *args, **kwargs):
+def keep_and_tell(run, title, config, res, teacher, test, *args):
     "`keep_run`, and the table on the terminal."
     from kdmedlearn.evaluation.compare import show_table
-    table, g = keep_run(run, title, *args, **kwargs)
-    typer.echo("\n" + show_table(table).to_string() + "\n\n" + gain_sentence(g))
+    table, g = keep_run(run, title, config, res, teacher, test, *args)
+    typer.echo("\n" + show_table(table).to_string() + "\n\n" + gain_sentence(g) + "\n" + sets_sentence(test, res))
     typer.echo(f"report: {run / 'report.html'}")
     return g
 

@@ -351,7 +351,7 @@ class TermColumns(Callback):
 
     def __reduce__(self): return Callback, ()
 
-# %% ../nbs/02_distillation.ipynb #102f40f0
+# %% ../nbs/02_distillation.ipynb #b320d3fa
 def distill(dls,                   # fastai DataLoaders
             student: nn.Module,    # trained; afterwards it is `learn.model`
             teacher,               # a module, a Learner, a `Teacher`, or a list of these
@@ -360,7 +360,10 @@ def distill(dls,                   # fastai DataLoaders
             **kwargs               # for `Learner`: loss_func, opt_func, splitter, path, ...
            ) -> Learner:
     "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
+    if not hasattr(dls, "train"):
+        raise TypeError(f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path) makes them of a folder of class folders")
     if isinstance(student, Learner): raise TypeError("the student is a Learner; give its model: student.model")
+    if isinstance(teacher, Method): raise TypeError(f"in the place of the teacher stands the method {type(teacher).__name__}; the order is distill(dls, student, teacher, method)")
     if not isinstance(student, nn.Module):
         raise TypeError(f"the student must be a module, got {student if isinstance(student, type) else type(student).__name__}; "
                         "if it is a class or a function that makes one, call it first")

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/01_taps.ipynb #2183d6f0
+# %% ../nbs/01_taps.ipynb #f9fb28cd
 def near_names(name: str, names, n: int = 5) -> list:
     "The `names` most like `name`: close spellings first, then those that end or begin with it."
     names = list(names)
@@ -20,7 +20,7 @@ def near_names(name: str, names, n: int = 5) -> list:
     return (close + [o for o in names if name and o not in close and (o.endswith(name) or o.startswith(name))])[:n]
 
 def near_hint(name, names) -> str:
-    "For a message: `near: a, b; `, or nothing where no name is near."
+    "The clause of a message that names what is near, or nothing where no name is."
     near = near_names(str(name), map(str, names))
     return f"near: {', '.join(near)}; " if near else ""
 

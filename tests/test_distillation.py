@@ -325,3 +325,8 @@ def test_loaders_without_transforms_have_no_normalisation():
     from kdmedlearn.distillation import norm_of
     items = list(data().train.dataset)
     assert norm_of(DataLoaders(DataLoader(items, bs=4), DataLoader(items, bs=4))) is None
+
+
+def test_arguments_in_the_wrong_place_are_named():
+    with pytest.raises(TypeError, match="method Response; the order is distill.dls, student, teacher, method"): distill(data(), net(), Response())
+    with pytest.raises(TypeError, match="DataLoaders, got str; image_dls"): distill("my_images", net(), net())

@@ -31,6 +31,10 @@ def test_every_recipe_runs(tmp_path):
     assert ran > 10
 
 
-def test_every_recipe_names_a_page_that_is_there():
-    pages = re.findall(r"\]\((nbs/[^)]*)\)", HOWTO)
-    assert len(pages) > 10 and all((Path(__file__).parents[1] / p).is_file() for p in pages), [p for p in pages if not (Path(__file__).parents[1] / p).is_file()]
+def test_every_page_links_to_files_that_are_there():
+    root = Path(__file__).parents[1]
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+        lost = [o for o in re.findall(r"\]\(([^)#\s]+)", text) if not re.match(r"https?:|mailto:", o) and not (page.parent / o).exists()]
+        assert not lost, f"{page.name} links to {lost}"
+    assert len(re.findall(r"\]\(\.\./nbs/", HOWTO)) > 10

@@ -120,10 +120,10 @@ def page(rows):
     lines = ["| notebook | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, what, j in rows:
         show = {**j, **({"median": "", "longest": ""} if not j["pieces"] else {}), **({} if j["formulas"] or j["source"] else {"source": ""})}
-        lines.append(f"| [{what}](nbs/{name}.ipynb) | " + " | ".join(mark(show[c]) for c in columns) + " |")
-    lacks = [f"- [{what}](nbs/{name}.ipynb): no {', no '.join(m)}." for name, what, j in rows if (m := missing(j, name))]
-    weak = [f"- [{what}](nbs/{name}.ipynb): {WEAK[name]}" for name, what, _ in rows if name in WEAK]
-    plain = " and ".join(f"[{what.lower()}](nbs/{name}.ipynb)" for name, what, _ in rows if name in PLAIN)
+        lines.append(f"| [{what}](../nbs/{name}.ipynb) | " + " | ".join(mark(show[c]) for c in columns) + " |")
+    lacks = [f"- [{what}](../nbs/{name}.ipynb): no {', no '.join(m)}." for name, what, j in rows if (m := missing(j, name))]
+    weak = [f"- [{what}](../nbs/{name}.ipynb): {WEAK[name]}" for name, what, _ in rows if name in WEAK]
+    plain = " and ".join(f"[{what.lower()}](../nbs/{name}.ipynb)" for name, what, _ in rows if name in PLAIN)
     median = statistics.median([n for name, *_ in rows for n in pieces(nbformat.read(ROOT / "nbs" / f"{name}.ipynb", 4))])
     return f"""# The rubric, chapter by chapter
 
