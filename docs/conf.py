@@ -72,13 +72,25 @@ shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", her
 
 
 # --- math as MathML (no MathJax), nbdev's parameter comments in the API pages
+SIGNS = {r"\lVert": "‖", r"\rVert": "‖", r"\|": "‖", r"\langle": "⟨", r"\rangle": "⟩"}     # the converter does not know them after \big
+
+
+def mathml(tex, **kwargs):
+    "MathML of a formula. What cannot be converted would stand on the page as TeX, so it stops the build."
+    known = re.sub(r"(\\[bB]igg?)\s*(\\[lr]Vert|\\\||\\[lr]angle)", lambda m: m[1] + SIGNS[m[2]], tex)
+    known = re.sub(r"\\arg(?![a-z])", r"\\operatorname{arg}", known)
+    out = convert(known, **kwargs)
+    if "\\" in re.sub("<[^>]*>", "", out): raise ValueError(f"a part of this formula has no MathML: {tex}")
+    return out
+
+
 def inline_math(self, node):
-    self.body.append(convert(node.astext()))
+    self.body.append(mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def block_math(self, node):
-    self.body.append(f'<div class="mathblock">{convert(node.astext(), display="block")}</div>')
+    self.body.append(f'<div class="mathblock">{mathml(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 
