@@ -56,7 +56,7 @@ def method_with(name: str, knobs: List[str]):
         except ValueError: values[key] = value
     return cls(**values)
 
-# %% ../nbs/04_cli.ipynb #5a88a0e2
+# %% ../nbs/04_cli.ipynb #864de52d
 def versions() -> dict:
     from importlib.metadata import version
     return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {"python": sys.version.split()[0]}
@@ -87,7 +87,7 @@ def sets_sentence(test, res) -> str:
     by_chance = f"chance alone moves an accuracy there by about {50 / v**.5:.1f} points (one standard error)"
     if test is res["learners"]["student alone"].dls.valid or same_images(test, res["learners"]["student alone"].dls.valid):
         return f"There is no test set: all scores and curves are of the {v:,} validation images, which trained nobody; {by_chance}. What is chosen by looking at them needs other images to be judged."
-    return (f"All scores are of {n:,} images that trained nobody. The curves below are of {v:,} validation images: {by_chance}, "
+    return (f"All scores are of {n:,} images that trained nobody. The learning curves are of {v:,} validation images: {by_chance}, "
             "so trust the table before the curves.")
 
 def same_images(a, b) -> bool:
