@@ -33,11 +33,11 @@ def _main():
     warnings.filterwarnings("ignore", category=FutureWarning)   # of PyTorch about its own torch.jit, on import of fastai
     warnings.filterwarnings("once", category=UserWarning)       # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/04_cli.ipynb #5de9d227
+# %% ../nbs/04_cli.ipynb #27625dfb
 def method_with(name: str, knobs: List[str]):
     "The method called `name` with its knobs set from \"key=value\" texts."
     from kdmedlearn.methods.method import as_method
-    from kdmedlearn.taps import near_names
+    from kdmedlearn.taps import near_hint
     import kdmedlearn.distillation  # noqa: F401  the methods register themselves
     from kdmedlearn.methods.kdas import KDAS
     from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
@@ -49,8 +49,8 @@ def method_with(name: str, knobs: List[str]):
         key, eq, value = k.partition("=")
         if not eq: raise ValueError(f"a knob is written name=value, got {k!r}")
         if key not in known:
-            has, near = ", ".join(f"{a}={b}" for a, b in known.items()), ", ".join(near_names(key, known)) or "none"
-            raise ValueError(f"method {name} has no knob {key!r}; near: {near}; it has {has}")
+            has = ", ".join(f"{a}={b}" for a, b in known.items())
+            raise ValueError(f"method {name} has no knob {key!r}; {near_hint(key, known)}it has {has}")
         value = {"True": "true", "False": "false", "None": "null"}.get(value, value)
         try: values[key] = json.loads(value if not value.startswith(".") else "0" + value)
         except ValueError: values[key] = value

@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'HDKD_COMMON', 'check_number', 'Recipe', 'hdkd_teacher_recipe', 'hdkd_student_recipe', 'kdas_recipe',
            'Sharpen', 'Blur', 'hdkd_augment']
 
-# %% ../nbs/05_recipes.ipynb #2059233b
+# %% ../nbs/05_recipes.ipynb #83456a95
 import random
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -26,7 +26,7 @@ from .data.balance import balance
 from .data.images import MODALITIES, SetLoaders, augmentations, image_dls as folder_dls
 from .data.masks import mask_dls as pair_dls
 from .multiscale import ClipValue, MultiScale, check_scales
-from .taps import near_names
+from .taps import near_hint, near_names
 
 # %% ../nbs/05_recipes.ipynb #174d2bae
 CHOICES = {"opt": ["adam", "adamw"], "schedule": ["cosine", "constant"], "augment": ["hdkd", *MODALITIES],
@@ -39,7 +39,7 @@ def check_number(name, x, above=None, whole=False):
         need = "a whole number of at least 1" if whole else "a number of at least 0" if above is None else f"a number above {above}"
         raise ValueError(f"{name}={x!r}; expected {need}")
 
-# %% ../nbs/05_recipes.ipynb #fd4d7812
+# %% ../nbs/05_recipes.ipynb #b4e1eea5
 @dataclass(frozen=True)
 class Recipe:
     "How a model is trained: optimizer, schedule, batches, augmentation. `fit` trains a `Learner` by it."
@@ -82,8 +82,7 @@ class Recipe:
         known = [f.name for f in fields(self)]
         for name in changes:
             if name not in known:
-                near = near_names(name, known)
-                raise TypeError(f"a recipe has no field {name!r}; " + (f"near: {', '.join(near)}; " if near else "") + f"it has {', '.join(known)}")
+                raise TypeError(f"a recipe has no field {name!r}; {near_hint(name, known)}it has {', '.join(known)}")
         return replace(self, **changes)
 
 # %% ../nbs/05_recipes.ipynb #79172d04
