@@ -15,99 +15,192 @@ from typing import List, Optional
 
 import typer
 
-# %% ../nbs/04_cli.ipynb #420981c0
-app = typer.Typer(name="kdmedlearn", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
-                  help="Knowledge distillation for medical images. For teaching and research; not a medical device.")
+# %% ../nbs/04_cli.ipynb #6ab346b5
+app = typer.Typer(
+    name="kdmedlearn",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help=(
+        "Knowledge distillation for medical images. For teaching and research; not a medical"
+        " device."
+    ),
+)
+
 
 class _Told:
     "Errors that tell the user what to change, as a message and exit code 2."
-    def __enter__(self): return self
+
+    def __enter__(self):
+        return self
+
     def __exit__(self, kind, e, tb):
-        if kind and issubclass(kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError, ImportError)):
+        if kind and issubclass(
+            kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError, ImportError)
+        ):
             typer.secho(f"Error: {e}", fg="red", err=True)
             raise typer.Exit(2) from e
+
 
 @app.callback()
 def _main():
     import warnings
-    warnings.filterwarnings("ignore", category=FutureWarning)   # of PyTorch about its own torch.jit, on import of fastai
-    warnings.filterwarnings("once", category=UserWarning)       # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/04_cli.ipynb #27625dfb
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning
+    )  # of PyTorch about its own torch.jit, on import of fastai
+    warnings.filterwarnings(
+        "once", category=UserWarning
+    )  # what a reader says of a data set, it says for each seed
+
+# %% ../nbs/04_cli.ipynb #dff1b275
 def method_with(name: str, knobs: List[str]):
-    "The method called `name` with its knobs set from \"key=value\" texts."
+    'The method called `name` with its knobs set from "key=value" texts.'
     from kdmedlearn.methods.method import as_method
     from kdmedlearn.taps import near_hint
     import kdmedlearn.distillation  # noqa: F401  the methods register themselves
     from kdmedlearn.methods.kdas import KDAS
     from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
+
     if isinstance(as_method(name), (KDAS, BernoulliKL, PixelKL)):
-        raise ValueError(f"{name} is for masks, and the command distils classes: response, feature, similarity, rkd, relation, ensemble or hdkd; for masks call distill in Python, see nbs/tutorials/05_kdas.ipynb")
+        raise ValueError(
+            f"{name} is for masks, and the command distils classes: response, feature, similarity,"
+            " rkd, relation, ensemble or hdkd; for masks call distill in Python, see"
+            " nbs/tutorials/05_kdas.ipynb"
+        )
     values, cls = {}, type(as_method(name))
     known = as_method(name).knobs()
     for k in knobs:
         key, eq, value = k.partition("=")
-        if not eq: raise ValueError(f"a knob is written name=value, got {k!r}")
+        if not eq:
+            raise ValueError(f"a knob is written name=value, got {k!r}")
         if key not in known:
             has = ", ".join(f"{a}={b}" for a, b in known.items())
-            raise ValueError(f"method {name} has no knob {key!r}; {near_hint(key, known)}it has {has}")
+            raise ValueError(
+                f"method {name} has no knob {key!r}; {near_hint(key, known)}it has {has}"
+            )
         value = {"True": "true", "False": "false", "None": "null"}.get(value, value)
-        try: values[key] = json.loads(value if not value.startswith(".") else "0" + value)
-        except ValueError: values[key] = value
+        try:
+            values[key] = json.loads(value if not value.startswith(".") else "0" + value)
+        except ValueError:
+            values[key] = value
     return cls(**values)
 
-# %% ../nbs/04_cli.ipynb #864de52d
+# %% ../nbs/04_cli.ipynb #f7731531
 def versions() -> dict:
     from importlib.metadata import version
-    return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {"python": sys.version.split()[0]}
 
-def keep_run(run: Path, title: str, config: dict, res: dict, teacher, test, student_arch: str, vocab, in_chans, norm):
+    return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {
+        "python": sys.version.split()[0]
+    }
+
+# %% ../nbs/04_cli.ipynb #d99b0697
+def keep_run(
+    run: Path,
+    title: str,
+    config: dict,
+    res: dict,
+    teacher,
+    test,
+    student_arch: str,
+    vocab,
+    in_chans,
+    norm,
+):
     "Write the files of a run; returns the comparison table and the gain."
     from kdmedlearn.evaluation.compare import compare, compare_figure, show_table
     from kdmedlearn.evaluation.runs import curves_figure, gain, write_json, write_report
     from kdmedlearn.teachers import save_model
+
     models = (teacher if isinstance(teacher, dict) else {"teacher": teacher}) | res["learners"]
     table, g = compare(models, test), gain(res["scores"])
-    save_model(res["learners"]["student distilled"].model, run / "student.safetensors", student_arch, vocab, in_chans, norm,
-               img_size=config["size"])
+    save_model(
+        res["learners"]["student distilled"].model,
+        run / "student.safetensors",
+        student_arch,
+        vocab,
+        in_chans,
+        norm,
+        img_size=config["size"],
+    )
     write_json(run / "config.json", config | {"versions": versions()})
-    write_json(run / "metrics.json", {"table": table.to_dict("index"), "seeds": res["scores"].to_dict("records"), "gain": g})
+    write_json(
+        run / "metrics.json",
+        {"table": table.to_dict("index"), "seeds": res["scores"].to_dict("records"), "gain": g},
+    )
     h = res["history"]
-    terms = [c for c in h if c not in ("train_loss", "valid_loss", "accuracy", "task", "seed", "model", "epoch")]
+    terms = [
+        c
+        for c in h
+        if c not in ("train_loss", "valid_loss", "accuracy", "task", "seed", "model", "epoch")
+    ]
     first = " (models of the first seed)" if g["n"] > 1 else ""
-    write_report(run / "report.html", title, [
-        ("Teacher, student alone, student distilled" + first, show_table(table)), gain_sentence(g), compare_figure(table),
-        ("Scores of every seed", res["scores"].round(4)), sets_sentence(test, res),
-        ("Learning curves", curves_figure(h)), *[curves_figure(h, c) for c in ("valid_loss", *terms)],
-        ("Settings", "; ".join(f"{k} = {v}" for k, v in config.items()))])
+    write_report(
+        run / "report.html",
+        title,
+        [
+            ("Teacher, student alone, student distilled" + first, show_table(table)),
+            gain_sentence(g),
+            compare_figure(table),
+            ("Scores of every seed", res["scores"].round(4)),
+            sets_sentence(test, res),
+            ("Learning curves", curves_figure(h)),
+            *[curves_figure(h, c) for c in ("valid_loss", *terms)],
+            ("Settings", "; ".join(f"{k} = {v}" for k, v in config.items())),
+        ],
+    )
     return table, g
 
+# %% ../nbs/04_cli.ipynb #69dc9ebd
 def sets_sentence(test, res) -> str:
     n, v = test.n, res["learners"]["student alone"].dls.valid.n
-    by_chance = f"chance alone moves an accuracy there by about {50 / v**.5:.1f} points (one standard error)"
-    if test is res["learners"]["student alone"].dls.valid or same_images(test, res["learners"]["student alone"].dls.valid):
-        return f"There is no test set: all scores and curves are of the {v:,} validation images, which trained nobody; {by_chance}. What is chosen by looking at them needs other images to be judged."
-    return (f"All scores are of {n:,} images that trained nobody. The learning curves are of {v:,} validation images: {by_chance}, "
-            "so trust the table before the curves.")
+    by_chance = (
+        f"chance alone moves an accuracy there by about {50 / v**.5:.1f} points (one standard"
+        " error)"
+    )
+    if test is res["learners"]["student alone"].dls.valid or same_images(
+        test, res["learners"]["student alone"].dls.valid
+    ):
+        return (
+            f"There is no test set: all scores and curves are of the {v:,} validation images, which"
+            f" trained nobody; {by_chance}. What is chosen by looking at them needs other images to"
+            " be judged."
+        )
+    return (
+        f"All scores are of {n:,} images that trained nobody. The learning curves are of {v:,}"
+        f" validation images: {by_chance}, so trust the table before the curves."
+    )
+
 
 def same_images(a, b) -> bool:
     "Whether two loaders read the same files."
     files = lambda dl: list(getattr(dl.dataset, "items", [])) or None
     return files(a) is not None and files(a) == files(b)
 
-def gain_sentence(g: dict) -> str:
-    one = f"Accuracy: student alone {g['before']:.3f}, distilled {g['after']:.3f}, difference {100 * g['difference']:+.1f} points"
-    if g["n"] == 1: return one + " (one seed: no spread is known; use more seeds before believing it)."
-    return one + f" (mean of {g['n']} seeds; standard error over seeds {100 * g['standard error']:.1f}, without the chance that lies in the choice of images)."
 
-# %% ../nbs/04_cli.ipynb #259369b4
+def gain_sentence(g: dict) -> str:
+    one = (
+        f"Accuracy: student alone {g['before']:.3f}, distilled {g['after']:.3f}, difference"
+        f" {100 * g['difference']:+.1f} points"
+    )
+    if g["n"] == 1:
+        return one + " (one seed: no spread is known; use more seeds before believing it)."
+    return (
+        one
+        + f" (mean of {g['n']} seeds; standard error over seeds {100 * g['standard error']:.1f},"
+        " without the chance that lies in the choice of images)."
+    )
+
+# %% ../nbs/04_cli.ipynb #2df658cf
 @app.command()
-def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
-         seeds: int = typer.Option(2, min=1, help="how many times, from other first weights and images"),
-         n_train: int = typer.Option(200, min=16, help="training images of the student"),
-         size: int = typer.Option(64, min=32, help="pixels a side"),
-         runs: Path = typer.Option(Path("runs"), help="where the folder of this run goes"),
-         name: str = typer.Option("demo", help="its name")):
+def demo(
+    epochs: int = typer.Option(60, min=1, help="epochs of each student"),
+    seeds: int = typer.Option(2, min=1, help="how many times, from other first weights and images"),
+    n_train: int = typer.Option(200, min=16, help="training images of the student"),
+    size: int = typer.Option(64, min=32, help="pixels a side"),
+    runs: Path = typer.Option(Path("runs"), help="where the folder of this run goes"),
+    name: str = typer.Option("demo", help="its name"),
+):
     "A small student learns from a teacher on made-up endoscopy images."
     with _Told():
         from kdmedlearn.data.phantom import CLASSES, phantom_dls
@@ -116,87 +209,204 @@ def demo(epochs: int = typer.Option(60, min=1, help="epochs of each student"),
         from kdmedlearn.methods.response import Response
         from kdmedlearn.models.small import small_student
         from kdmedlearn.teachers import phantom_teacher
+
         teacher, method = phantom_teacher(), Response()
         test = phantom_dls(n_train=8, n_valid=1000, size=size, seed=999).valid
         teacher.to(test.device)
         run = new_run(runs, name)
-        config = dict(data="phantom", n_train=n_train, size=size, epochs=epochs, seeds=seeds, method=repr(method),
-                      student="small_student", teacher="phantom_teacher")
-        typer.echo(f"student alone and student distilled, {seeds} seeds, {epochs} epochs each, on {n_train} made-up images")
-        make_dls = lambda seed: phantom_dls(n_train=n_train, n_valid=200, size=size, seed=seed, bs=16)
-        res = experiment(make_dls, small_student, teacher, method, test=test, epochs=epochs, seeds=range(seeds), log=typer.echo)
+        config = dict(
+            data="phantom",
+            n_train=n_train,
+            size=size,
+            epochs=epochs,
+            seeds=seeds,
+            method=repr(method),
+            student="small_student",
+            teacher="phantom_teacher",
+        )
+        typer.echo(
+            f"student alone and student distilled, {seeds} seeds, {epochs} epochs each, on"
+            f" {n_train} made-up images"
+        )
+        make_dls = lambda seed: phantom_dls(
+            n_train=n_train, n_valid=200, size=size, seed=seed, bs=16
+        )
+        res = experiment(
+            make_dls,
+            small_student,
+            teacher,
+            method,
+            test=test,
+            epochs=epochs,
+            seeds=range(seeds),
+            log=typer.echo,
+        )
         norm = norm_of(res["learners"]["student distilled"].dls)
-        keep_and_tell(run, "Demo: a first student", config, res, teacher, test, "small_student", CLASSES, 3, norm)
+        keep_and_tell(
+            run,
+            "Demo: a first student",
+            config,
+            res,
+            teacher,
+            test,
+            "small_student",
+            CLASSES,
+            3,
+            norm,
+        )
 
+# %% ../nbs/04_cli.ipynb #926efe5b
 def keep_and_tell(run, title, config, res, teacher, test, *args):
     "`keep_run`, and the table on the terminal."
     from kdmedlearn.evaluation.compare import show_table
+
     table, g = keep_run(run, title, config, res, teacher, test, *args)
-    typer.echo("\n" + show_table(table).to_string() + "\n\n" + gain_sentence(g) + "\n" + sets_sentence(test, res))
+    typer.echo(
+        "\n"
+        + show_table(table).to_string()
+        + "\n\n"
+        + gain_sentence(g)
+        + "\n"
+        + sets_sentence(test, res)
+    )
     typer.echo(f"report: {run / 'report.html'}")
     return g
 
-# %% ../nbs/04_cli.ipynb #163fc13a
-def test_of(dls): return dls[2] if len(dls.loaders) > 2 else dls.valid
+# %% ../nbs/04_cli.ipynb #ee51bd42
+def test_of(dls):
+    return dls[2] if len(dls.loaders) > 2 else dls.valid
+
 
 def on_students_input(t, norm):
-    "The `Teacher` as a module that takes the student's input, normalised by `norm`, as scoring on the student's data needs it."
+    """The `Teacher` as a module that takes the student's input, normalised by `norm`, as scoring on
+    the student's data needs it."""
     from torch import nn
+
     class Seeing(nn.Module):
-        def __init__(self): super().__init__(); self.model = t.model
-        def forward(self, x): return t.see((x,), norm).out
+        def __init__(self):
+            super().__init__()
+            self.model = t.model
+
+        def forward(self, x):
+            return t.see((x,), norm).out
+
     return Seeing()
 
+# %% ../nbs/04_cli.ipynb #f01b065a
 def try_out(make_student, teachers: List[str], dls, method):
     "One batch of everything: what does not fit together is answered before a teacher is trained."
     from kdmedlearn.distillation import distill as learner
     from kdmedlearn.models.small import create_model
     from kdmedlearn.teachers import load_teacher
-    twice = sorted({t for t in teachers if teachers.count(t) > 1})
-    if twice: raise ValueError(f"--teacher {twice[0]} is given twice; name each teacher once")
-    for teacher in teachers:
-        if teacher.endswith((".pth", ".pt", ".pkl")): raise ValueError(f"--teacher {teacher}: pickled files can run code and are not read; give a .safetensors file of an earlier run, or a model's name")
-    new = lambda t: create_model(t, len(dls.vocab), dls.facts["channels"], img_size=dls.facts["size"])
-    try: learner(dls, make_student(), [load_teacher(t) if t.endswith(".safetensors") else new(t) for t in teachers], method)
-    except RuntimeError as e: raise ValueError(str(e)) from e
 
-def get_teacher(teacher: str, dls, run: Path, epochs: int, lr: float, file: str = "teacher.safetensors"):
+    twice = sorted({t for t in teachers if teachers.count(t) > 1})
+    if twice:
+        raise ValueError(f"--teacher {twice[0]} is given twice; name each teacher once")
+    for teacher in teachers:
+        if teacher.endswith((".pth", ".pt", ".pkl")):
+            raise ValueError(
+                f"--teacher {teacher}: pickled files can run code and are not read; give a"
+                " .safetensors file of an earlier run, or a model's name"
+            )
+    new = lambda t: create_model(
+        t, len(dls.vocab), dls.facts["channels"], img_size=dls.facts["size"]
+    )
+    try:
+        learner(
+            dls,
+            make_student(),
+            [load_teacher(t) if t.endswith(".safetensors") else new(t) for t in teachers],
+            method,
+        )
+    except RuntimeError as e:
+        raise ValueError(str(e)) from e
+
+# %% ../nbs/04_cli.ipynb #bf118677
+def get_teacher(
+    teacher: str, dls, run: Path, epochs: int, lr: float, file: str = "teacher.safetensors"
+):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
     from fastai.metrics import accuracy
     from kdmedlearn.distillation import Teacher, norm_of
     from kdmedlearn.models.small import create_model
     from kdmedlearn.teachers import fit_teacher, load_teacher, save_model
-    if teacher.endswith(".safetensors"): t = load_teacher(teacher)
+
+    if teacher.endswith(".safetensors"):
+        t = load_teacher(teacher)
     else:
         from kdmedlearn.evaluation.runs import fit_with_line
+
         typer.echo(f"training the teacher {teacher}, {epochs} epochs")
         in_chans, vocab = dls.one_batch()[0].shape[1], list(dls.vocab)
         model = create_model(teacher, len(vocab), in_chans, img_size=dls.facts["size"])
-        fit_teacher(dls, model, epochs, lr, metrics=accuracy, fit=lambda learn, *a: fit_with_line(learn, "teacher", *a))
-        save_model(model, run / file, teacher, vocab, in_chans, norm_of(dls), img_size=dls.facts["size"])
+        fit_teacher(
+            dls,
+            model,
+            epochs,
+            lr,
+            metrics=accuracy,
+            fit=lambda learn, *a: fit_with_line(learn, "teacher", *a),
+        )
+        save_model(
+            model, run / file, teacher, vocab, in_chans, norm_of(dls), img_size=dls.facts["size"]
+        )
         t = Teacher(model, norm=norm_of(dls), vocab=vocab, name=teacher)
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/04_cli.ipynb #db199807
+# %% ../nbs/04_cli.ipynb #67864197
 @app.command()
-def distill(data: Path = typer.Option(..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"),
-            method: str = typer.Option("response", help="name of the method: response, feature, similarity, rkd, relation, ensemble or hdkd"),
-            knob: Optional[List[str]] = typer.Option(None, help="a knob of the method, name=value; may be repeated"),
-            student: str = typer.Option("small_student", help="small_student, hdkd_student, hdkd_student_small or any timm model"),
-            teacher: List[str] = typer.Option(["small_teacher"], help="small_teacher, hdkd_teacher, hdkd_teacher_small, any timm model, or a .safetensors file of an earlier run; may be repeated"),
-            epochs: int = typer.Option(40, min=1), teacher_epochs: Optional[int] = typer.Option(None, min=1, help="as --epochs if not given"),
-            lr: float = typer.Option(3e-3, min=0., help="highest learning rate of the one-cycle schedule"),
-            seeds: int = typer.Option(1, min=1),
-            fraction: Optional[List[float]] = typer.Option(None, help="part of the training images for the students; may be repeated"),
-            size: int = typer.Option(64, min=16), bs: int = typer.Option(32, min=2),
-            valid: float = typer.Option(.1, help="share of train for validation, if there is no validation folder"),
-            group: Optional[str] = typer.Option(None, help="column of the manifest: what belongs together (patient, video) stays on one side"),
-            manifest: Optional[Path] = typer.Option(None, help="CSV with split, class, file and the group; manifest.csv is found by itself"),
-            modality: Optional[str] = typer.Option(None, help="endoscopy or mri: augmentation that suits it"),
-            balance: Optional[str] = typer.Option(None, help="rare classes in training: weights (drawn more often) or smote (new images mixed)"),
-            bad: str = typer.Option("error", help="files that are no image: error or skip"),
-            runs: Path = typer.Option(Path("runs")), name: Optional[str] = typer.Option(None, help="name of the run's folder; default: the data's")):
+def distill(
+    data: Path = typer.Option(
+        ..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"
+    ),
+    method: str = typer.Option(
+        "response",
+        help="name of the method: response, feature, similarity, rkd, relation, ensemble or hdkd",
+    ),
+    knob: Optional[List[str]] = typer.Option(
+        None, help="a knob of the method, name=value; may be repeated"
+    ),
+    student: str = typer.Option(
+        "small_student", help="small_student, hdkd_student, hdkd_student_small or any timm model"
+    ),
+    teacher: List[str] = typer.Option(
+        ["small_teacher"],
+        help=(
+            "small_teacher, hdkd_teacher, hdkd_teacher_small, any timm model, or a .safetensors"
+            " file of an earlier run; may be repeated"
+        ),
+    ),
+    epochs: int = typer.Option(40, min=1),
+    teacher_epochs: Optional[int] = typer.Option(None, min=1, help="as --epochs if not given"),
+    lr: float = typer.Option(3e-3, min=0.0, help="highest learning rate of the one-cycle schedule"),
+    seeds: int = typer.Option(1, min=1),
+    fraction: Optional[List[float]] = typer.Option(
+        None, help="part of the training images for the students; may be repeated"
+    ),
+    size: int = typer.Option(64, min=16),
+    bs: int = typer.Option(32, min=2),
+    valid: float = typer.Option(
+        0.1, help="share of train for validation, if there is no validation folder"
+    ),
+    group: Optional[str] = typer.Option(
+        None,
+        help="column of the manifest: what belongs together (patient, video) stays on one side",
+    ),
+    manifest: Optional[Path] = typer.Option(
+        None, help="CSV with split, class, file and the group; manifest.csv is found by itself"
+    ),
+    modality: Optional[str] = typer.Option(
+        None, help="endoscopy or mri: augmentation that suits it"
+    ),
+    balance: Optional[str] = typer.Option(
+        None,
+        help="rare classes in training: weights (drawn more often) or smote (new images mixed)",
+    ),
+    bad: str = typer.Option("error", help="files that are no image: error or skip"),
+    runs: Path = typer.Option(Path("runs")),
+    name: Optional[str] = typer.Option(None, help="name of the run's folder; default: the data's"),
+):
     "Train a teacher, a student alone and a student distilled on a folder of images."
     with _Told():
         from kdmedlearn.data.balance import balance as balanced
@@ -204,51 +414,130 @@ def distill(data: Path = typer.Option(..., help="folder of class folders, or wit
         from kdmedlearn.distillation import norm_of
         from kdmedlearn.evaluation.runs import experiment, new_run
         from kdmedlearn.models.small import create_model
+
         m = method_with(method, knob or [])
-        reader = dict(size=size, bs=bs, valid=valid, group=group, manifest=manifest, modality=modality, bad=bad)
+        reader = dict(
+            size=size,
+            bs=bs,
+            valid=valid,
+            group=group,
+            manifest=manifest,
+            modality=modality,
+            bad=bad,
+        )
+
         def read(**kw):
             dls = image_dls(data, **reader, **kw)
             return balanced(dls, balance) if balance else dls
+
         dls = read()
         vocab, in_chans = list(dls.vocab), dls.one_batch()[0].shape[1]
         make_student = lambda: create_model(student, len(vocab), in_chans, img_size=size)
         try_out(make_student, teacher, dls, method_with(method, knob or []))
-        for f in fraction or []: read(fraction=f, seed=0)  # too few images for a part are answered now, too
+        for f in fraction or []:
+            read(fraction=f, seed=0)  # too few images for a part are answered now, too
         run = new_run(runs, name or Path(data).resolve().name)
-        typer.echo(f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes: {', '.join(vocab)}")
-        ts = [get_teacher(t, dls, run, teacher_epochs or epochs, lr, "teacher.safetensors" if len(teacher) == 1 else f"teacher-{i}.safetensors") for i, t in enumerate(teacher, 1)]
-        for f in fraction or [1.]:
-            part = run if len(fraction or [1.]) == 1 else new_run(run, f"fraction-{f:g}")
+        typer.echo(
+            f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes:"
+            f" {', '.join(vocab)}"
+        )
+        ts = [
+            get_teacher(
+                t,
+                dls,
+                run,
+                teacher_epochs or epochs,
+                lr,
+                "teacher.safetensors" if len(teacher) == 1 else f"teacher-{i}.safetensors",
+            )
+            for i, t in enumerate(teacher, 1)
+        ]
+        for f in fraction or [1.0]:
+            part = run if len(fraction or [1.0]) == 1 else new_run(run, f"fraction-{f:g}")
             typer.echo(f"\nstudents on {f:.0%} of the training images")
             part_dls = lambda seed: read(fraction=f, seed=0)
-            res = experiment(part_dls, make_student, ts, m, test=test_of(dls), epochs=epochs, lr=lr, seeds=range(seeds), log=typer.echo)
-            config = dict(data=Path(data).name, method=repr(m), student=student, teacher=", ".join(t.name for t in ts), epochs=epochs,
-                          teacher_epochs=teacher_epochs or epochs, lr=lr, seeds=seeds, fraction=f, balance=balance) | reader
+            res = experiment(
+                part_dls,
+                make_student,
+                ts,
+                m,
+                test=test_of(dls),
+                epochs=epochs,
+                lr=lr,
+                seeds=range(seeds),
+                log=typer.echo,
+            )
+            config = (
+                dict(
+                    data=Path(data).name,
+                    method=repr(m),
+                    student=student,
+                    teacher=", ".join(t.name for t in ts),
+                    epochs=epochs,
+                    teacher_epochs=teacher_epochs or epochs,
+                    lr=lr,
+                    seeds=seeds,
+                    fraction=f,
+                    balance=balance,
+                )
+                | reader
+            )
             norm = norm_of(res["learners"]["student distilled"].dls)
-            scored = {"teacher" if len(ts) == 1 else f"teacher {i}: {t.name}": on_students_input(t, norm) for i, t in enumerate(ts, 1)}
-            keep_and_tell(part, f"Distillation on {config['data']}", config, res, scored, test_of(dls), student, vocab, in_chans, norm)
+            scored = {
+                "teacher" if len(ts) == 1 else f"teacher {i}: {t.name}": on_students_input(t, norm)
+                for i, t in enumerate(ts, 1)
+            }
+            keep_and_tell(
+                part,
+                f"Distillation on {config['data']}",
+                config,
+                res,
+                scored,
+                test_of(dls),
+                student,
+                vocab,
+                in_chans,
+                norm,
+            )
 
-# %% ../nbs/04_cli.ipynb #eb6ee03b
+# %% ../nbs/04_cli.ipynb #6c514f24
 def course_dir() -> Path:
     "Where the notebooks are: inside an installed package, or beside it in a checkout."
     import kdmedlearn
+
     here = Path(kdmedlearn.__file__).parent
     for p in (here / "notebooks", here.parent / "nbs"):
-        if (p / "index.ipynb").is_file(): return p
-    raise FileNotFoundError("the notebooks are neither in the package nor beside it; install kdmedlearn from a wheel or a checkout")
+        if (p / "index.ipynb").is_file():
+            return p
+    raise FileNotFoundError(
+        "the notebooks are neither in the package nor beside it; install kdmedlearn from a wheel or"
+        " a checkout"
+    )
+
 
 @app.command()
-def notebooks(folder: Path = typer.Argument(..., help="folder to copy the course to; made if it does not exist")):
+def notebooks(
+    folder: Path = typer.Argument(
+        ..., help="folder to copy the course to; made if it does not exist"
+    )
+):
     "Copy the chapters and tutorials."
     with _Told():
         src, copied, kept = course_dir(), 0, []
-        if folder.exists() and not folder.is_dir(): raise NotADirectoryError(f"{folder} is a file; name a folder")
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file; name a folder")
         for p in sorted(src.rglob("*.ipynb")):
-            if ".ipynb_checkpoints" in p.parts: continue
+            if ".ipynb_checkpoints" in p.parts:
+                continue
             to = folder / p.relative_to(src)
-            if to.exists(): kept.append(to.name); continue
+            if to.exists():
+                kept.append(to.name)
+                continue
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(p, to)
             copied += 1
-        typer.echo(f"{copied} notebooks copied to {folder}" + (f"; kept as they were: {', '.join(kept)}" if kept else ""))
+        typer.echo(
+            f"{copied} notebooks copied to {folder}"
+            + (f"; kept as they were: {', '.join(kept)}" if kept else "")
+        )
         typer.echo(f"begin with: jupyter lab {folder / 'tutorials' / '01_first_student.ipynb'}")

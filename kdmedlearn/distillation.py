@@ -6,7 +6,7 @@
 __all__ = ['norm_of', 'as_norm', 'Teacher', 'as_teachers', 'plain', 'unwrapped', 'DistillCallback', 'TermColumns', 'distill',
            'parameter_counts']
 
-# %% ../nbs/02_distillation.ipynb #bafa52fb
+# %% ../nbs/02_distillation.ipynb #9c01e5cd
 from copy import deepcopy
 from functools import partial
 
@@ -19,110 +19,198 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-import kdmedlearn.methods.fusion, kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixels, kdmedlearn.methods.relation, kdmedlearn.methods.response  # known by name from here on
+# known by name from here on
+import kdmedlearn.methods.fusion, kdmedlearn.methods.hdkd, kdmedlearn.methods.kdas, kdmedlearn.methods.pixels, kdmedlearn.methods.relation, kdmedlearn.methods.response
 from .methods.method import Method, Pass, Seen, as_method, total_loss
 from .taps import layer, tap_next, taps
 
-# %% ../nbs/02_distillation.ipynb #42ae214d
-def norm_of(dls) -> tuple:  # (mean, std), tensors (1, channels, 1, 1); None where batches are not normalised
-    "The mean and standard deviation that the batches of `dls`, or of one loader, are normalised with."
+# %% ../nbs/02_distillation.ipynb #5f288eb0
+def norm_of(
+    dls,
+) -> tuple:  # (mean, std), tensors (1, channels, 1, 1); None where batches are not normalised
+    """The mean and standard deviation that the batches of `dls`, or of one loader, are normalised
+    with."""
     dl = dls.train if isinstance(dls, DataLoaders) else dls
-    for t in getattr(getattr(dl, "after_batch", None), "fs", ()):      # a plain DataLoader has a method there, no pipeline
-        if isinstance(t, Normalize): return t.mean.as_subclass(Tensor), t.std.as_subclass(Tensor)
+    for t in getattr(
+        getattr(dl, "after_batch", None), "fs", ()
+    ):  # a plain DataLoader has a method there, no pipeline
+        if isinstance(t, Normalize):
+            return t.mean.as_subclass(Tensor), t.std.as_subclass(Tensor)
     return None
+
 
 def as_norm(mean, std) -> tuple:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     return tuple(torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std))
 
-# %% ../nbs/02_distillation.ipynb #6812c0ec
+# %% ../nbs/02_distillation.ipynb #d039827a
 class Teacher:
-    "A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and image size it was trained with."
-    def __init__(self, model: nn.Module,
-                 norm=None,   # (mean, std) for each channel, of pixels in [0, 1]; None: the student's
-                 vocab=None,  # class names in the order of its logits, where known
-                 name=None,
-                 size=None):  # side of its images in pixels, or (height, width); None: the student's
-        if isinstance(model, Learner): raise TypeError("the teacher's model is a Learner; give the Learner itself to distill, or Teacher(learner.model, norm_of(learner.dls))")
-        if norm is not None and not (len(norm) == 2 and (torch.as_tensor(norm[1]) > 0).all() and (torch.as_tensor(norm[0]) <= 1).all()):
-            raise ValueError(f"norm={norm!r}; expected (mean, std) of pixels in [0, 1], mean up to 1 and std above 0; values for 0..255 are divided by 255")
+    """A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and
+    image size it was trained with."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        norm=None,  # (mean, std) for each channel, of pixels in [0, 1]; None: the student's
+        vocab=None,  # class names in the order of its logits, where known
+        name=None,
+        size=None,
+    ):  # side of its images in pixels, or (height, width); None: the student's
+        if isinstance(model, Learner):
+            raise TypeError(
+                "the teacher's model is a Learner; give the Learner itself to distill, or"
+                " Teacher(learner.model, norm_of(learner.dls))"
+            )
+        if norm is not None and not (
+            len(norm) == 2
+            and (torch.as_tensor(norm[1]) > 0).all()
+            and (torch.as_tensor(norm[0]) <= 1).all()
+        ):
+            raise ValueError(
+                f"norm={norm!r}; expected (mean, std) of pixels in [0, 1], mean up to 1 and std"
+                " above 0; values for 0..255 are divided by 255"
+            )
         self.model, self.vocab = model, vocab
         self.norm = None if norm is None else as_norm(*norm)
         self.name = name or type(model).__name__
         self.size = (size, size) if isinstance(size, int) else size and tuple(size)
-        if self.size and not (len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)):
-            raise ValueError(f"size={size!r}; expected the side of the teacher's images in pixels, such as size=224, or (height, width)")
+        if self.size and not (
+            len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)
+        ):
+            raise ValueError(
+                f"size={size!r}; expected the side of the teacher's images in pixels, such as"
+                " size=224, or (height, width)"
+            )
 
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters())
-        return f"Teacher({self.name}, {n:,} parameters" + (f", {len(self.vocab)} classes" if self.vocab else "") + (f", {self.size[0]}x{self.size[1]} pixels" if self.size else "") + ")"
+        return (
+            f"Teacher({self.name}, {n:,} parameters"
+            + (f", {len(self.vocab)} classes" if self.vocab else "")
+            + (f", {self.size[0]}x{self.size[1]} pixels" if self.size else "")
+            + ")"
+        )
 
     def ready(self, device):
         self.model.eval().to(device)
-        if self.norm: self.norm = tuple(v.to(device) for v in self.norm)
+        if self.norm:
+            self.norm = tuple(v.to(device) for v in self.norm)
 
     def prepare(self, xb: tuple, norm) -> tuple:
         "The student's input `xb`, normalised by `norm`, as this teacher wants it: (images, ...)."
         x = xb[0]
-        if self.norm and norm: x = x * (norm[1] / self.norm[1]) + (norm[0] - self.norm[0]) / self.norm[1]
-        elif self.norm: x = (x - self.norm[0]) / self.norm[1]
-        if self.size and x.shape[-2:] != self.size: x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
+        if self.norm and norm:
+            x = x * (norm[1] / self.norm[1]) + (norm[0] - self.norm[0]) / self.norm[1]
+        elif self.norm:
+            x = (x - self.norm[0]) / self.norm[1]
+        if self.size and x.shape[-2:] != self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         return (x, *xb[1:])
 
     def see(self, xb: tuple, norm, layers=()) -> Seen:
-        "Its output and the maps of `layers` for the student's input `xb`, which is normalised by `norm`."
+        """Its output and the maps of `layers` for the student's input `xb`, which is normalised by
+        `norm`."""
         xb = self.prepare(xb, norm)
         with torch.no_grad():
-            if not layers: return Seen(self.model(*xb))
-            with taps(self.model, layers) as feats: out = self.model(*xb)
+            if not layers:
+                return Seen(self.model(*xb))
+            with taps(self.model, layers) as feats:
+                out = self.model(*xb)
         return Seen(out, feats)
 
-# %% ../nbs/02_distillation.ipynb #d9710efd
+# %% ../nbs/02_distillation.ipynb #3f68f78a
 def as_teachers(teacher) -> list:  # of Teacher
     "Teachers from a module, a Learner, a `Teacher`, or a list of these."
-    if isinstance(teacher, Teacher): return [teacher]
+    if isinstance(teacher, Teacher):
+        return [teacher]
     if isinstance(teacher, Learner):
-        return [Teacher(teacher.model, norm_of(teacher.dls) or (0., 1.), list(getattr(teacher.dls, "vocab", None) or []) or None)]
+        return [
+            Teacher(
+                teacher.model,
+                norm_of(teacher.dls) or (0.0, 1.0),
+                list(getattr(teacher.dls, "vocab", None) or []) or None,
+            )
+        ]
     if isinstance(teacher, (list, tuple, nn.ModuleList)):
-        if not len(teacher): raise ValueError("no teacher was given: the list is empty; train the student alone with a plain Learner")
+        if not len(teacher):
+            raise ValueError(
+                "no teacher was given: the list is empty; train the student alone with a plain"
+                " Learner"
+            )
         return [t for o in teacher for t in as_teachers(o)]
-    if isinstance(teacher, type): raise TypeError(f"the teacher is the class {teacher.__name__}; make one: {teacher.__name__}(...)")
-    if isinstance(teacher, nn.Module): return [Teacher(teacher)]
-    cure = {str: "; kdmedlearn.teachers.teachers(dls, [name]) trains one, load_teacher(path) reads one", dict: "; give its values: list(d.values())"}.get(type(teacher), "")
-    raise TypeError(f"a teacher is a module, a Learner, a Teacher or a list of these, got {type(teacher).__name__}{cure}")
+    if isinstance(teacher, type):
+        raise TypeError(
+            f"the teacher is the class {teacher.__name__}; make one: {teacher.__name__}(...)"
+        )
+    if isinstance(teacher, nn.Module):
+        return [Teacher(teacher)]
+    cure = {
+        str: "; kdmedlearn.teachers.teachers(dls, [name]) trains one, load_teacher(path) reads one",
+        dict: "; give its values: list(d.values())",
+    }.get(type(teacher), "")
+    raise TypeError(
+        "a teacher is a module, a Learner, a Teacher or a list of these, got"
+        f" {type(teacher).__name__}{cure}"
+    )
 
-# %% ../nbs/02_distillation.ipynb #5d868312
+# %% ../nbs/02_distillation.ipynb #3be297bf
 def plain(o):
     "fastai's tensor types as ordinary tensors, inside tuples, dicts and `Seen` too."
-    if isinstance(o, Tensor): return o.as_subclass(Tensor)
-    if isinstance(o, Seen): return Seen(*map(plain, o))
-    if isinstance(o, (list, tuple)): return type(o)(map(plain, o))
+    if isinstance(o, Tensor):
+        return o.as_subclass(Tensor)
+    if isinstance(o, Seen):
+        return Seen(*map(plain, o))
+    if isinstance(o, (list, tuple)):
+        return type(o)(map(plain, o))
     return {k: plain(v) for k, v in o.items()} if isinstance(o, dict) else o
 
-def unwrapped(model): return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
 
-# %% ../nbs/02_distillation.ipynb #d0573fc9
+def unwrapped(model):
+    return (
+        model.module
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        else model
+    )
+
+# %% ../nbs/02_distillation.ipynb #8eab1bf6
 def _own(method: Method) -> Method:
     "`method`, or a copy of it where another Learner has it: its adapters belong to one student."
-    if any(vars(m).get("taken") for m in method.parts): method = deepcopy(method)
-    for m in method.parts: m.taken = True
+    if any(vars(m).get("taken") for m in method.parts):
+        method = deepcopy(method)
+    for m in method.parts:
+        m.taken = True
     return method
 
+# %% ../nbs/02_distillation.ipynb #a6c0131c
 class DistillCallback(Callback):
-    "Train the Learner's model with the terms of `method` over one forward of it and one of each teacher."
-    order, run_valid = 5, False   # before GradientAccumulation (6) and MixedPrecision (10)
+    """Train the Learner's model with the terms of `method` over one forward of it and one of each
+    teacher."""
 
-    def __init__(self, teacher,          # module, Learner, Teacher or list of these
-                 method="response"):     # a Method, its name, or a list
+    order, run_valid = 5, False  # before GradientAccumulation (6) and MixedPrecision (10)
+
+    def __init__(
+        self, teacher, method="response"  # module, Learner, Teacher or list of these
+    ):  # a Method, its name, or a list
         self.teachers, self.method = as_teachers(teacher), _own(as_method(method))
-        self.checked, self.tap, self.input_norm, self.sums, self.n_seen, self.saved = False, None, None, {}, {}, None
+        self.checked, self.tap, self.input_norm, self.sums, self.n_seen, self.saved = (
+            False,
+            None,
+            None,
+            {},
+            {},
+            None,
+        )
 
     @property
-    def term_names(self): return list(self.method.weights())
+    def term_names(self):
+        return list(self.method.weights())
 
     def reads(self, parts):
         "The student's layers that `parts` read, and the one that the task loss is taken of."
-        return _names([n for m in parts for n in m.student_layers] + [self.method.task_layer] * bool(self.method.task_layer))
+        return _names(
+            [n for m in parts for n in m.student_layers]
+            + [self.method.task_layer] * bool(self.method.task_layer)
+        )
 
     def active(self, weights):
         "The parts of the method that have a term of weight above 0."
@@ -132,31 +220,41 @@ class DistillCallback(Callback):
         "For each teacher the layers that `parts` read."
         return [_names(n for m in parts for n in m.layers_of(i)) for i in range(len(self.teachers))]
 
-    def ask_teachers(self, xb, layers):   # layers: a list of names for each teacher
-        return tuple(t.see(plain(tuple(xb)), self.input_norm, ls) for t, ls in zip(self.teachers, layers))
+    def ask_teachers(self, xb, layers):  # layers: a list of names for each teacher
+        return tuple(
+            t.see(plain(tuple(xb)), self.input_norm, ls) for t, ls in zip(self.teachers, layers)
+        )
 
-    def __reduce__(self): return Callback, ()   # an exported Learner carries neither teacher nor adapters
+    def __reduce__(self):
+        return Callback, ()  # an exported Learner carries neither teacher nor adapters
+
     def __deepcopy__(self, memo):
         new = memo[id(self)] = type(self)(self.teachers)
         new.method = deepcopy(self.method, memo)
         new.learn = deepcopy(self.learn, memo)
         return new
 
-# %% ../nbs/02_distillation.ipynb #33d28a4c
+# %% ../nbs/02_distillation.ipynb #51ef2cac
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-def _names(layers): return list(dict.fromkeys(layers))
 
+def _names(layers):
+    return list(dict.fromkeys(layers))
+
+# %% ../nbs/02_distillation.ipynb #c7575da6
 @patch
 def check(self: DistillCallback, learn: Learner):
     "Run everything once on two images of `learn.dls`; raises what would go wrong in training."
     model = unwrapped(learn.model)
     self.names_fit(model, learn.dls)
-    for pct in range(101): self.method.weights(pct / 100)     # a schedule that leaves its range is found now
+    for pct in range(101):
+        self.method.weights(pct / 100)  # a schedule that leaves its range is found now
     device, self.input_norm = learn.dls.device, norm_of(learn.dls)
-    for t in self.teachers: t.ready(device)
-    learn.model.to(device); self.method.to(device)
+    for t in self.teachers:
+        t.ready(device)
+    learn.model.to(device)
+    self.method.to(device)
     dl = learn.dls.valid if len(learn.dls.valid) else learn.dls.train
     b = tuple(o[:2].to(device) for o in dl.one_batch())
     n = getattr(learn.dls, "n_inp", 1 if len(b) == 1 else len(b) - 1)
@@ -166,20 +264,33 @@ def check(self: DistillCallback, learn: Learner):
         model.eval()
         for m in self.method.parts:
             m.teacher_names = [t.name for t in self.teachers]
-            m.meet([(model, xb), *((t.model, t.prepare(xb, self.input_norm)) for t in self.teachers)])
+            m.meet(
+                [(model, xb), *((t.model, t.prepare(xb, self.input_norm)) for t in self.teachers)]
+            )
         s_layers, t_layers = self.reads(self.method.parts), self.teacher_reads(self.method.parts)
         self.find(model, s_layers, "the student")
-        for t, ls in zip(self.teachers, t_layers): self.find(t.model, ls, f"teacher {t.name}")
-        with torch.no_grad(), taps(model, s_layers) as feats: out = self._try("the student", model, model, *xb)
-        teachers = tuple(self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, ls) for t, ls in zip(self.teachers, t_layers))
-    finally: model.train(was)
+        for t, ls in zip(self.teachers, t_layers):
+            self.find(t.model, ls, f"teacher {t.name}")
+        with torch.no_grad(), taps(model, s_layers) as feats:
+            out = self._try("the student", model, model, *xb)
+        teachers = tuple(
+            self._try(f"teacher {t.name}", t.model, t.see, xb, self.input_norm, ls)
+            for t, ls in zip(self.teachers, t_layers)
+        )
+    finally:
+        model.train(was)
     for t, seen in zip(self.teachers, teachers):
         maps = seen.out if isinstance(seen.out, (tuple, list)) else (seen.out,)
         if not all(m.isfinite().all() for m in maps if isinstance(m, Tensor)):
-            raise ValueError(f"teacher {t.name} answers with values that are not finite on two images; is it trained, are its weights read rightly?")
+            raise ValueError(
+                f"teacher {t.name} answers with values that are not finite on two images; is it"
+                " trained, are its weights read rightly?"
+            )
     self.classes_fit(plain(out), learn.dls)
     self.answers_fit(plain(out), teachers)
-    self.loss_fits(learn, plain(feats)[self.method.task_layer] if self.method.task_layer else plain(out), yb)
+    self.loss_fits(
+        learn, plain(feats)[self.method.task_layer] if self.method.task_layer else plain(out), yb
+    )
     p = Pass(Seen(plain(out), plain(feats)), plain(teachers), yb[0] if len(yb) == 1 else yb)
     for m in self.method.parts:
         m.build(p)
@@ -190,92 +301,161 @@ def check(self: DistillCallback, learn: Learner):
     self.checked = True
     return p
 
-# %% ../nbs/02_distillation.ipynb #0bf666ed
+# %% ../nbs/02_distillation.ipynb #47062859
 @patch
 def names_fit(self: DistillCallback, model, dls):
-    "Raise if a teacher is the student itself, or names its classes otherwise than the data or another teacher."
+    """Raise if a teacher is the student itself, or names its classes otherwise than the data or
+    another teacher."""
     vocab, first = list(getattr(dls, "vocab", None) or []), "the data"
     for t in self.teachers:
-        if t.model is model: raise ValueError("student and teacher are the same module; give copy.deepcopy(model) as the teacher")
-        if not t.vocab or not any(m.answers for m in self.method.parts): continue
+        if t.model is model:
+            raise ValueError(
+                "student and teacher are the same module; give copy.deepcopy(model) as the teacher"
+            )
+        if not t.vocab or not any(m.answers for m in self.method.parts):
+            continue
         if vocab and list(t.vocab) != vocab:
-            raise ValueError(f"teacher {t.name} and {first} name their classes differently: {t.vocab} and {vocab}; the order counts")
-        if not vocab: vocab, first = list(t.vocab), f"teacher {t.name}"
+            raise ValueError(
+                f"teacher {t.name} and {first} name their classes differently: {t.vocab} and"
+                f" {vocab}; the order counts"
+            )
+        if not vocab:
+            vocab, first = list(t.vocab), f"teacher {t.name}"
+
 
 @patch
 def answers_fit(self: DistillCallback, out, teachers):
     "Raise if a teacher whose answers count has another number of logits than the student."
-    if not any(m.answers for m in self.method.parts) or getattr(out, "ndim", 0) != 2: return
+    if not any(m.answers for m in self.method.parts) or getattr(out, "ndim", 0) != 2:
+        return
     n = [getattr(s.out, "shape", (0, 0))[-1] for s in teachers]
-    if all(s.out.shape == out.shape for s in teachers if getattr(s.out, "ndim", 0) == 2): return
+    if all(s.out.shape == out.shape for s in teachers if getattr(s.out, "ndim", 0) == 2):
+        return
     said = ", ".join(f"{t.name} {k}" for t, k in zip(self.teachers, n))
-    raise ValueError(f"the student gives {out.shape[1]} logits, the teachers: {said}; answers are compared class by class, so all need the same classes in the same order. "
-                     "Train the teacher's head anew for these classes, or compare features alone: Feature()")
+    raise ValueError(
+        f"the student gives {out.shape[1]} logits, the teachers: {said}; answers are compared class"
+        " by class, so all need the same classes in the same order. Train the teacher's head anew"
+        " for these classes, or compare features alone: Feature()"
+    )
+
 
 @patch
 def classes_fit(self: DistillCallback, out, dls):
     "Raise if the student has another number of logits than the data have classes."
     vocab = getattr(dls, "vocab", None)
-    if not vocab or not all(isinstance(o, (str, int)) for o in vocab) or not isinstance(out, Tensor) or out.ndim != 2: return
-    if out.shape[1] != len(vocab): raise ValueError(f"the student gives {out.shape[1]} logits and the data have {len(vocab)} classes; make it with num_classes={len(vocab)}")
+    if (
+        not vocab
+        or not all(isinstance(o, (str, int)) for o in vocab)
+        or not isinstance(out, Tensor)
+        or out.ndim != 2
+    ):
+        return
+    if out.shape[1] != len(vocab):
+        raise ValueError(
+            f"the student gives {out.shape[1]} logits and the data have {len(vocab)} classes; make"
+            f" it with num_classes={len(vocab)}"
+        )
 
-# %% ../nbs/02_distillation.ipynb #90a5c3d0
+# %% ../nbs/02_distillation.ipynb #ed6b8414
 @patch
 def loss_fits(self: DistillCallback, learn, out, yb):
     "Raise if the Learner's loss fails on the student's output."
-    own = [c for c in learn.cbs if c is not self and "before_batch" in vars(type(c)) and type(c).__module__.split(".")[0] not in ("fastai", "kdmedlearn")]
-    if own or learn.loss_func is None or not yb: return
+    own = [
+        c
+        for c in learn.cbs
+        if c is not self
+        and "before_batch" in vars(type(c))
+        and type(c).__module__.split(".")[0] not in ("fastai", "kdmedlearn")
+    ]
+    if own or learn.loss_func is None or not yb:
+        return
     maps = out if isinstance(out, (tuple, list)) else (out,)
-    if isinstance(getattr(learn.loss_func, "func", learn.loss_func), nn.CrossEntropyLoss) and any(getattr(m, "ndim", 0) == 4 and m.shape[1] == 1 for m in maps):
-        raise ValueError("the student gives one logit a pixel, and cross-entropy over one class is 0 whatever it says; give one that fits, loss_func=StructureLoss() or BCEWithLogitsLossFlat()")
+    if isinstance(getattr(learn.loss_func, "func", learn.loss_func), nn.CrossEntropyLoss) and any(
+        getattr(m, "ndim", 0) == 4 and m.shape[1] == 1 for m in maps
+    ):
+        raise ValueError(
+            "the student gives one logit a pixel, and cross-entropy over one class is 0 whatever it"
+            " says; give one that fits, loss_func=StructureLoss() or BCEWithLogitsLossFlat()"
+        )
     try:
-        with torch.no_grad(): learn.loss_func(out, *yb)
+        with torch.no_grad():
+            learn.loss_func(out, *yb)
     except Exception as e:
-        shapes = lambda o: ", ".join(map(shapes, o)) if isinstance(o, (tuple, list)) else str(tuple(getattr(o, "shape", ())))
+        shapes = lambda o: (
+            ", ".join(map(shapes, o))
+            if isinstance(o, (tuple, list))
+            else str(tuple(getattr(o, "shape", ())))
+        )
         name = getattr(learn.loss_func, "__name__", None) or type(learn.loss_func).__name__
-        cure = ("make the student return one logit a pixel in the mask's size: a tensor (B, 1, H, W), or a tuple of such maps" if name == "StructureLoss" else
-                "give one that fits, loss_func=..., for masks of one logit such as StructureLoss()")
-        raise ValueError(f"the loss {name} fails on the student's output {shapes(out)} and a target {shapes(yb)}: {e}; {cure}") from e
+        cure = (
+            "make the student return one logit a pixel in the mask's size: a tensor (B, 1, H, W),"
+            " or a tuple of such maps"
+            if name == "StructureLoss"
+            else "give one that fits, loss_func=..., for masks of one logit such as StructureLoss()"
+        )
+        raise ValueError(
+            f"the loss {name} fails on the student's output {shapes(out)} and a target"
+            f" {shapes(yb)}: {e}; {cure}"
+        ) from e
 
+# %% ../nbs/02_distillation.ipynb #5d111d66
 @patch
 def find(self: DistillCallback, model, names, who):
-    "Raise if one of the layers `names` is not in `model`, with what the method has to say about it."
+    """Raise if one of the layers `names` is not in `model`, with what the method has to say about
+    it."""
     hints = " ".join(dict.fromkeys(m.hint for m in self.method.parts if m.hint))
     for n in names:
-        try: layer(model, n)
-        except ValueError as e: raise ValueError(f"{who}: {e} {hints}".strip()) from None
+        try:
+            layer(model, n)
+        except ValueError as e:
+            raise ValueError(f"{who}: {e} {hints}".strip()) from None
+
 
 @patch
 def _try(self: DistillCallback, who, model, f, *args):
-    try: return f(*args)
+    try:
+        return f(*args)
     except Exception as e:
         x = args[0][0] if isinstance(args[0], tuple) else args[0]
         kind = ValueError if isinstance(e, ValueError) else RuntimeError
-        cure = "; if it wants another image size, Teacher(model, size=224) resizes for it" if "teacher" in who else ""
+        cure = (
+            "; if it wants another image size, Teacher(model, size=224) resizes for it"
+            if "teacher" in who
+            else ""
+        )
         raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}{cure}") from e
 
-# %% ../nbs/02_distillation.ipynb #fc781a08
+# %% ../nbs/02_distillation.ipynb #a917cfb5
 @patch
 def before_train(self: DistillCallback):
-    if not self.checked: self.check(self.learn)
+    if not self.checked:
+        self.check(self.learn)
     self.input_norm, device = norm_of(self.dls), self.dls.device
-    for t in self.teachers: t.ready(device)
+    for t in self.teachers:
+        t.ready(device)
     self.method.to(device).train()
     self.sums, self.n_seen = {}, {}
     self.adopt(self.learn)
 
+
 @patch
 def before_batch(self: DistillCallback):
-    if self.tap: self.tap.cancel()
+    if self.tap:
+        self.tap.cancel()
     layers = self.reads(self.active(self.method.weights(self.pct_train)))
-    self.tap = tap_next(self.learn.model, layers, inside=unwrapped(self.learn.model)) if layers else None
+    self.tap = (
+        tap_next(self.learn.model, layers, inside=unwrapped(self.learn.model)) if layers else None
+    )
+
 
 @patch
 def task_loss(self: DistillCallback):
     "The Learner's loss: of the student's output, or of the layer that the method names."
-    if not self.method.task_layer: return self.learn.loss_grad
+    if not self.method.task_layer:
+        return self.learn.loss_grad
     return self.learn.loss_func(self.tap.features[self.method.task_layer], *self.yb)
 
+# %% ../nbs/02_distillation.ipynb #dda48fde
 @patch
 def after_loss(self: DistillCallback):
     weights = self.method.weights(self.pct_train)
@@ -283,101 +463,162 @@ def after_loss(self: DistillCallback):
     if parts:
         teachers = self.ask_teachers(self.xb, self.teacher_reads(parts))
         y = plain(tuple(self.yb))
-        p = Pass(Seen(plain(self.pred), plain(self.tap.features) if self.tap else {}), plain(teachers), y[0] if len(y) == 1 else y)
-        for m in parts: terms.update(m.terms(p))
+        p = Pass(
+            Seen(plain(self.pred), plain(self.tap.features) if self.tap else {}),
+            plain(teachers),
+            y[0] if len(y) == 1 else y,
+        )
+        for m in parts:
+            terms.update(m.terms(p))
     self.learn.loss_grad = total_loss(terms, weights)
     self.learn.loss = self.learn.loss_grad.detach().clone()
     n = len(self.xb[0])
     for k, v in terms.items():
-        self.sums[k] = self.sums.get(k, 0.) + v.detach() * n
+        self.sums[k] = self.sums.get(k, 0.0) + v.detach() * n
         self.n_seen[k] = self.n_seen.get(k, 0) + n
 
+
 @patch
-def after_batch(self: DistillCallback): self.tap = None
+def after_batch(self: DistillCallback):
+    self.tap = None
+
 
 @patch
 def after_cancel_batch(self: DistillCallback):
-    if self.tap: self.tap.cancel()
+    if self.tap:
+        self.tap.cancel()
 
-# %% ../nbs/02_distillation.ipynb #7d08f3c1
+# %% ../nbs/02_distillation.ipynb #87dfed1b
 class _WithAdapters:
-    "A fastai splitter that puts the method's parameters into the last group of the student's. Pickled, it is the splitter alone."
-    def __init__(self, splitter, method): self.splitter, self.method = splitter, method
+    """A fastai splitter that puts the method's parameters into the last group of the student's.
+    Pickled, it is the splitter alone."""
+
+    def __init__(self, splitter, method):
+        self.splitter, self.method = splitter, method
+
     def __call__(self, model):
-        groups, extra = list(self.splitter(model)), [p for p in self.method.parameters() if p.requires_grad]
-        if not extra: return groups
-        if groups and isinstance(groups[-1], Tensor): return groups + extra
+        groups, extra = list(self.splitter(model)), [
+            p for p in self.method.parameters() if p.requires_grad
+        ]
+        if not extra:
+            return groups
+        if groups and isinstance(groups[-1], Tensor):
+            return groups + extra
         return groups[:-1] + [list(groups[-1]) + extra]
-    def __reduce__(self): return partial, (self.splitter,)
+
+    def __reduce__(self):
+        return partial, (self.splitter,)
+
 
 @patch
 def adopt(self: DistillCallback, learn: Learner):
     "Have the optimizer of `learn` train the method's parameters too."
     if not isinstance(learn.splitter, _WithAdapters) or learn.splitter.method is not self.method:
-        learn.splitter = _WithAdapters(getattr(learn.splitter, "splitter", learn.splitter), self.method)
-    if learn.opt is None: return
+        learn.splitter = _WithAdapters(
+            getattr(learn.splitter, "splitter", learn.splitter), self.method
+        )
+    if learn.opt is None:
+        return
     known = {id(p) for group in learn.opt.param_lists for p in group}
     for p in self.method.parameters():
-        if p.requires_grad and id(p) not in known: learn.opt.param_lists[-1].append(p)
+        if p.requires_grad and id(p) not in known:
+            learn.opt.param_lists[-1].append(p)
+
 
 @patch
 def before_fit(self: DistillCallback):
-    # lr_find restores the student after its excursion; the method's parameters went along and must come back too
+    # lr_find restores the student after its excursion; the method's parameters went along and must
+    # come back too
     self.saved = deepcopy(self.method.state_dict()) if hasattr(self.learn, "lr_finder") else None
+
 
 @patch
 def after_fit(self: DistillCallback):
-    if self.saved is not None: self.method.load_state_dict(self.saved)
+    if self.saved is not None:
+        self.method.load_state_dict(self.saved)
     self.saved = None
 
-# %% ../nbs/02_distillation.ipynb #2723bf04
+# %% ../nbs/02_distillation.ipynb #658fab0b
 class TermColumns(Callback):
-    "Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the progress table."
-    order = 51   # after Recorder (50) has set its columns, before ProgressCallback (60) shows them
+    """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
+    progress table."""
+
+    order = 51  # after Recorder (50) has set its columns, before ProgressCallback (60) shows them
 
     @property
-    def distiller(self): return getattr(self.learn, "distill", None)
+    def distiller(self):
+        return getattr(self.learn, "distill", None)
 
     def before_fit(self):
-        if not self.distiller: return
-        names, at = self.recorder.metric_names, -1 if self.recorder.add_time else len(self.recorder.metric_names)
+        if not self.distiller:
+            return
+        names, at = self.recorder.metric_names, (
+            -1 if self.recorder.add_time else len(self.recorder.metric_names)
+        )
         self.recorder.metric_names = names[:at] + self.distiller.term_names + names[at:]
         self.distiller.n_seen = {}
 
     def after_validate(self):
         d = self.distiller
-        if not d or not d.n_seen: return     # validate() and get_preds() have trained nothing
-        self.recorder.log += [float(d.sums[k]) / d.n_seen[k] if k in d.sums else float("nan") for k in d.term_names]
+        if not d or not d.n_seen:
+            return  # validate() and get_preds() have trained nothing
+        self.recorder.log += [
+            float(d.sums[k]) / d.n_seen[k] if k in d.sums else float("nan") for k in d.term_names
+        ]
 
-    def __reduce__(self): return Callback, ()
+    def __reduce__(self):
+        return Callback, ()
 
-# %% ../nbs/02_distillation.ipynb #b320d3fa
-def distill(dls,                   # fastai DataLoaders
-            student: nn.Module,    # trained; afterwards it is `learn.model`
-            teacher,               # a module, a Learner, a `Teacher`, or a list of these
-            method="response",     # a name, a `Method` such as Response(T=4, alpha=.9), a sum of them
-            metrics=None, cbs=None,
-            **kwargs               # for `Learner`: loss_func, opt_func, splitter, path, ...
-           ) -> Learner:
+# %% ../nbs/02_distillation.ipynb #1338ac05
+def distill(
+    dls,  # fastai DataLoaders
+    student: nn.Module,  # trained; afterwards it is `learn.model`
+    teacher,  # a module, a Learner, a `Teacher`, or a list of these
+    method="response",  # a name, a `Method` such as Response(T=4, alpha=.9), a sum of them
+    metrics=None,
+    cbs=None,
+    **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
+) -> Learner:
     "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
     if not hasattr(dls, "train"):
-        raise TypeError(f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path) makes them of a folder of class folders")
-    if isinstance(student, Learner): raise TypeError("the student is a Learner; give its model: student.model")
-    if isinstance(teacher, Method): raise TypeError(f"in the place of the teacher stands the method {type(teacher).__name__}; the order is distill(dls, student, teacher, method)")
+        raise TypeError(
+            f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path)"
+            " makes them of a folder of class folders"
+        )
+    if isinstance(student, Learner):
+        raise TypeError("the student is a Learner; give its model: student.model")
+    if isinstance(teacher, Method):
+        raise TypeError(
+            f"in the place of the teacher stands the method {type(teacher).__name__}; the order is"
+            " distill(dls, student, teacher, method)"
+        )
     if not isinstance(student, nn.Module):
-        raise TypeError(f"the student must be a module, got {student if isinstance(student, type) else type(student).__name__}; "
-                        "if it is a class or a function that makes one, call it first")
+        raise TypeError(
+            "the student must be a module, got"
+            f" {student if isinstance(student, type) else type(student).__name__}; if it is a class"
+            " or a function that makes one, call it first"
+        )
     cb = DistillCallback(teacher, method)
-    if cb.method.loss_func and kwargs.get("loss_func") is None: kwargs["loss_func"] = cb.method.loss_func()
+    if cb.method.loss_func and kwargs.get("loss_func") is None:
+        kwargs["loss_func"] = cb.method.loss_func()
     learn = Learner(dls, student, metrics=metrics, cbs=[cb, TermColumns(), *L(cbs)], **kwargs)
     cb.check(learn)
     cb.adopt(learn)
     return learn
 
-# %% ../nbs/02_distillation.ipynb #279b5052
-def parameter_counts(learn: Learner) -> dict: # name -> number of parameters
-    "Parameters of the student, and apart from them those of everything that exists in training only."
+# %% ../nbs/02_distillation.ipynb #37df6f7c
+def parameter_counts(learn: Learner) -> dict:  # name -> number of parameters
+    """Parameters of the student, and apart from them those of everything that exists in training
+    only."""
     n = lambda m: sum(p.numel() for p in m.parameters())
     out = {"student": n(unwrapped(learn.model))}
-    if not hasattr(learn, "distill"): return out
-    return out | {f"training only: {type(m).__name__}": n(m) for m in learn.distill.method.parts} | {f"training only: teacher {i} ({t.name})": n(t.model) for i, t in enumerate(learn.distill.teachers, 1)}
+    if not hasattr(learn, "distill"):
+        return out
+    return (
+        out
+        | {f"training only: {type(m).__name__}": n(m) for m in learn.distill.method.parts}
+        | {
+            f"training only: teacher {i} ({t.name})": n(t.model)
+            for i, t in enumerate(learn.distill.teachers, 1)
+        }
+    )

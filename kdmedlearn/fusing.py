@@ -29,27 +29,50 @@ from .methods.fusion import FUSIONS, Fusion, by_teacher, fits_teachers
 from .taps import last_map
 from .teachers import about_model
 
-# %% ../nbs/07_fusing.ipynb #14d268bf
+# %% ../nbs/07_fusing.ipynb #3c85f790
 class Part:
     "Some items of a dataset, with everything else it has."
-    def __init__(self, ds, idxs): self.ds, self.idxs = ds, [int(i) for i in idxs]
-    def __getitem__(self, i): return self.ds[self.idxs[i]]
-    def __len__(self): return len(self.idxs)
+
+    def __init__(self, ds, idxs):
+        self.ds, self.idxs = ds, [int(i) for i in idxs]
+
+    def __getitem__(self, i):
+        return self.ds[self.idxs[i]]
+
+    def __len__(self):
+        return len(self.idxs)
+
     def __getattr__(self, k):
-        if k in ("ds", "idxs") or k.startswith("__"): raise AttributeError(k)
+        if k in ("ds", "idxs") or k.startswith("__"):
+            raise AttributeError(k)
         o = getattr(self.ds, k)
-        return [Part(tl, self.idxs) for tl in o] if k == "tls" else o      # fastai's pipelines of image and label, each cut too
+        return (
+            [Part(tl, self.idxs) for tl in o] if k == "tls" else o
+        )  # fastai's pipelines of image and label, each cut too
+
 
 def part(dls, idxs) -> DataLoaders:
     "`dls` with the training images `idxs` alone; validation and tests stay."
     dl, idxs = dls.train, np.asarray(idxs)
-    if hasattr(dl, "wgts") or isinstance(dl.dataset, WithSynthetic): raise ValueError("these loaders are balanced, and a cut would undo it; cut first, then balance: balance(hold_out(dls)[1])")
+    if hasattr(dl, "wgts") or isinstance(dl.dataset, WithSynthetic):
+        raise ValueError(
+            "these loaders are balanced, and a cut would undo it; cut first, then balance:"
+            " balance(hold_out(dls)[1])"
+        )
     n = len(dl.dataset)
     if idxs.dtype == bool:
-        if len(idxs) != n: raise ValueError(f"a mask of {len(idxs)} for {n} training images")
+        if len(idxs) != n:
+            raise ValueError(f"a mask of {len(idxs)} for {n} training images")
         idxs = np.flatnonzero(idxs)
-    if not len(idxs): raise ValueError("no image left: idxs is empty; give the numbers of the training images to keep")
-    if idxs.min() < 0 or idxs.max() >= n: raise ValueError(f"image {idxs.max() if idxs.max() >= n else idxs.min()} of {n}; the training images have the numbers 0 to {n - 1}")
+    if not len(idxs):
+        raise ValueError(
+            "no image left: idxs is empty; give the numbers of the training images to keep"
+        )
+    if idxs.min() < 0 or idxs.max() >= n:
+        raise ValueError(
+            f"image {idxs.max() if idxs.max() >= n else idxs.min()} of {n}; the training images"
+            f" have the numbers 0 to {n - 1}"
+        )
     new = dl.new(Part(dl.dataset, idxs), bs=min(dl.bs, len(idxs)), drop_last=len(idxs) >= dl.bs)
     out = type(dls)(new, *dls.loaders[1:], path=dls.path, device=dls.device)
     if isinstance(dls, SetLoaders):
@@ -59,63 +82,109 @@ def part(dls, idxs) -> DataLoaders:
         out.test_names, out.table, out.facts = dls.test_names, t[keep], dls.facts
     return out
 
-# %% ../nbs/07_fusing.ipynb #36db6340
-def groups_of(dls) -> np.ndarray: # (N,): images that must stay together have the same number
-    if isinstance(dls, SetLoaders): return dls.table[dls.table.split == "train"].group.to_numpy()
+# %% ../nbs/07_fusing.ipynb #229c36fa
+def groups_of(dls) -> np.ndarray:  # (N,): images that must stay together have the same number
+    if isinstance(dls, SetLoaders):
+        return dls.table[dls.table.split == "train"].group.to_numpy()
     return np.arange(len(dls.train.dataset))
 
-def hold_out(dls,          # fastai DataLoaders of a classification set
-             share=.2,     # 0 < share < 1: this part of the training images is held out, by group
-             seed=0) -> tuple: # (DataLoaders of the rest, DataLoaders of the part held out); validation and tests the same
+
+def hold_out(
+    dls,  # fastai DataLoaders of a classification set
+    share=0.2,  # 0 < share < 1: this part of the training images is held out, by group
+    seed=0,
+) -> (
+    tuple
+):  # (DataLoaders of the rest, DataLoaders of the part held out); validation and tests the same
     "Cut the training images in two: one part for the teachers, one that they do not see."
-    if not isinstance(dls, DataLoaders): raise TypeError(f"hold_out cuts DataLoaders, got {type(dls).__name__}")
+    if not isinstance(dls, DataLoaders):
+        raise TypeError(f"hold_out cuts DataLoaders, got {type(dls).__name__}")
     in_range("share", share)
     y = train_labels(dls)
     taken = cut(y, groups_of(dls), share, seed)
-    if not taken.any() or taken.all(): raise ValueError(f"share={share} of {len(taken)} training images in {len(set(groups_of(dls)))} groups leaves one side empty; take a larger share, or more images")
+    if not taken.any() or taken.all():
+        raise ValueError(
+            f"share={share} of {len(taken)} training images in {len(set(groups_of(dls)))} groups"
+            " leaves one side empty; take a larger share, or more images"
+        )
     for side, at in (("the rest", ~taken), ("the part held out", taken)):
         gone = sorted(set(y) - set(y[at]))
-        if gone: warnings.warn(f"{side} has no image of {', '.join(str(dls.vocab[c]) if getattr(dls, 'vocab', None) else str(c) for c in gone)}: too few groups hold that class")
+        if gone:
+            warnings.warn(
+                f"{side} has no image of"
+                f" {', '.join(str(dls.vocab[c]) if getattr(dls, 'vocab', None) else str(c) for c in gone)}:"
+                " too few groups hold that class"
+            )
     return part(dls, np.flatnonzero(~taken)), part(dls, np.flatnonzero(taken))
 
-# %% ../nbs/07_fusing.ipynb #999c0723
+# %% ../nbs/07_fusing.ipynb #2f2f8fd3
 class Collected(NamedTuple):
     "What K teachers show of N images."
-    answers: list    # K tensors (N, C)
-    maps: list       # K tensors (N, D_k, places, places); empty where not asked for
-    target: Tensor   # (N,)
-    group: Tensor    # (N,): rows of one group, such as the views of an image, must not stand on both sides of a cut
-    names: tuple = ()    # of the teachers, where known
-    layers: tuple = ()   # that the maps are of
+
+    answers: list  # K tensors (N, C)
+    maps: list  # K tensors (N, D_k, places, places); empty where not asked for
+    target: Tensor  # (N,)
+    # (N,): rows of one group, such as the views of an image, must not stand on both sides of a cut
+    group: Tensor
+    names: tuple = ()  # of the teachers, where known
+    layers: tuple = ()  # that the maps are of
 
     def of(self, which) -> "Collected":
         "The same with the teachers `which` alone, given by number, in that order."
         which, k = list(which), len(self.answers)
-        if not which or not all(isinstance(i, int) and 0 <= i < k for i in which): raise ValueError(f"teachers {which} of {k}; give numbers from 0 to {k - 1}")
+        if not which or not all(isinstance(i, int) and 0 <= i < k for i in which):
+            raise ValueError(f"teachers {which} of {k}; give numbers from 0 to {k - 1}")
         pick = lambda o: type(o)(o[i] for i in which) if len(o) else o
-        return self._replace(answers=pick(self.answers), maps=pick(self.maps), names=pick(self.names), layers=pick(self.layers))
+        return self._replace(
+            answers=pick(self.answers),
+            maps=pick(self.maps),
+            names=pick(self.names),
+            layers=pick(self.layers),
+        )
 
-def collect(teachers,        # as for `distill`
-            dl,              # one DataLoader: dls.train with its augmentation, or dls.valid
-            layers=None,     # a layer for each teacher, or one name for all; None: their last maps; (): answers alone
-            places: int = 2, # maps are averaged down to places x places
-            passes: int = 1, # how often to go through `dl`; worth it where it augments
-            groups=None      # group of each image of `dl`, such as groups_of(dls); None: each is its own
-           ) -> Collected:
-    "Run the teachers once over a loader and keep what they show: fusing is then a matter of seconds."
+# %% ../nbs/07_fusing.ipynb #4e6e55f5
+def collect(
+    teachers,  # as for `distill`
+    dl,  # one DataLoader: dls.train with its augmentation, or dls.valid
+    # a layer for each teacher, or one name for all; None: their last maps; (): answers alone
+    layers=None,
+    places: int = 2,  # maps are averaged down to places x places
+    passes: int = 1,  # how often to go through `dl`; worth it where it augments
+    groups=None,  # group of each image of `dl`, such as groups_of(dls); None: each is its own
+) -> Collected:
+    """Run the teachers once over a loader and keep what they show: fusing is then a matter of
+    seconds."""
     for name, k in (("places", places), ("passes", passes)):
-        if not isinstance(k, int) or k < 1: raise ValueError(f"{name}={k!r}; expected a whole number of at least 1")
-    if isinstance(dl, DataLoaders) or not hasattr(dl, "one_batch"): raise TypeError(f"collect runs over one DataLoader, such as dls.train, got {type(dl).__name__}")
-    teachers, norm, vocab = as_teachers(teachers), norm_of(dl), list(getattr(dl, "vocab", None) or [])
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"{name}={k!r}; expected a whole number of at least 1")
+    if isinstance(dl, DataLoaders) or not hasattr(dl, "one_batch"):
+        raise TypeError(
+            f"collect runs over one DataLoader, such as dls.train, got {type(dl).__name__}"
+        )
+    teachers, norm, vocab = (
+        as_teachers(teachers),
+        norm_of(dl),
+        list(getattr(dl, "vocab", None) or []),
+    )
     for t in teachers:
-        if t.vocab and vocab and list(t.vocab) != vocab: raise ValueError(f"teacher {t.name} and the data name their classes differently: {t.vocab} and {vocab}; the order counts")
-    if layers is None or len(layers): channels_first([(t.model, ()) for t in teachers])
+        if t.vocab and vocab and list(t.vocab) != vocab:
+            raise ValueError(
+                f"teacher {t.name} and the data name their classes differently: {t.vocab} and"
+                f" {vocab}; the order counts"
+            )
+    if layers is None or len(layers):
+        channels_first([(t.model, ()) for t in teachers])
     dl = dl.new(shuffle=False, drop_last=False)
-    for t in teachers: t.ready(dl.device)
+    for t in teachers:
+        t.ready(dl.device)
     xb = plain((dl.one_batch()[0][:2],))
-    names = ([last_map(t.model, *t.prepare(xb, norm)) for t in teachers] if layers is None else
-             [layers] * len(teachers) if isinstance(layers, str) else list(layers))
-    if names and len(names) != len(teachers): raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
+    names = (
+        [last_map(t.model, *t.prepare(xb, norm)) for t in teachers]
+        if layers is None
+        else [layers] * len(teachers) if isinstance(layers, str) else list(layers)
+    )
+    if names and len(names) != len(teachers):
+        raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
     out, maps, ys = [[] for _ in teachers], [[] for _ in names], []
     for _ in range(passes):
         for x, y in dl:
@@ -123,107 +192,214 @@ def collect(teachers,        # as for `distill`
             for i, t in enumerate(teachers):
                 seen = t.see((plain(x),), norm, [names[i]] if names else ())
                 out[i].append(plain(seen.out).float().cpu())
-                if names: maps[i].append(F.adaptive_avg_pool2d(as_map(plain(seen.features[names[i]])), places).float().cpu())
+                if names:
+                    maps[i].append(
+                        F.adaptive_avg_pool2d(as_map(plain(seen.features[names[i]])), places)
+                        .float()
+                        .cpu()
+                    )
     y = torch.cat(ys)
-    group = torch.arange(len(y) // passes) if groups is None else torch.tensor(np.unique(np.asarray(groups), return_inverse=True)[1])
-    if len(group) * passes != len(y): raise ValueError(f"{len(group)} groups for {len(y) // passes} images; give one for each image of the loader")
-    return Collected([torch.cat(o) for o in out], [torch.cat(m) for m in maps], y, group.repeat(passes), tuple(t.name for t in teachers), tuple(names))
+    group = (
+        torch.arange(len(y) // passes)
+        if groups is None
+        else torch.tensor(np.unique(np.asarray(groups), return_inverse=True)[1])
+    )
+    if len(group) * passes != len(y):
+        raise ValueError(
+            f"{len(group)} groups for {len(y) // passes} images; give one for each image of the"
+            " loader"
+        )
+    return Collected(
+        [torch.cat(o) for o in out],
+        [torch.cat(m) for m in maps],
+        y,
+        group.repeat(passes),
+        tuple(t.name for t in teachers),
+        tuple(names),
+    )
 
-# %% ../nbs/07_fusing.ipynb #7f0d124a
-def rows(seen: Collected, i, device="cpu"): # -> (answers, maps) of the rows `i`
+# %% ../nbs/07_fusing.ipynb #c7d1089e
+def rows(seen: Collected, i, device="cpu"):  # -> (answers, maps) of the rows `i`
     return [a[i].to(device) for a in seen.answers], [m[i].to(device) for m in seen.maps]
 
+
 def _train(fusion, seen, idx, held, epochs, lr, bs, wd, seed, device, num_classes):
-    "Train `fusion`, made anew, on the rows `idx`; yields (train loss, loss on the rows `held`) after each epoch."
+    """Train `fusion`, made anew, on the rows `idx`; yields (train loss, loss on the rows `held`)
+    after each epoch."""
     torch.manual_seed(seed)
     fusion.build(*rows(seen, slice(0, 2), device), num_classes)
     fusion.to(device).train()
     opt = torch.optim.AdamW(fusion.parameters(), lr=lr, weight_decay=wd)
     y = seen.target.to(device)
     for _ in range(epochs):
-        total = 0.
+        total = 0.0
         for i in idx[torch.randperm(len(idx))].split(bs):
             loss = F.cross_entropy(fusion(*rows(seen, i, device)).out, y[i])
-            opt.zero_grad(); loss.backward(); opt.step()
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
             total += loss.item() * len(i) / len(idx)
-        yield total, float(F.cross_entropy(fused(fusion, seen, held), y[held].cpu())) if len(held) else float("nan")
+        yield total, (
+            float(F.cross_entropy(fused(fusion, seen, held), y[held].cpu()))
+            if len(held)
+            else float("nan")
+        )
 
-def fit_fusion(fusion: Fusion,      # made anew, trained and returned, frozen
-               seen: Collected,     # of images that the teachers were not trained on, where you can
-               epochs: int = 30,    # at most; with stop=0 exactly
-               stop: float = .2,    # this share of the groups tells how many epochs are best; then everything is fitted for as many
-               lr: float = 1e-3, bs: int = 64, wd: float = .01, seed: int = 0, device="cpu",
-               num_classes: int | None = None   # of the fused answer; None: as many as the first teacher has
-              ) -> Fusion:
-    "Train a fusion by cross-entropy on what the teachers show, with AdamW, and freeze it. `record` keeps the losses."
-    if not hasattr(fusion, "fuse") or isinstance(fusion, type) or not isinstance(seen, Collected): raise TypeError(f"fit_fusion fits a Fusion such as AttentionFusion() on what `collect` returned, got {type(fusion).__name__} and {type(seen).__name__}")
-    if not fusion.learns: raise ValueError(f"{type(fusion).__name__} has nothing to learn; use it as it is")
-    if epochs < 1: raise ValueError(f"epochs={epochs!r}; expected at least 1")
-    if fusion.reads_maps and seen.maps and (k := seen.maps[0].shape[-1]) != fusion.places and fusion.places > 1:
-        raise ValueError(f"collected with places={k}, but this {type(fusion).__name__} reads {fusion.places} x {fusion.places} places; collect(..., places={fusion.places})")
-    if fusion.frozen: raise ValueError("this fusion is fitted and frozen; make a new one to fit it anew")
+# %% ../nbs/07_fusing.ipynb #756591e7
+def fit_fusion(
+    fusion: Fusion,  # made anew, trained and returned, frozen
+    seen: Collected,  # of images that the teachers were not trained on, where you can
+    epochs: int = 30,  # at most; with stop=0 exactly
+    # this share of the groups tells how many epochs are best; then everything is fitted for as many
+    stop: float = 0.2,
+    lr: float = 1e-3,
+    bs: int = 64,
+    wd: float = 0.01,
+    seed: int = 0,
+    device="cpu",
+    num_classes: int | None = None,  # of the fused answer; None: as many as the first teacher has
+) -> Fusion:
+    """Train a fusion by cross-entropy on what the teachers show, with AdamW, and freeze it.
+    `record` keeps the losses."""
+    if not hasattr(fusion, "fuse") or isinstance(fusion, type) or not isinstance(seen, Collected):
+        raise TypeError(
+            "fit_fusion fits a Fusion such as AttentionFusion() on what `collect` returned, got"
+            f" {type(fusion).__name__} and {type(seen).__name__}"
+        )
+    if not fusion.learns:
+        raise ValueError(f"{type(fusion).__name__} has nothing to learn; use it as it is")
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs!r}; expected at least 1")
+    if (
+        fusion.reads_maps
+        and seen.maps
+        and (k := seen.maps[0].shape[-1]) != fusion.places
+        and fusion.places > 1
+    ):
+        raise ValueError(
+            f"collected with places={k}, but this {type(fusion).__name__} reads {fusion.places} x"
+            f" {fusion.places} places; collect(..., places={fusion.places})"
+        )
+    if fusion.frozen:
+        raise ValueError("this fusion is fitted and frozen; make a new one to fit it anew")
     num_classes = num_classes or seen.answers[0].shape[1]
-    if (c := int(seen.target.max())) >= num_classes: raise ValueError(f"a fused answer of {num_classes} classes, but the targets hold class number {c}; give num_classes={c + 1}")
+    if (c := int(seen.target.max())) >= num_classes:
+        raise ValueError(
+            f"a fused answer of {num_classes} classes, but the targets hold class number {c}; give"
+            f" num_classes={c + 1}"
+        )
     n, settings = len(seen.target), (lr, bs, wd, seed, device, num_classes)
     fusion.record, everything = [], torch.arange(n)
     with torch.random.fork_rng(devices=[]):
         if stop:
             in_range("stop", stop)
             held = torch.tensor(cut(seen.target.numpy(), seen.group.numpy(), stop, seed))
-            if not held.any() or held.all(): raise ValueError(f"stop={stop} of {len(set(seen.group.tolist()))} groups leaves no image to stop on, or none to fit on; collect more images, or stop=0 with a fixed number of epochs")
-            fusion.record = list(_train(fusion, seen, everything[~held], everything[held], epochs, *settings))
+            if not held.any() or held.all():
+                raise ValueError(
+                    f"stop={stop} of {len(set(seen.group.tolist()))} groups leaves no image to stop"
+                    " on, or none to fit on; collect more images, or stop=0 with a fixed number of"
+                    " epochs"
+                )
+            fusion.record = list(
+                _train(fusion, seen, everything[~held], everything[held], epochs, *settings)
+            )
             bad = [i for i, r in enumerate(fusion.record, 1) if not np.isfinite(r).all()]
-            if bad: raise ValueError(f"the fusion's loss is not finite after epoch {bad[0]} with lr={lr:g}; a smaller one, such as lr=1e-3, may help")
+            if bad:
+                raise ValueError(
+                    f"the fusion's loss is not finite after epoch {bad[0]} with lr={lr:g}; a"
+                    " smaller one, such as lr=1e-3, may help"
+                )
             epochs = 1 + int(np.argmin([v for _, v in fusion.record]))
-        for _ in _train(fusion, seen, everything, everything[:0], epochs, *settings): pass
-    if len(set(seen.names)) < len(seen.names): warnings.warn(f"teachers share a name ({', '.join(seen.names)}), so their order cannot be checked later; give them names: Teacher(model, name=...)")
+        for _ in _train(fusion, seen, everything, everything[:0], epochs, *settings):
+            pass
+    if len(set(seen.names)) < len(seen.names):
+        warnings.warn(
+            f"teachers share a name ({', '.join(seen.names)}), so their order cannot be checked"
+            " later; give them names: Teacher(model, name=...)"
+        )
     fusion.fitted_on = {"teachers": list(seen.names), "layers": list(seen.layers)}
     return fusion.freeze()
 
-# %% ../nbs/07_fusing.ipynb #2e7b8162
-def fused(fusion: Fusion, seen: Collected, idx=None, bs: int = 512) -> Tensor: # (N, C)
+# %% ../nbs/07_fusing.ipynb #bfa4d606
+def fused(fusion: Fusion, seen: Collected, idx=None, bs: int = 512) -> Tensor:  # (N, C)
     "The fused response for everything collected, or for the rows `idx`."
     fits_teachers(fusion, list(seen.names))
     idx, was = torch.arange(len(seen.target)) if idx is None else idx, fusion.training
     device = next((q.device for q in fusion.parameters()), "cpu")
     fusion.eval()
-    with torch.no_grad(): z = torch.cat([fusion(*rows(seen, i, device)).out.cpu() for i in idx.split(bs)])
+    with torch.no_grad():
+        z = torch.cat([fusion(*rows(seen, i, device)).out.cpu() for i in idx.split(bs)])
     fusion.train(was)
     return z
 
-# %% ../nbs/07_fusing.ipynb #7d8954cf
+# %% ../nbs/07_fusing.ipynb #12979aa5
 def save_fusion(fusion: Fusion, path) -> Path:
-    "A fitted fusion as one safetensors file: its weights, its arguments, and what it was fitted on."
+    """A fitted fusion as one safetensors file: its weights, its arguments, and what it was fitted
+    on."""
     kinds = {c: k for k, c in FUSIONS.items()}
-    if not fusion.learns or not fusion.widths: raise ValueError(f"{type(fusion).__name__} has {'not been fitted' if fusion.learns else 'nothing to keep'}; save_fusion keeps what fit_fusion or a training has fitted")
-    if type(fusion) not in kinds: raise TypeError(f"{type(fusion).__name__} is a fusion of your own; keep its state_dict, and build it anew yourself")
-    about = dict(fusion=kinds[type(fusion)], args=fusion.knobs(), widths=fusion.widths, num_classes=fusion.head.out_features, temperatures=fusion.temperatures,
-                 frozen=fusion.frozen, fitted_on=fusion.fitted_on)
+    if not fusion.learns or not fusion.widths:
+        raise ValueError(
+            f"{type(fusion).__name__} has"
+            f" {'not been fitted' if fusion.learns else 'nothing to keep'}; save_fusion keeps what"
+            " fit_fusion or a training has fitted"
+        )
+    if type(fusion) not in kinds:
+        raise TypeError(
+            f"{type(fusion).__name__} is a fusion of your own; keep its state_dict, and build it"
+            " anew yourself"
+        )
+    about = dict(
+        fusion=kinds[type(fusion)],
+        args=fusion.knobs(),
+        widths=fusion.widths,
+        num_classes=fusion.head.out_features,
+        temperatures=fusion.temperatures,
+        frozen=fusion.frozen,
+        fitted_on=fusion.fitted_on,
+    )
     (path := Path(path)).parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in fusion.state_dict().items()}, path, metadata={"kdmedlearn": json.dumps(about)})
-    path.chmod(0o644)      # safetensors makes files that only their owner can read
+    save_file(
+        {k: v.detach().cpu().contiguous().clone() for k, v in fusion.state_dict().items()},
+        path,
+        metadata={"kdmedlearn": json.dumps(about)},
+    )
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
     return path
+
 
 def load_fusion(path) -> Fusion:
     "The fusion in a file of `save_fusion`."
     about = about_model(path)
-    if "fusion" not in about: raise ValueError(f"{Path(path).name} holds a model, not a fusion; read it with load_model or load_teacher")
+    if "fusion" not in about:
+        raise ValueError(
+            f"{Path(path).name} holds a model, not a fusion; read it with load_model or"
+            " load_teacher"
+        )
     fusion = FUSIONS[about["fusion"]](**about["args"])
-    like = [torch.zeros(2, w, 1, 1) if fusion.reads_maps else torch.zeros(2, w) for w in about["widths"]]
+    like = [
+        torch.zeros(2, w, 1, 1) if fusion.reads_maps else torch.zeros(2, w) for w in about["widths"]
+    ]
     fusion.build(like, like, about["num_classes"])
     fusion.load_state_dict(load_file(path))
     fusion.temperatures, fusion.fitted_on = about["temperatures"], about["fitted_on"]
     return fusion.freeze() if about["frozen"] else fusion
 
-# %% ../nbs/07_fusing.ipynb #3b69f541
-def cross_collect(dls, fit,           # DataLoaders -> teachers, fitted on them: the same architectures each time
-                  folds: int = 3,     # at least 2
-                  seed: int = 0) -> Collected:
-    "Answers of teachers for the training images, each image answered by teachers that were fitted without its fold (Wolpert 1992)."
+# %% ../nbs/07_fusing.ipynb #09307e84
+def cross_collect(
+    dls,
+    fit,  # DataLoaders -> teachers, fitted on them: the same architectures each time
+    folds: int = 3,  # at least 2
+    seed: int = 0,
+) -> Collected:
+    """Answers of teachers for the training images, each image answered by teachers that were fitted
+    without its fold (Wolpert 1992)."""
     y, g = train_labels(dls), groups_of(dls)
-    if not 2 <= folds <= len(set(g)): raise ValueError(f"folds={folds} of {len(set(g))} groups of images; expected from 2 to that number")
+    if not 2 <= folds <= len(set(g)):
+        raise ValueError(
+            f"folds={folds} of {len(set(g))} groups of images; expected from 2 to that number"
+        )
     left, fold = np.ones(len(y), bool), np.full(len(y), folds - 1)
-    for k in range(folds - 1):                       # each fold takes its share of what is left
+    for k in range(folds - 1):  # each fold takes its share of what is left
         at = np.flatnonzero(left)
         took = at[cut(y[at], g[at], 1 / (folds - k), seed + k)]
         fold[took], left[took] = k, False
@@ -233,53 +409,106 @@ def cross_collect(dls, fit,           # DataLoaders -> teachers, fitted on them:
         held = np.flatnonzero(fold == k)
         seen = collect(teachers, part(dls, held).train, layers=())
         answers = answers or [torch.zeros(len(y), a.shape[1]) for a in seen.answers]
-        for a, b in zip(answers, seen.answers): a[held] = b
-    return Collected(answers, [], torch.tensor(y), torch.tensor(np.unique(g, return_inverse=True)[1]))
+        for a, b in zip(answers, seen.answers):
+            a[held] = b
+    return Collected(
+        answers, [], torch.tensor(y), torch.tensor(np.unique(g, return_inverse=True)[1])
+    )
 
-# %% ../nbs/07_fusing.ipynb #adc86d51
-def fit_temperature(logits: Tensor,  # (N, C), of images that the model was not trained on
-                    y: Tensor        # (N,)
-                   ) -> float:
-    "The temperature, from .05 to 20, at which `logits` give `y` the highest likelihood (Guo et al. 2017)."
+# %% ../nbs/07_fusing.ipynb #e77e293c
+def fit_temperature(
+    logits: Tensor, y: Tensor  # (N, C), of images that the model was not trained on  # (N,)
+) -> float:
+    """The temperature, from .05 to 20, at which `logits` give `y` the highest likelihood (Guo et
+    al. 2017)."""
     log_t = torch.zeros((), requires_grad=True, dtype=torch.float64)
-    opt = torch.optim.LBFGS([log_t], lr=.1, max_iter=100, line_search_fn="strong_wolfe")
+    opt = torch.optim.LBFGS([log_t], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
     z = logits.double()
+
     def closure():
         opt.zero_grad()
         loss = F.cross_entropy(z / log_t.exp(), y)
         loss.backward()
         return loss
-    opt.step(closure)
-    return float(log_t.detach().exp().clamp(.05, 20))
 
-# %% ../nbs/07_fusing.ipynb #ace3be77
-def data_url(a) -> str:   # array (H, W) or (H, W, 3) of 0 ... 255
-    "A picture as text that a figure can hold: a PNG, or for more than 10,000 pixels a JPEG, which is smaller."
+    opt.step(closure)
+    return float(log_t.detach().exp().clamp(0.05, 20))
+
+# %% ../nbs/07_fusing.ipynb #7fae516b
+def data_url(a) -> str:  # array (H, W) or (H, W, 3) of 0 ... 255
+    """A picture as text that a figure can hold: a PNG, or for more than 10,000 pixels a JPEG, which
+    is smaller."""
     a = np.asarray(a, np.uint8)
     kind, kw = ("png", {}) if a.shape[0] * a.shape[1] <= 10_000 else ("jpeg", dict(quality=88))
-    file = io.BytesIO(); Image.fromarray(a).save(file, kind, **kw)
+    file = io.BytesIO()
+    Image.fromarray(a).save(file, kind, **kw)
     return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
 
-def attention_figure(images,        # N arrays (H, W, 3) of 0 ... 255
-                     paid: Tensor,  # (N, heads, K, n), from `by_teacher`
-                     names,         # K names of teachers
-                     titles=None,   # N texts, beside the images
-                     says=None      # N lists of K texts, under each map
-                    ) -> go.Figure:
+# %% ../nbs/07_fusing.ipynb #ed54f443
+def attention_figure(
+    images,  # N arrays (H, W, 3) of 0 ... 255
+    paid: Tensor,  # (N, heads, K, n), from `by_teacher`
+    names,  # K names of teachers
+    titles=None,  # N texts, beside the images
+    says=None,  # N lists of K texts, under each map
+) -> go.Figure:
     "What each teacher's places were given, image by image; a menu chooses the head."
     N, heads, K, n = paid.shape
-    if not len(images) == N or not len(names) == K: raise ValueError(f"{len(images)} images and {len(names)} names for attention of shape {tuple(paid.shape)}; expected {N} and {K}")
-    z = torch.cat([paid.mean(1, keepdim=True), paid], 1).unflatten(3, (int(n**.5), -1))        # the mean of the heads first
-    fig = make_subplots(N, K + 1, column_titles=["image", *[f"teacher {k}" for k in names]], horizontal_spacing=.02, vertical_spacing=.2 / N)
+    if not len(images) == N or not len(names) == K:
+        raise ValueError(
+            f"{len(images)} images and {len(names)} names for attention of shape"
+            f" {tuple(paid.shape)}; expected {N} and {K}"
+        )
+    z = torch.cat([paid.mean(1, keepdim=True), paid], 1).unflatten(
+        3, (int(n**0.5), -1)
+    )  # the mean of the heads first
+    fig = make_subplots(
+        N,
+        K + 1,
+        column_titles=["image", *[f"teacher {k}" for k in names]],
+        horizontal_spacing=0.02,
+        vertical_spacing=0.2 / N,
+    )
     for i in range(N):
         fig.add_image(source=data_url(images[i]), hoverinfo="skip", row=i + 1, col=1)
         for k in range(K):
-            fig.add_heatmap(z=z[i, 0, k].tolist(), coloraxis="coloraxis", texttemplate="%{z:.0%}", hovertemplate="%{z:.1%} of the attention<extra></extra>", row=i + 1, col=k + 2)
-            if says: fig.update_xaxes(title=dict(text=says[i][k], font_size=11, standoff=2), row=i + 1, col=k + 2)
+            fig.add_heatmap(
+                z=z[i, 0, k].tolist(),
+                coloraxis="coloraxis",
+                texttemplate="%{z:.0%}",
+                hovertemplate="%{z:.1%} of the attention<extra></extra>",
+                row=i + 1,
+                col=k + 2,
+            )
+            if says:
+                fig.update_xaxes(
+                    title=dict(text=says[i][k], font_size=11, standoff=2), row=i + 1, col=k + 2
+                )
             fig.update_yaxes(autorange="reversed", row=i + 1, col=k + 2)
-        if titles: fig.update_yaxes(title=dict(text=titles[i], font_size=12), row=i + 1, col=1)
-    maps = [j for j in range(N * (K + 1)) if j % (K + 1)]                                       # traces that are heat maps
-    buttons = [dict(label=f"head {h}" if h else "mean of the heads", method="restyle", args=[{"z": [z[i, h, k].tolist() for i in range(N) for k in range(K)]}, maps]) for h in range(heads + 1)]
-    fig.update_xaxes(showticklabels=False); fig.update_yaxes(showticklabels=False)
-    return fig.update_layout(height=40 + 190 * N, width=780, margin=dict(l=40, r=20, t=90, b=30), coloraxis=dict(colorscale="Blues", cmin=0, cmax=4 / (K * n), colorbar=dict(title="share", tickformat=".0%")),
-                             updatemenus=[dict(buttons=buttons, x=0, xanchor="left", y=1 + 65 / (190 * N), yanchor="bottom")])
+        if titles:
+            fig.update_yaxes(title=dict(text=titles[i], font_size=12), row=i + 1, col=1)
+    maps = [j for j in range(N * (K + 1)) if j % (K + 1)]  # traces that are heat maps
+    buttons = [
+        dict(
+            label=f"head {h}" if h else "mean of the heads",
+            method="restyle",
+            args=[{"z": [z[i, h, k].tolist() for i in range(N) for k in range(K)]}, maps],
+        )
+        for h in range(heads + 1)
+    ]
+    fig.update_xaxes(showticklabels=False)
+    fig.update_yaxes(showticklabels=False)
+    return fig.update_layout(
+        height=40 + 190 * N,
+        width=780,
+        margin=dict(l=40, r=20, t=90, b=30),
+        coloraxis=dict(
+            colorscale="Blues",
+            cmin=0,
+            cmax=4 / (K * n),
+            colorbar=dict(title="share", tickformat=".0%"),
+        ),
+        updatemenus=[
+            dict(buttons=buttons, x=0, xanchor="left", y=1 + 65 / (190 * N), yanchor="bottom")
+        ],
+    )

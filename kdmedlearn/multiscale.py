@@ -12,56 +12,97 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from torch import Tensor, nn
 
-# %% ../nbs/06_multiscale.ipynb #49f29c39
+# %% ../nbs/06_multiscale.ipynb #7feb3600
 def scaled_side(side: int, scale: float, multiple: int = 32) -> int:
     "`side` times `scale`, rounded to the nearest multiple of `multiple`, at least one."
     return max(1, int(round(side * scale / multiple))) * multiple
 
-def rescaled(x: Tensor,           # (B, C, H, W) or (B, H, W); anything else is returned as it is
-             scale: float, multiple: int = 32) -> Tensor:
-    "Images and float masks (B, C, H, W) bilinearly (corners on corners, as PraNet does), masks (B, H, W) by the nearest pixel."
-    if not isinstance(x, Tensor) or x.ndim not in (3, 4): return x
+
+def rescaled(
+    x: Tensor,  # (B, C, H, W) or (B, H, W); anything else is returned as it is
+    scale: float,
+    multiple: int = 32,
+) -> Tensor:
+    """Images and float masks (B, C, H, W) bilinearly (corners on corners, as PraNet does), masks
+    (B, H, W) by the nearest pixel."""
+    if not isinstance(x, Tensor) or x.ndim not in (3, 4):
+        return x
     size = tuple(scaled_side(n, scale, multiple) for n in x.shape[-2:])
-    if size == tuple(x.shape[-2:]): return x
+    if size == tuple(x.shape[-2:]):
+        return x
     y = x.as_subclass(Tensor)
-    if x.is_floating_point() and x.ndim == 4: y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
-    else: y = F.interpolate(y.reshape(-1, 1, *x.shape[-2:]).float(), size=size, mode="nearest").to(x.dtype).reshape(*x.shape[:-2], *size)
+    if x.is_floating_point() and x.ndim == 4:
+        y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
+    else:
+        y = (
+            F.interpolate(y.reshape(-1, 1, *x.shape[-2:]).float(), size=size, mode="nearest")
+            .to(x.dtype)
+            .reshape(*x.shape[:-2], *size)
+        )
     return y.as_subclass(type(x))
 
-# %% ../nbs/06_multiscale.ipynb #6041ce0c
+# %% ../nbs/06_multiscale.ipynb #b8a797f1
 class ScaledBatches:
     "The batches of `dl`, each once for every scale."
-    def __init__(self, dl, scales, multiple): self.dl, self.scales, self.multiple = dl, scales, multiple
-    def __len__(self): return len(self.dl) * len(self.scales)
+
+    def __init__(self, dl, scales, multiple):
+        self.dl, self.scales, self.multiple = dl, scales, multiple
+
+    def __len__(self):
+        return len(self.dl) * len(self.scales)
+
     def __iter__(self):
         for b in self.dl:
-            for r in self.scales: yield tuple(rescaled(o, r, self.multiple) for o in b)
+            for r in self.scales:
+                yield tuple(rescaled(o, r, self.multiple) for o in b)
+
     def __getattr__(self, name):
-        if name == "dl": raise AttributeError(name)     # while being unpickled
+        if name == "dl":
+            raise AttributeError(name)  # while being unpickled
         return getattr(self.dl, name)
+
 
 class MultiScale(Callback):
     "Train on each batch at several sizes, one optimizer step for each (Fan et al. 2020; KDAS)."
-    order = -20    # before whatever looks at the loader, such as the progress bar
-    def __init__(self, scales=(.75, 1., 1.25),   # of the nominal size, in this order
-                 multiple: int = 32):            # sides are rounded to multiples of it
-        self.scales, self.multiple = check_scales(scales), multiple
-        if not isinstance(multiple, int) or multiple < 1: raise ValueError(f"multiple={multiple!r}; expected a whole number of pixels, such as 32")
 
-    def before_train(self): self.learn.dl = ScaledBatches(self.dls.train, self.scales, self.multiple)
+    order = -20  # before whatever looks at the loader, such as the progress bar
+
+    def __init__(
+        self, scales=(0.75, 1.0, 1.25), multiple: int = 32  # of the nominal size, in this order
+    ):  # sides are rounded to multiples of it
+        self.scales, self.multiple = check_scales(scales), multiple
+        if not isinstance(multiple, int) or multiple < 1:
+            raise ValueError(
+                f"multiple={multiple!r}; expected a whole number of pixels, such as 32"
+            )
+
+    def before_train(self):
+        self.learn.dl = ScaledBatches(self.dls.train, self.scales, self.multiple)
+
 
 def check_scales(scales) -> tuple:
     "`scales` as a tuple of positive numbers."
-    try: out = tuple(float(r) for r in scales)
-    except (TypeError, ValueError): out = ()
-    if not out or not all(0 < r < float("inf") for r in out): raise ValueError(f"scales={scales!r}; expected one or more positive numbers, such as (.75, 1, 1.25)")
+    try:
+        out = tuple(float(r) for r in scales)
+    except (TypeError, ValueError):
+        out = ()
+    if not out or not all(0 < r < float("inf") for r in out):
+        raise ValueError(
+            f"scales={scales!r}; expected one or more positive numbers, such as (.75, 1, 1.25)"
+        )
     return out
 
-# %% ../nbs/06_multiscale.ipynb #78815426
+# %% ../nbs/06_multiscale.ipynb #48726846
 class ClipValue(Callback):
-    "Clip each entry of the gradients to [-limit, limit] before the step, after mixed precision has unscaled them."
+    """Clip each entry of the gradients to [-limit, limit] before the step, after mixed precision
+    has unscaled them."""
+
     order = MixedPrecision.order + 1
-    def __init__(self, limit: float = .5):
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0: raise ValueError(f"limit={limit!r}; expected a number above 0, such as .5")
+
+    def __init__(self, limit: float = 0.5):
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+            raise ValueError(f"limit={limit!r}; expected a number above 0, such as .5")
         self.limit = limit
-    def before_step(self): nn.utils.clip_grad_value_(self.model.parameters(), self.limit)
+
+    def before_step(self):
+        nn.utils.clip_grad_value_(self.model.parameters(), self.limit)

@@ -28,177 +28,290 @@ from .data.masks import mask_dls as pair_dls
 from .multiscale import ClipValue, MultiScale, check_scales
 from .taps import near_hint, near_names
 
-# %% ../nbs/05_recipes.ipynb #174d2bae
-CHOICES = {"opt": ["adam", "adamw"], "schedule": ["cosine", "constant"], "augment": ["hdkd", *MODALITIES],
-           "norm": ["imagenet", "train"], "balance": [None, "weights", "smote"]}
+# %% ../nbs/05_recipes.ipynb #672e3010
+CHOICES = {
+    "opt": ["adam", "adamw"],
+    "schedule": ["cosine", "constant"],
+    "augment": ["hdkd", *MODALITIES],
+    "norm": ["imagenet", "train"],
+    "balance": [None, "weights", "smote"],
+}
+
 
 def check_number(name, x, above=None, whole=False):
-    "Raise unless `x` is a finite number: a whole one of at least 1, one above `above`, or one of at least 0."
+    """Raise unless `x` is a finite number: a whole one of at least 1, one above `above`, or one of
+    at least 0."""
     ok = isinstance(x, int if whole else (int, float)) and not isinstance(x, bool) and isfinite(x)
     if not ok or (x < 1 if whole else x < 0 if above is None else x <= above):
-        need = "a whole number of at least 1" if whole else "a number of at least 0" if above is None else f"a number above {above}"
+        need = (
+            "a whole number of at least 1"
+            if whole
+            else "a number of at least 0" if above is None else f"a number above {above}"
+        )
         raise ValueError(f"{name}={x!r}; expected {need}")
 
-# %% ../nbs/05_recipes.ipynb #b4e1eea5
+# %% ../nbs/05_recipes.ipynb #0cda560f
 @dataclass(frozen=True)
 class Recipe:
-    "How a model is trained: optimizer, schedule, batches, augmentation. `fit` trains a `Learner` by it."
-    opt: str = "adam"             # "adam" or "adamw" (weight decay apart from the gradient)
-    lr: float = 1e-3              # learning rate at its highest
-    wd: float = 0.                # weight decay
-    eps: float = 1e-8             # added to Adam's denominator
+    """How a model is trained: optimizer, schedule, batches, augmentation. `fit` trains a `Learner`
+    by it."""
+
+    opt: str = "adam"  # "adam" or "adamw" (weight decay apart from the gradient)
+    lr: float = 1e-3  # learning rate at its highest
+    wd: float = 0.0  # weight decay
+    eps: float = 1e-8  # added to Adam's denominator
     epochs: int = 20
-    warmup: float = 0             # epochs in which the learning rate rises from `warmup_lr` to `lr`
-    warmup_lr: float = 0.
-    min_lr: float = 0.            # where the cosine ends
-    schedule: str = "constant"    # after the warm-up: "cosine" (falls to `min_lr`) or "constant"
-    bs: int = 32                  # images in a batch
-    size: int = 64                # side of the images, pixels
-    augment: str | None = "none"  # "hdkd", "none", or a modality of `image_dls`: "endoscopy", "mri", None
-    norm: str = "train"           # "train" (statistics of the training images) or "imagenet"
-    balance: str | None = None    # None, "weights" or "smote", see `kdmedlearn.data.balance`
-    scales: tuple = ()            # train on each batch at these multiples of `size`, see `kdmedlearn.multiscale`; (): at `size` alone
-    clip: float | None = None     # clip each entry of the gradients to +- this; None: do not
+    warmup: float = 0  # epochs in which the learning rate rises from `warmup_lr` to `lr`
+    warmup_lr: float = 0.0
+    min_lr: float = 0.0  # where the cosine ends
+    schedule: str = "constant"  # after the warm-up: "cosine" (falls to `min_lr`) or "constant"
+    bs: int = 32  # images in a batch
+    size: int = 64  # side of the images, pixels
+    augment: str | None = (
+        "none"  # "hdkd", "none", or a modality of `image_dls`: "endoscopy", "mri", None
+    )
+    norm: str = "train"  # "train" (statistics of the training images) or "imagenet"
+    balance: str | None = None  # None, "weights" or "smote", see `kdmedlearn.data.balance`
+    scales: (
+        tuple
+        # train on each batch at these multiples of `size`, see `kdmedlearn.multiscale`; (): at
+        # `size`
+        # alone
+    ) = ()
+    clip: float | None = None  # clip each entry of the gradients to +- this; None: do not
 
     def __post_init__(self):
         for name, known in CHOICES.items():
             if (x := getattr(self, name)) not in known:
                 near = near_names(str(x).lower(), [k for k in known if k], 1)
-                raise ValueError(f"{name}={x!r}; " + (f"near: {near[0]!r}; " if near else "") + f"expected one of {', '.join(map(repr, known))}")
-        for name in ("epochs", "bs", "size"): check_number(name, getattr(self, name), whole=True)
-        for name in ("lr", "eps", *["clip"] * (self.clip is not None)): check_number(name, getattr(self, name), above=0)
-        if self.scales: object.__setattr__(self, "scales", check_scales(self.scales))    # a list becomes a tuple
-        for name in ("wd", "warmup", "warmup_lr", "min_lr"): check_number(name, getattr(self, name))
+                raise ValueError(
+                    f"{name}={x!r}; "
+                    + (f"near: {near[0]!r}; " if near else "")
+                    + f"expected one of {', '.join(map(repr, known))}"
+                )
+        for name in ("epochs", "bs", "size"):
+            check_number(name, getattr(self, name), whole=True)
+        for name in ("lr", "eps", *["clip"] * (self.clip is not None)):
+            check_number(name, getattr(self, name), above=0)
+        if self.scales:
+            object.__setattr__(self, "scales", check_scales(self.scales))  # a list becomes a tuple
+        for name in ("wd", "warmup", "warmup_lr", "min_lr"):
+            check_number(name, getattr(self, name))
         if self.warmup >= self.epochs:
-            raise ValueError(f"warmup={self.warmup} epochs leave nothing of epochs={self.epochs}; the warm-up must be shorter, "
-                             f"such as warmup={self.epochs // 4}")
-        if self.warmup and self.warmup_lr > self.lr: raise ValueError(f"warmup_lr={self.warmup_lr} is above lr={self.lr}; a warm-up rises to lr")
-        if self.schedule == "cosine" and self.min_lr > self.lr: raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}; the cosine falls to min_lr")
+            raise ValueError(
+                f"warmup={self.warmup} epochs leave nothing of epochs={self.epochs}; the warm-up"
+                f" must be shorter, such as warmup={self.epochs // 4}"
+            )
+        if self.warmup and self.warmup_lr > self.lr:
+            raise ValueError(
+                f"warmup_lr={self.warmup_lr} is above lr={self.lr}; a warm-up rises to lr"
+            )
+        if self.schedule == "cosine" and self.min_lr > self.lr:
+            raise ValueError(
+                f"min_lr={self.min_lr} is above lr={self.lr}; the cosine falls to min_lr"
+            )
 
-    def __str__(self): return "\n".join(f"{k:<10} {v!r}" for k, v in asdict(self).items())
+    def __str__(self):
+        return "\n".join(f"{k:<10} {v!r}" for k, v in asdict(self).items())
 
     def changed(self, **changes) -> "Recipe":
         "This recipe with some fields changed."
         known = [f.name for f in fields(self)]
         for name in changes:
             if name not in known:
-                raise TypeError(f"a recipe has no field {name!r}; {near_hint(name, known)}it has {', '.join(known)}")
+                raise TypeError(
+                    f"a recipe has no field {name!r}; {near_hint(name, known)}it has"
+                    f" {', '.join(known)}"
+                )
         return replace(self, **changes)
 
-# %% ../nbs/05_recipes.ipynb #79172d04
+# %% ../nbs/05_recipes.ipynb #dfd6ec4f
 HDKD_COMMON = dict(epochs=200, bs=16, size=224, augment="hdkd", norm="imagenet")
 
-def hdkd_teacher_recipe(**changes) -> Recipe: # changes: fields of `Recipe`
+
+def hdkd_teacher_recipe(**changes) -> Recipe:  # changes: fields of `Recipe`
     "The recipe of HDKD's teachers: Adam, constant learning rate."
-    return Recipe(opt="adam", lr=1e-3, wd=0., schedule="constant", **HDKD_COMMON).changed(**changes)
+    return Recipe(opt="adam", lr=1e-3, wd=0.0, schedule="constant", **HDKD_COMMON).changed(
+        **changes
+    )
 
-def hdkd_student_recipe(**changes) -> Recipe: # changes: fields of `Recipe`
+
+def hdkd_student_recipe(**changes) -> Recipe:  # changes: fields of `Recipe`
     "The recipe of HDKD's students: AdamW, five epochs of warm-up, cosine."
-    return Recipe(opt="adamw", lr=5e-5, wd=.05, schedule="cosine", warmup=5, warmup_lr=2e-5, min_lr=2e-5, **HDKD_COMMON).changed(**changes)
+    return Recipe(
+        opt="adamw",
+        lr=5e-5,
+        wd=0.05,
+        schedule="cosine",
+        warmup=5,
+        warmup_lr=2e-5,
+        min_lr=2e-5,
+        **HDKD_COMMON
+    ).changed(**changes)
 
-# %% ../nbs/05_recipes.ipynb #7e7d876d
-def kdas_recipe(**changes) -> Recipe: # changes: fields of `Recipe`
-    "The recipe of KDAS, for teacher and student: AdamW, constant learning rate, three sizes of each batch, gradients clipped by value."
-    return Recipe(opt="adamw", lr=1e-4, wd=1e-4, epochs=100, bs=16, size=352, augment="none", norm="imagenet",
-                  scales=(.75, 1., 1.25), clip=.5).changed(**changes)
+# %% ../nbs/05_recipes.ipynb #6ee25eee
+def kdas_recipe(**changes) -> Recipe:  # changes: fields of `Recipe`
+    """The recipe of KDAS, for teacher and student: AdamW, constant learning rate, three sizes of
+    each batch, gradients clipped by value."""
+    return Recipe(
+        opt="adamw",
+        lr=1e-4,
+        wd=1e-4,
+        epochs=100,
+        bs=16,
+        size=352,
+        augment="none",
+        norm="imagenet",
+        scales=(0.75, 1.0, 1.25),
+        clip=0.5,
+    ).changed(**changes)
 
-# %% ../nbs/05_recipes.ipynb #1563beea
+# %% ../nbs/05_recipes.ipynb #d99da185
 @patch(as_prop=True)
 def sched(self: Recipe):
     "Learning rate as a function of the part of the training that is done, from 0 to 1."
-    main = SchedCos(self.lr, self.min_lr) if self.schedule == "cosine" else SchedNo(self.lr, self.lr)
-    if not self.warmup: return main
+    main = (
+        SchedCos(self.lr, self.min_lr) if self.schedule == "cosine" else SchedNo(self.lr, self.lr)
+    )
+    if not self.warmup:
+        return main
     part = self.warmup / self.epochs
     return combine_scheds([part, 1 - part], [SchedLin(self.warmup_lr, self.lr), main])
 
+
 @patch
-def lr_at(self: Recipe, epoch: float) -> float: # epoch: from 0 to `epochs`
+def lr_at(self: Recipe, epoch: float) -> float:  # epoch: from 0 to `epochs`
     "The learning rate when `epoch` epochs are done."
-    if not 0 <= epoch <= self.epochs: raise ValueError(f"epoch={epoch!r}; this recipe goes from 0 to {self.epochs}")
+    if not 0 <= epoch <= self.epochs:
+        raise ValueError(f"epoch={epoch!r}; this recipe goes from 0 to {self.epochs}")
     return float(self.sched(epoch / self.epochs))
 
-# %% ../nbs/05_recipes.ipynb #bf49b902
+# %% ../nbs/05_recipes.ipynb #e220c810
 @patch(as_prop=True)
 def opt_func(self: Recipe):
     "For `Learner(opt_func=...)`: fastai's Adam with the numbers of PyTorch's Adam or AdamW."
-    return partial(Adam, mom=.9, sqr_mom=.999, eps=self.eps, wd=self.wd, decouple_wd=self.opt == "adamw")
+    return partial(
+        Adam, mom=0.9, sqr_mom=0.999, eps=self.eps, wd=self.wd, decouple_wd=self.opt == "adamw"
+    )
 
-# %% ../nbs/05_recipes.ipynb #169cd3b8
+# %% ../nbs/05_recipes.ipynb #6cc25071
 class Sharpen(RandTransform):
-    "Sharpen each image with probability `share`; `factor` 1 leaves it, 2 doubles what a light smoothing would take away."
-    order = 50    # after rotation and light, before Normalize (99)
-    def __init__(self, factor=2., share=.5):
-        super().__init__(p=1.)
+    """Sharpen each image with probability `share`; `factor` 1 leaves it, 2 doubles what a light
+    smoothing would take away."""
+
+    order = 50  # after rotation and light, before Normalize (99)
+
+    def __init__(self, factor=2.0, share=0.5):
+        super().__init__(p=1.0)
         self.factor, self.share = factor, share
+
     def encodes(self, x: TensorImage):
         pick = (torch.rand(len(x)) < self.share).to(x.device)
         pixels = x.as_subclass(Tensor)
-        return torch.where(pick[:, None, None, None], adjust_sharpness(pixels, self.factor), pixels).as_subclass(type(x))
+        return torch.where(
+            pick[:, None, None, None], adjust_sharpness(pixels, self.factor), pixels
+        ).as_subclass(type(x))
+
 
 class Blur(RandTransform):
     "3x3 Gaussian blur; `sigma` (pixels) is drawn once a batch between two bounds."
+
     order = 51
-    def __init__(self, low=.1, high=2.):
-        super().__init__(p=1.)
+
+    def __init__(self, low=0.1, high=2.0):
+        super().__init__(p=1.0)
         self.low, self.high = low, high
+
     def encodes(self, x: TensorImage):
         sigma = random.uniform(self.low, self.high)
         return gaussian_blur(x.as_subclass(Tensor), [3, 3], [sigma, sigma]).as_subclass(type(x))
 
-# %% ../nbs/05_recipes.ipynb #729dacc0
-def hdkd_augment() -> list: # fastai batch transforms
-    "The augmentation of HDKD: any rotation, flips, brightness and contrast up to .3, sharpness, blur."
-    turn_and_light = aug_transforms(do_flip=True, max_rotate=180., max_zoom=1., max_lighting=.3, max_warp=0., p_affine=1., p_lighting=1.,
-                                    pad_mode=PadMode.Zeros)
+# %% ../nbs/05_recipes.ipynb #eea88d93
+def hdkd_augment() -> list:  # fastai batch transforms
+    """The augmentation of HDKD: any rotation, flips, brightness and contrast up to .3, sharpness,
+    blur."""
+    turn_and_light = aug_transforms(
+        do_flip=True,
+        max_rotate=180.0,
+        max_zoom=1.0,
+        max_lighting=0.3,
+        max_warp=0.0,
+        p_affine=1.0,
+        p_lighting=1.0,
+        pad_mode=PadMode.Zeros,
+    )
     return [*turn_and_light, Sharpen(), Blur()]
 
-# %% ../nbs/05_recipes.ipynb #1f4767f3
+# %% ../nbs/05_recipes.ipynb #82d34f17
 @patch(as_prop=True)
 def augment_tfms(self: Recipe) -> list:
     "The batch transforms that `augment` names."
     return hdkd_augment() if self.augment == "hdkd" else augmentations(self.augment)
 
-@patch
-def loader_args(self: Recipe, kwargs: dict) -> dict:
-    "`kwargs` of a reader together with the recipe's fields; what the recipe says may not be said twice."
-    for name in ("size", "bs", "norm", "augment", "modality", "balance"):
-        field = "augment" if name == "modality" else name
-        if name in kwargs: raise TypeError(f"{name}= is said by the recipe; recipe.changed({field}={kwargs[name]!r}) makes another one")
-    if self.norm == "imagenet": kwargs = dict(channels=3) | kwargs
-    return dict(size=self.size, bs=self.bs, norm=self.norm, augment=self.augment_tfms) | kwargs
 
 @patch
-def image_dls(self: Recipe,
-              path,             # folder of the set
-              **kwargs          # of `kdmedlearn.data.images.image_dls`: valid, group, seed, device, ...
-             ) -> SetLoaders:
+def loader_args(self: Recipe, kwargs: dict) -> dict:
+    """`kwargs` of a reader together with the recipe's fields; what the recipe says may not be said
+    twice."""
+    for name in ("size", "bs", "norm", "augment", "modality", "balance"):
+        field = "augment" if name == "modality" else name
+        if name in kwargs:
+            raise TypeError(
+                f"{name}= is said by the recipe; recipe.changed({field}={kwargs[name]!r}) makes"
+                " another one"
+            )
+    if self.norm == "imagenet":
+        kwargs = dict(channels=3) | kwargs
+    return dict(size=self.size, bs=self.bs, norm=self.norm, augment=self.augment_tfms) | kwargs
+
+
+@patch
+def image_dls(
+    self: Recipe,
+    path,  # folder of the set
+    **kwargs,  # of `kdmedlearn.data.images.image_dls`: valid, group, seed, device, ...
+) -> SetLoaders:
     "DataLoaders of class folders by this recipe."
     dls = folder_dls(path, **self.loader_args(kwargs))
     return dls if self.balance is None else balance(dls, self.balance, seed=kwargs.get("seed", 0))
 
+
 @patch
-def mask_dls(self: Recipe,
-             path,              # folder of the set
-             reader=pair_dls,   # `mask_dls`, or a reader of one set such as `kvasir_seg` or `pranet`
-             **kwargs           # of `kdmedlearn.data.masks.mask_dls`: valid, group, seed, device, ...
-            ) -> SetLoaders:
-    "DataLoaders of images and masks by this recipe; the target is one channel of 0 and 1 unless `target=` says otherwise."
-    if self.balance is not None: raise ValueError(f"balance={self.balance!r} is about classes of images; for masks: recipe.changed(balance=None)")
+def mask_dls(
+    self: Recipe,
+    path,  # folder of the set
+    reader=pair_dls,  # `mask_dls`, or a reader of one set such as `kvasir_seg` or `pranet`
+    **kwargs,  # of `kdmedlearn.data.masks.mask_dls`: valid, group, seed, device, ...
+) -> SetLoaders:
+    """DataLoaders of images and masks by this recipe; the target is one channel of 0 and 1 unless
+    `target=` says otherwise."""
+    if self.balance is not None:
+        raise ValueError(
+            f"balance={self.balance!r} is about classes of images; for masks:"
+            " recipe.changed(balance=None)"
+        )
     return reader(path, **self.loader_args(dict(target="channel") | kwargs))
 
-# %% ../nbs/05_recipes.ipynb #1b081af1
+# %% ../nbs/05_recipes.ipynb #25de9fe2
 @patch(as_prop=True)
 def cbs(self: Recipe) -> list:
     "The callbacks that `scales` and `clip` ask for."
-    return [*([MultiScale(self.scales)] if self.scales else []), *([] if self.clip is None else [ClipValue(self.clip)])]
+    return [
+        *([MultiScale(self.scales)] if self.scales else []),
+        *([] if self.clip is None else [ClipValue(self.clip)]),
+    ]
+
 
 @patch
-def fit(self: Recipe,
-        learn: Learner,            # its `dls` should come from the same recipe
-        epochs: int | None = None  # another length, as with `changed(epochs=...)`
-       ) -> Learner:               # the same, trained
+def fit(
+    self: Recipe,
+    learn: Learner,  # its `dls` should come from the same recipe
+    epochs: int | None = None,  # another length, as with `changed(epochs=...)`
+) -> Learner:  # the same, trained
     "Train `learn` from a fresh optimizer, with the learning rate of `lr_at`."
     r = self if epochs is None else self.changed(epochs=epochs)
     learn.opt_func = r.opt_func
-    learn.fit(r.epochs, r.lr, wd=r.wd, cbs=[ParamScheduler({"lr": r.sched}), *r.cbs], reset_opt=True)
+    learn.fit(
+        r.epochs, r.lr, wd=r.wd, cbs=[ParamScheduler({"lr": r.sched}), *r.cbs], reset_opt=True
+    )
     return learn

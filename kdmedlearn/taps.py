@@ -12,107 +12,157 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/01_taps.ipynb #f9fb28cd
+# %% ../nbs/01_taps.ipynb #11438797
 def near_names(name: str, names, n: int = 5) -> list:
     "The `names` most like `name`: close spellings first, then those that end or begin with it."
     names = list(names)
-    close = get_close_matches(name, names, n=n, cutoff=.5)
-    return (close + [o for o in names if name and o not in close and (o.endswith(name) or o.startswith(name))])[:n]
+    close = get_close_matches(name, names, n=n, cutoff=0.5)
+    return (
+        close
+        + [o for o in names if name and o not in close and (o.endswith(name) or o.startswith(name))]
+    )[:n]
+
 
 def near_hint(name, names) -> str:
     "The clause of a message that names what is near, or nothing where no name is."
     near = near_names(str(name), map(str, names))
     return f"near: {', '.join(near)}; " if near else ""
 
-# %% ../nbs/01_taps.ipynb #74b2d0b9
-def layer(model: nn.Module,  # any module
-          name: str          # path of a layer in it, such as "stage2.0"
-         ) -> nn.Module:     # that layer
+# %% ../nbs/01_taps.ipynb #09736b68
+def layer(
+    model: nn.Module, name: str  # any module  # path of a layer in it, such as "stage2.0"
+) -> nn.Module:  # that layer
     "The layer called `name`; an unknown name is answered with the near ones."
     found = dict(model.named_modules())
-    if name and name in found: return found[name]
+    if name and name in found:
+        return found[name]
     near = near_names(name, [o for o in found if o])
     top = [o for o, _ in model.named_children()]
-    raise ValueError(f"{type(model).__name__} has no layer {name!r}. "
-                     + (f"Near: {', '.join(near)}." if near else f"Its top layers: {', '.join(top)}.")
-                     + " All names: [n for n, _ in model.named_modules()].")
+    raise ValueError(
+        f"{type(model).__name__} has no layer {name!r}. "
+        + (f"Near: {', '.join(near)}." if near else f"Its top layers: {', '.join(top)}.")
+        + " All names: [n for n, _ in model.named_modules()]."
+    )
 
-# %% ../nbs/01_taps.ipynb #fc28f006
+# %% ../nbs/01_taps.ipynb #e6d89312
 @contextmanager
-def taps(model: nn.Module,  # read during its forward; not changed
-         names,             # layer paths, in the order wanted
-        ):                  # yields a dict name -> output, filled while the model runs
+def taps(
+    model: nn.Module,  # read during its forward; not changed
+    names,  # layer paths, in the order wanted
+):  # yields a dict name -> output, filled while the model runs
     "Read the outputs of the layers `names` during one forward of `model`."
     names = list(names)
     twice = sorted({n for n in names if names.count(n) > 1})
-    if twice: raise ValueError(f"the same layer is tapped twice: {', '.join(twice)}; give each name once")
+    if twice:
+        raise ValueError(f"the same layer is tapped twice: {', '.join(twice)}; give each name once")
     layers = [layer(model, n) for n in names]
     seen, handles = {}, []
 
     def keep(name):
         def hook(module, args, out):
-            if name in seen: raise ValueError(f"layer {name!r} ran twice inside one `taps` block; tap a layer that runs once a forward "
-                                              "(a shared activation often runs several times) and call the model once")
+            if name in seen:
+                raise ValueError(
+                    f"layer {name!r} ran twice inside one `taps` block; tap a layer that runs once"
+                    " a forward (a shared activation often runs several times) and call the model"
+                    " once"
+                )
             seen[name] = out
+
         return hook
 
     feats = {}
     try:
-        for n, l in zip(names, layers): handles.append(l.register_forward_hook(keep(n)))
+        for n, l in zip(names, layers):
+            handles.append(l.register_forward_hook(keep(n)))
         yield feats
         unseen = [n for n in names if n not in seen]
-        if unseen: raise ValueError(f"layer {', '.join(unseen)} did not run in this forward; tap a layer that the model's forward calls")
+        if unseen:
+            raise ValueError(
+                f"layer {', '.join(unseen)} did not run in this forward; tap a layer that the"
+                " model's forward calls"
+            )
         feats.update((n, seen[n]) for n in names)
     finally:
-        for h in handles: h.remove()
+        for h in handles:
+            h.remove()
 
 # %% ../nbs/01_taps.ipynb #80d49a1c
 def n_hooks(model: nn.Module) -> int:
     "How many forward hooks the layers of `model` carry at this moment."
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
-# %% ../nbs/01_taps.ipynb #ebcf8fd0
-def layer_shapes(model: nn.Module, *xb) -> dict:  # layer name -> shape of its output, in the order they ran
-    "Run `model` once on `xb`, in eval mode and without gradients, and list the layers that gave a tensor."
+# %% ../nbs/01_taps.ipynb #f96959fe
+def layer_shapes(
+    model: nn.Module, *xb
+) -> dict:  # layer name -> shape of its output, in the order they ran
+    """Run `model` once on `xb`, in eval mode and without gradients, and list the layers that gave a
+    tensor."""
     shapes, was = {}, model.training
+
     def keep(name):
         def hook(module, args, out):
-            if isinstance(out, Tensor): shapes.pop(name, None); shapes[name] = tuple(out.shape)
+            if isinstance(out, Tensor):
+                shapes.pop(name, None)
+                shapes[name] = tuple(out.shape)
+
         return hook
+
     handles = [m.register_forward_hook(keep(n)) for n, m in model.named_modules() if n]
     try:
         model.eval()
-        with torch.no_grad(): model(*xb)
+        with torch.no_grad():
+            model(*xb)
     except Exception as e:
-        raise (ValueError if isinstance(e, ValueError) else RuntimeError)(f"{type(model).__name__} fails on a batch of shape {tuple(xb[0].shape)}: {e}; if it wants another image size, Teacher(model, size=224) resizes for it") from e
+        raise (ValueError if isinstance(e, ValueError) else RuntimeError)(
+            f"{type(model).__name__} fails on a batch of shape {tuple(xb[0].shape)}: {e}; if it"
+            " wants another image size, Teacher(model, size=224) resizes for it"
+        ) from e
     finally:
         model.train(was)
-        for h in handles: h.remove()
+        for h in handles:
+            h.remove()
     return shapes
 
-def last_map(model: nn.Module, *xb) -> str:   # name of a layer
-    "The last layer of `model` with a map (B, D, H, W) or tokens (B, N, D) of more than one place; of one place where there is no other."
-    shapes = layer_shapes(model, *xb)
-    places = {n: s[2] * s[3] if len(s) == 4 else s[1] for n, s in shapes.items() if len(s) in (3, 4)}
-    names = [n for n, k in places.items() if k > 1] or list(places)
-    if names: return names[-1]
-    raise ValueError(f"{type(model).__name__} has no layer with a map (B, D, H, W) or tokens (B, N, D); its layers: {', '.join(shapes) or 'none'}")
 
-# %% ../nbs/01_taps.ipynb #e9da590d
+def last_map(model: nn.Module, *xb) -> str:  # name of a layer
+    """The last layer of `model` with a map (B, D, H, W) or tokens (B, N, D) of more than one place;
+    of one place where there is no other."""
+    shapes = layer_shapes(model, *xb)
+    places = {
+        n: s[2] * s[3] if len(s) == 4 else s[1] for n, s in shapes.items() if len(s) in (3, 4)
+    }
+    names = [n for n, k in places.items() if k > 1] or list(places)
+    if names:
+        return names[-1]
+    raise ValueError(
+        f"{type(model).__name__} has no layer with a map (B, D, H, W) or tokens (B, N, D); its"
+        f" layers: {', '.join(shapes) or 'none'}"
+    )
+
+# %% ../nbs/01_taps.ipynb #5394067f
 class tap_next:
-    "Read layers `names` in the next forward of `model`, whoever calls it; `.features` has them afterwards. `cancel` undoes it."
-    def __init__(self, model: nn.Module, names, inside: nn.Module | None = None):  # inside: where names are looked up, default `model`
+    """Read layers `names` in the next forward of `model`, whoever calls it; `.features` has them
+    afterwards. `cancel` undoes it."""
+
+    def __init__(
+        self, model: nn.Module, names, inside: nn.Module | None = None
+    ):  # inside: where names are looked up, default `model`
         self.model, self.names, self.inside, self.features = model, list(names), inside or model, {}
-        for n in self.names: layer(self.inside, n)
-        self.own = vars(model).get("forward")    # compiled modules keep a forward of their own there
+        for n in self.names:
+            layer(self.inside, n)
+        self.own = vars(model).get("forward")  # compiled modules keep a forward of their own there
         self.forward = model.forward
         model.forward = self
 
     def cancel(self):
-        if vars(self.model).get("forward") is not self: return
-        if self.own is None: del self.model.forward
-        else: self.model.forward = self.own
+        if vars(self.model).get("forward") is not self:
+            return
+        if self.own is None:
+            del self.model.forward
+        else:
+            self.model.forward = self.own
 
     def __call__(self, *args, **kwargs):
         self.cancel()
-        with taps(self.inside, self.names) as self.features: return self.forward(*args, **kwargs)
+        with taps(self.inside, self.names) as self.features:
+            return self.forward(*args, **kwargs)

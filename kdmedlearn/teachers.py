@@ -38,317 +38,602 @@ from .methods.kdas import StructureLoss
 from .models.small import create_model
 from .models.unet import create_mask_model, is_mask_model
 
-# %% ../nbs/03_teachers.ipynb #ae6b75dc
-def save_model(model: nn.Module, path,
-               arch: str,          # a name for `create_model` or `create_mask_model`
-               vocab,              # class names in the order of the logits; of masks with one logit: background and foreground
-               in_chans: int = 3,
-               norm=None,          # (mean, std) for each channel, of pixels in [0, 1]
-               half: bool = False,
-               img_size=None,      # of a model made for one image size
-               **more) -> Path:
+# %% ../nbs/03_teachers.ipynb #c70b9bb7
+def save_model(
+    model: nn.Module,
+    path,
+    arch: str,  # a name for `create_model` or `create_mask_model`
+    # class names in the order of the logits; of masks with one logit: background and foreground
+    vocab,
+    in_chans: int = 3,
+    norm=None,  # (mean, std) for each channel, of pixels in [0, 1]
+    half: bool = False,
+    img_size=None,  # of a model made for one image size
+    **more
+) -> Path:
     "Weights of `model` and what is needed to use them, as one safetensors file."
     classes = 1 if is_mask_model(arch) and len(vocab) == 2 else len(vocab)
-    about = dict(arch=arch, num_classes=classes, in_chans=in_chans, vocab=list(vocab),
-                 norm=None if norm is None else [torch.as_tensor(v).flatten().tolist() for v in norm],
-                 **({"img_size": img_size} if img_size else {}), **more)
-    state = {k: (v.half() if half and v.is_floating_point() else v).detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    about = dict(
+        arch=arch,
+        num_classes=classes,
+        in_chans=in_chans,
+        vocab=list(vocab),
+        norm=None if norm is None else [torch.as_tensor(v).flatten().tolist() for v in norm],
+        **({"img_size": img_size} if img_size else {}),
+        **more
+    )
+    state = {
+        k: (v.half() if half and v.is_floating_point() else v).detach().cpu().contiguous().clone()
+        for k, v in model.state_dict().items()
+    }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, metadata={"kdmedlearn": json.dumps(about)})
-    path.chmod(0o644)      # safetensors makes files that only their owner can read
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
     return path
 
-# %% ../nbs/03_teachers.ipynb #f99f432b
+# %% ../nbs/03_teachers.ipynb #7c4cde81
 def about_model(path) -> dict:
     "The description that `save_model` put into a file."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
-        with safe_open(path, "pt") as f: meta = f.metadata() or {}
+        with safe_open(path, "pt") as f:
+            meta = f.metadata() or {}
     except Exception as e:
-        raise ValueError(f"{path.name} cannot be read as safetensors ({e}); pickled files (.pth, .pkl) are not loaded here, "
-                         "since they can run code") from e
+        raise ValueError(
+            f"{path.name} cannot be read as safetensors ({e}); pickled files (.pth, .pkl) are not"
+            " loaded here, since they can run code"
+        ) from e
     if "kdmedlearn" not in meta:
-        raise ValueError(f"{path.name} holds weights without a description; build the model yourself and load them with "
-                         "safetensors.torch.load_model")
+        raise ValueError(
+            f"{path.name} holds weights without a description; build the model yourself and load"
+            " them with safetensors.torch.load_model"
+        )
     return json.loads(meta["kdmedlearn"])
+
 
 def load_model(path) -> nn.Module:
     "The model in a file of `save_model`, in eval mode and float32."
     about = about_model(path)
     arch, n, chans = about["arch"], about["num_classes"], about["in_chans"]
-    model = create_mask_model(arch, n, chans) if is_mask_model(arch) else create_model(arch, n, chans, img_size=about.get("img_size"))
+    model = (
+        create_mask_model(arch, n, chans)
+        if is_mask_model(arch)
+        else create_model(arch, n, chans, img_size=about.get("img_size"))
+    )
     own = model.state_dict()
-    model.load_state_dict({k: v.to(own[k].dtype) if k in own else v for k, v in load_file(path).items()}, strict=True)
+    model.load_state_dict(
+        {k: v.to(own[k].dtype) if k in own else v for k, v in load_file(path).items()}, strict=True
+    )
     return model.eval()
+
 
 def load_teacher(path) -> Teacher:
     "The same as a `Teacher`, which knows its normalisation and its class names."
     about = about_model(path)
     return Teacher(load_model(path), norm=about["norm"], vocab=about["vocab"], name=Path(path).stem)
 
-# %% ../nbs/03_teachers.ipynb #220a7469
-def fit_teacher(dls, model: nn.Module, epochs: int = 20, lr: float = 3e-3, seed: int = 0,
-                fit=Learner.fit_one_cycle,   # (learn, epochs, lr): how it is trained
-                **kwargs                     # for `Learner`
-               ) -> Learner:
+# %% ../nbs/03_teachers.ipynb #4de8aa0c
+def fit_teacher(
+    dls,
+    model: nn.Module,
+    epochs: int = 20,
+    lr: float = 3e-3,
+    seed: int = 0,
+    fit=Learner.fit_one_cycle,  # (learn, epochs, lr): how it is trained
+    **kwargs  # for `Learner`
+) -> Learner:
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
     restart(dls, seed)
     learn = Learner(dls, model, **kwargs)
     fit(learn, epochs, lr)
     return learn
 
-# %% ../nbs/03_teachers.ipynb #adb52d55
-PHANTOM_TEACHERS = {"small_teacher": "phantom_teacher", "hdkd_teacher_small": "phantom_hdkd_teacher", "large_unet": "phantom_mask_teacher"}
+# %% ../nbs/03_teachers.ipynb #b43d8424
+PHANTOM_TEACHERS = {
+    "small_teacher": "phantom_teacher",
+    "hdkd_teacher_small": "phantom_hdkd_teacher",
+    "large_unet": "phantom_mask_teacher",
+}
+
 
 def phantom_teacher_path(arch: str = "small_teacher") -> Path:
-    if arch not in PHANTOM_TEACHERS: raise ValueError(f"no phantom teacher is a {arch!r}; there are {', '.join(PHANTOM_TEACHERS)}")
+    if arch not in PHANTOM_TEACHERS:
+        raise ValueError(
+            f"no phantom teacher is a {arch!r}; there are {', '.join(PHANTOM_TEACHERS)}"
+        )
     return Path(kdmedlearn.__file__).parent / "assets" / f"{PHANTOM_TEACHERS[arch]}.safetensors"
 
+
 def phantom_teacher(pretrained: bool = True, arch: str = "small_teacher") -> nn.Module:
-    "A teacher for phantom images, trained or new: \"small_teacher\" or \"hdkd_teacher_small\"; for their masks \"large_unet\". The bare module: `load_teacher(phantom_teacher_path(arch))` knows its normalisation too."
-    if pretrained: return load_model(phantom_teacher_path(arch))
+    """A teacher for phantom images, trained or new: "small_teacher" or "hdkd_teacher_small"; for
+    their masks "large_unet". The bare module: `load_teacher(phantom_teacher_path(arch))` knows
+    its normalisation too."""
+    if pretrained:
+        return load_model(phantom_teacher_path(arch))
     return create_mask_model(arch) if is_mask_model(arch) else create_model(arch, len(CLASSES))
 
-def train_phantom_teacher(path=None,          # where to keep it; None: only return it
-                          n_train: int = 6000, size: int = 64, epochs: int = 12, seed: int = 1000,
-                          arch: str = "small_teacher") -> Learner:
+# %% ../nbs/03_teachers.ipynb #1abad806
+def train_phantom_teacher(
+    path=None,  # where to keep it; None: only return it
+    n_train: int = 6000,
+    size: int = 64,
+    epochs: int = 12,
+    seed: int = 1000,
+    arch: str = "small_teacher",
+) -> Learner:
     "Train a phantom teacher anew."
     masks = is_mask_model(arch)
-    dls = phantom_dls(n_train=n_train, n_valid=1000, size=size, seed=seed, bs=64 // (1 + 3 * masks), task="segment" if masks else "classify")
+    dls = phantom_dls(
+        n_train=n_train,
+        n_valid=1000,
+        size=size,
+        seed=seed,
+        bs=64 // (1 + 3 * masks),
+        task="segment" if masks else "classify",
+    )
     kw = dict(metrics=dice, loss_func=StructureLoss()) if masks else dict(metrics=accuracy)
     learn = fit_teacher(dls, phantom_teacher(pretrained=False, arch=arch), epochs, seed=seed, **kw)
-    if path: save_model(learn.model, path, arch, CODES if masks else CLASSES, norm=norm_of(dls), half=True,
-                        made_by=f"train_phantom_teacher(n_train={n_train}, size={size}, epochs={epochs}, seed={seed}, arch={arch!r})",
-                        **{"valid_dice" if masks else "valid_accuracy": round(float(learn.final_record[-1]), 4)})
+    if path:
+        save_model(
+            learn.model,
+            path,
+            arch,
+            CODES if masks else CLASSES,
+            norm=norm_of(dls),
+            half=True,
+            made_by=(
+                f"train_phantom_teacher(n_train={n_train}, size={size}, epochs={epochs},"
+                f" seed={seed}, arch={arch!r})"
+            ),
+            **{
+                "valid_dice" if masks else "valid_accuracy": round(float(learn.final_record[-1]), 4)
+            },
+        )
     return learn
 
-# %% ../nbs/03_teachers.ipynb #bee24d2c
-DEFAULT_ARCHS = ("resnet10t", "starnet_s050", "shvit_s1")   # the last two need timm 1.0.16
+# %% ../nbs/03_teachers.ipynb #2a36e701
+DEFAULT_ARCHS = ("resnet10t", "starnet_s050", "shvit_s1")  # the last two need timm 1.0.16
 
+# %% ../nbs/03_teachers.ipynb #ad19b591
 class TeacherSet(list):
-    "Teachers of the same classes: a list that `distill` takes, with what the validation images say of them."
-    def __init__(self, teachers=(),  # of `Teacher`
-                 table=None,         # DataFrame, one row a teacher: parameters, scores, where the weights are from, seconds
-                 recall=None):       # DataFrame (teachers, classes): share of each class that a teacher finds
+    """Teachers of the same classes: a list that `distill` takes, with what the validation images
+    say of them."""
+
+    def __init__(
+        self,
+        teachers=(),  # of `Teacher`
+        # DataFrame, one row a teacher: parameters, scores, where the weights are from, seconds
+        table=None,
+        recall=None,
+    ):  # DataFrame (teachers, classes): share of each class that a teacher finds
         super().__init__(teachers)
         self.table, self.recall = table, recall
 
     def __getitem__(self, i):
-        if not isinstance(i, slice): return super().__getitem__(i)
-        return TeacherSet(super().__getitem__(i), *(None if t is None else t.iloc[i] for t in (self.table, self.recall)))
+        if not isinstance(i, slice):
+            return super().__getitem__(i)
+        return TeacherSet(
+            super().__getitem__(i),
+            *(None if t is None else t.iloc[i] for t in (self.table, self.recall))
+        )
 
-    def _shown(self): return pd.DataFrame({"teacher": [repr(t) for t in self]}) if self.table is None else show_table(self.table).assign(seconds=self.table.seconds.map("{:.1f}".format))
-    def __repr__(self): return self._shown().to_string()
-    def _repr_html_(self): return self._shown().to_html()
+    def _shown(self):
+        return (
+            pd.DataFrame({"teacher": [repr(t) for t in self]})
+            if self.table is None
+            else show_table(self.table).assign(seconds=self.table.seconds.map("{:.1f}".format))
+        )
+
+    def __repr__(self):
+        return self._shown().to_string()
+
+    def _repr_html_(self):
+        return self._shown().to_html()
 
     def figure(self) -> go.Figure:
         "Heat map of `recall`: which teacher is good at which class."
-        if self.recall is None: raise ValueError("nobody has scored these teachers; teachers(dls, [...]) does, trained ones included")
+        if self.recall is None:
+            raise ValueError(
+                "nobody has scored these teachers; teachers(dls, [...]) does, trained ones included"
+            )
         z = self.recall.to_numpy()
-        fig = go.Figure(go.Heatmap(z=z, x=list(self.recall.columns), y=list(self.recall.index), zmin=0, zmax=1, colorscale="Blues",
-                                   texttemplate="%{z:.2f}", colorbar=dict(title="recall")))
-        return fig.update_layout(title="Share of each class that a teacher finds, validation images", yaxis_autorange="reversed", height=180 + 50 * len(z))
+        fig = go.Figure(
+            go.Heatmap(
+                z=z,
+                x=list(self.recall.columns),
+                y=list(self.recall.index),
+                zmin=0,
+                zmax=1,
+                colorscale="Blues",
+                texttemplate="%{z:.2f}",
+                colorbar=dict(title="recall"),
+            )
+        )
+        return fig.update_layout(
+            title="Share of each class that a teacher finds, validation images",
+            yaxis_autorange="reversed",
+            height=180 + 50 * len(z),
+        )
 
-# %% ../nbs/03_teachers.ipynb #17ab3989
+# %% ../nbs/03_teachers.ipynb #bbde8736
 def _said(o, depth: int = 6):
-    "What `o` was made with, for JSON: numbers and texts themselves, functions by name, objects by class and arguments."
-    if isinstance(o, (Tensor, np.ndarray, np.generic)): return plain(torch.as_tensor(o)).detach().cpu().tolist()
-    if o is None or isinstance(o, (bool, int, float, str)): return o
-    if isinstance(o, (list, tuple, L)): return [_said(v, depth) for v in o]
-    if isinstance(o, dict): return {str(k): _said(v, depth) for k, v in o.items()}
-    if isinstance(o, partial): return [_said(o.func), _said(o.args), _said(o.keywords)]
-    if hasattr(o, "__self__") and not isinstance(o, type): return [o.__qualname__, _said(o.__self__, depth - 1)]
-    if hasattr(o, "__qualname__"): return f"{o.__module__}.{o.__qualname__}"
+    """What `o` was made with, for JSON: numbers and texts themselves, functions by name, objects by
+    class and arguments."""
+    if isinstance(o, (Tensor, np.ndarray, np.generic)):
+        return plain(torch.as_tensor(o)).detach().cpu().tolist()
+    if o is None or isinstance(o, (bool, int, float, str)):
+        return o
+    if isinstance(o, (list, tuple, L)):
+        return [_said(v, depth) for v in o]
+    if isinstance(o, dict):
+        return {str(k): _said(v, depth) for k, v in o.items()}
+    if isinstance(o, partial):
+        return [_said(o.func), _said(o.args), _said(o.keywords)]
+    if hasattr(o, "__self__") and not isinstance(o, type):
+        return [o.__qualname__, _said(o.__self__, depth - 1)]
+    if hasattr(o, "__qualname__"):
+        return f"{o.__module__}.{o.__qualname__}"
     kind = type(o)
-    if not hasattr(o, "__dict__"): return re.sub(" at 0x[0-9a-f]+", "", repr(o))
-    if isinstance(o, nn.Module): return [kind.__qualname__, repr(o), _said(o.state_dict())]
+    if not hasattr(o, "__dict__"):
+        return re.sub(" at 0x[0-9a-f]+", "", repr(o))
+    if isinstance(o, nn.Module):
+        return [kind.__qualname__, repr(o), _said(o.state_dict())]
     codes = [c.__init__.__code__ for c in kind.__mro__ if hasattr(c.__init__, "__code__")]
-    names = {n.lstrip("_") for c in codes for n in c.co_varnames[:c.co_argcount + c.co_kwonlyargcount]} | {"func"}
-    args = {k: v for k, v in vars(o).items() if k.lstrip("_") in names - {"split_idx"}}   # split_idx: fastai moves it at every batch
+    names = {
+        n.lstrip("_") for c in codes for n in c.co_varnames[: c.co_argcount + c.co_kwonlyargcount]
+    } | {"func"}
+    args = {
+        k: v for k, v in vars(o).items() if k.lstrip("_") in names - {"split_idx"}
+    }  # split_idx: fastai moves it at every batch
     made = {k: _said(args[k], depth - 1) for k in sorted(args)} if depth > 0 else None
-    func = [repr(o.encodes)] if "encodes" in vars(o) else []             # a Transform made of a function
+    func = [repr(o.encodes)] if "encodes" in vars(o) else []  # a Transform made of a function
     return [f"{kind.__module__}.{kind.__qualname__}", made, *func]
 
+# %% ../nbs/03_teachers.ipynb #9b065010
 def _pixels_and_labels(ds) -> str:
     "SHA-256 over all that the items of a dataset consist of, in their order."
     h = sha256()
     for i in range(len(ds)):
         for o in ds[i]:
-            a = np.ascontiguousarray(plain(o).cpu().numpy() if isinstance(o, Tensor) else np.asarray(o))
+            a = np.ascontiguousarray(
+                plain(o).cpu().numpy() if isinstance(o, Tensor) else np.asarray(o)
+            )
             h.update(f"{a.dtype}{a.shape}".encode() + a.tobytes())
     return h.hexdigest()
+
 
 def _conditions(dls, vocab, shape, epochs, lr, seed, fit) -> dict:
     "All that a fit on `dls` starts from, besides the model."
     train, mine = dls.train, not any(fit is f for f in vars(Learner).values())
-    steps = {k: _said(list(getattr(getattr(train, k, None), "fs", []))) for k in ("after_item", "before_batch", "after_batch")}
-    return dict(steps, images=_pixels_and_labels(dls.train_ds), vocab=vocab, shape=shape, loss=_said(getattr(dls, "loss_func", None)),
-                loader=[type(train).__name__, train.bs, bool(train.shuffle), bool(train.drop_last)], weights=_said(getattr(train, "wgts", None)),
-                fit=_said(fit), epochs=epochs, lr=_said(lr), seed=seed,
-                valid=_pixels_and_labels(dls.valid_ds) if mine else None)     # a fit of your own may look at them, to stop early for instance
+    steps = {
+        k: _said(list(getattr(getattr(train, k, None), "fs", [])))
+        for k in ("after_item", "before_batch", "after_batch")
+    }
+    return dict(
+        steps,
+        images=_pixels_and_labels(dls.train_ds),
+        vocab=vocab,
+        shape=shape,
+        loss=_said(getattr(dls, "loss_func", None)),
+        loader=[type(train).__name__, train.bs, bool(train.shuffle), bool(train.drop_last)],
+        weights=_said(getattr(train, "wgts", None)),
+        fit=_said(fit),
+        epochs=epochs,
+        lr=_said(lr),
+        seed=seed,
+        valid=_pixels_and_labels(dls.valid_ds) if mine else None,
+    )  # a fit of your own may look at them, to stop early for instance
 
-# %% ../nbs/03_teachers.ipynb #4dea6b2f
+# %% ../nbs/03_teachers.ipynb #6d44aa42
 def _class_names(dls) -> list:
     "The class names of `dls`; raises where it is not one of images with one class each."
-    if isinstance(dls, Learner): raise TypeError("teachers are fitted on DataLoaders, got a Learner; give learn.dls")
-    if not isinstance(dls, DataLoaders): raise TypeError(f"teachers are fitted on fastai DataLoaders, got {type(dls).__name__}")
+    if isinstance(dls, Learner):
+        raise TypeError("teachers are fitted on DataLoaders, got a Learner; give learn.dls")
+    if not isinstance(dls, DataLoaders):
+        raise TypeError(f"teachers are fitted on fastai DataLoaders, got {type(dls).__name__}")
     for part, ds in (("training", dls.train_ds), ("validation", dls.valid_ds)):
-        if not len(ds): raise ValueError(f"the DataLoaders have no {part} images")
+        if not len(ds):
+            raise ValueError(f"the DataLoaders have no {part} images")
     item, vocab = dls.train_ds[0], getattr(dls, "vocab", None)
     y = item[-1] if isinstance(item, tuple) and len(item) == 2 else None
-    if y is None: raise ValueError("the items of these DataLoaders are not pairs of image and label; teachers need one class for each image")
+    if y is None:
+        raise ValueError(
+            "the items of these DataLoaders are not pairs of image and label; teachers need one"
+            " class for each image"
+        )
     if np.ndim(y) or isinstance(y, Tensor) and y.is_floating_point():
-        raise ValueError(f"the target of an image has shape {tuple(np.shape(y))} and type {getattr(y, 'dtype', type(y).__name__)}: masks or several labels; "
-                         "teachers fits classifiers, one class for each image (for masks: fit_teacher with create_mask_model)")
+        raise ValueError(
+            f"the target of an image has shape {tuple(np.shape(y))} and type"
+            f" {getattr(y, 'dtype', type(y).__name__)}: masks or several labels; teachers fits"
+            " classifiers, one class for each image (for masks: fit_teacher with"
+            " create_mask_model)"
+        )
     if not vocab or not all(isinstance(c, (str, int)) for c in vocab):
-        raise ValueError("the DataLoaders do not name their classes, so no teacher could say what its logits mean; set dls.vocab = [...], in the order of the labels")
+        raise ValueError(
+            "the DataLoaders do not name their classes, so no teacher could say what its logits"
+            " mean; set dls.vocab = [...], in the order of the labels"
+        )
     return list(vocab)
 
+# %% ../nbs/03_teachers.ipynb #44141827
 def _wishes(archs) -> dict:  # name -> None, a function that makes the module, or a trained Teacher
     "What `teachers` is asked for, by name."
     out = {}
+
     def add(name, what):
-        if name in out: raise ValueError(f"two teachers are called {name!r}; rename one: Teacher(model, ..., name=...), or a dict {{name: function}}")
+        if name in out:
+            raise ValueError(
+                f"two teachers are called {name!r}; rename one: Teacher(model, ..., name=...), or a"
+                " dict {name: function}"
+            )
         out[name] = what
+
     for a in [archs] if isinstance(archs, (str, Path, dict, Teacher, Learner)) else archs:
         if isinstance(a, dict):
             for k, f in a.items():
-                if isinstance(f, nn.Module) or not callable(f): raise TypeError(f"{k!r}: expected a function that makes a new module, got {type(f).__name__}; lambda: {type(f).__name__}(...)")
+                if isinstance(f, nn.Module) or not callable(f):
+                    raise TypeError(
+                        f"{k!r}: expected a function that makes a new module, got"
+                        f" {type(f).__name__}; lambda: {type(f).__name__}(...)"
+                    )
                 add(str(k), f)
-        elif isinstance(a, Path) or isinstance(a, str) and (a.endswith(".safetensors") or "/" in a): add(Path(a).stem, load_teacher(a))
-        elif isinstance(a, str): add(a, None)
-        elif isinstance(a, (Teacher, Learner)): add((t := as_teachers(a)[0]).name, t)
-        else: raise TypeError(f"a teacher is asked for by a name, a dict name -> function, a file, a Teacher or a Learner, got {type(a).__name__}"
-                              + ("; wrap it: Teacher(model, norm=..., vocab=...)" if isinstance(a, nn.Module) else ""))
-    if not out: raise ValueError(f"no teacher is asked for: archs is empty; give names such as {', '.join(DEFAULT_ARCHS)}")
+        elif isinstance(a, Path) or isinstance(a, str) and (a.endswith(".safetensors") or "/" in a):
+            add(Path(a).stem, load_teacher(a))
+        elif isinstance(a, str):
+            add(a, None)
+        elif isinstance(a, (Teacher, Learner)):
+            add((t := as_teachers(a)[0]).name, t)
+        else:
+            raise TypeError(
+                "a teacher is asked for by a name, a dict name -> function, a file, a Teacher or a"
+                f" Learner, got {type(a).__name__}"
+                + (
+                    "; wrap it: Teacher(model, norm=..., vocab=...)"
+                    if isinstance(a, nn.Module)
+                    else ""
+                )
+            )
+    if not out:
+        raise ValueError(
+            "no teacher is asked for: archs is empty; give names such as"
+            f" {', '.join(DEFAULT_ARCHS)}"
+        )
     return out
 
+# %% ../nbs/03_teachers.ipynb #036ae552
 def _answers(t: Teacher, dls, vocab, batches) -> tuple:  # logits (N, C), labels (N,), on the CPU
     "What a teacher says to batches of `dls`; raises where that is not one logit a class."
     t.ready(dls.device)
     seen, norm = [], norm_of(dls)
     for x, y in batches:
-        try: out = plain(t.see((plain(x).to(dls.device),), norm).out)
-        except Exception as e: raise ValueError(f"{t.name} fails on a batch of shape {tuple(x.shape)}: {e}") from e
+        try:
+            out = plain(t.see((plain(x).to(dls.device),), norm).out)
+        except Exception as e:
+            raise ValueError(f"{t.name} fails on a batch of shape {tuple(x.shape)}: {e}") from e
         if not isinstance(out, Tensor) or out.shape != (len(x), len(vocab)):
-            raise ValueError(f"{t.name} gives {tuple(getattr(out, 'shape', ())) or type(out).__name__} for {len(x)} images of {len(vocab)} classes; "
-                             f"expected one logit a class, {(len(x), len(vocab))}")
+            raise ValueError(
+                f"{t.name} gives {tuple(getattr(out, 'shape', ())) or type(out).__name__} for"
+                f" {len(x)} images of {len(vocab)} classes; expected one logit a class,"
+                f" {(len(x), len(vocab))}"
+            )
         seen.append((out.float().cpu(), plain(y).cpu()))
     return tuple(map(torch.cat, zip(*seen)))
 
-# %% ../nbs/03_teachers.ipynb #17966580
+# %% ../nbs/03_teachers.ipynb #cee47b56
 @contextmanager
 def _dice_back(dls):
     "Put the random generators back afterwards as they were."
-    was, rngs = (random.getstate(), np.random.get_state()), [(dl, dl.rng, dl.rng.getstate()) for dl in dls.loaders]
+    was, rngs = (random.getstate(), np.random.get_state()), [
+        (dl, dl.rng, dl.rng.getstate()) for dl in dls.loaders
+    ]
     try:
-        with torch.random.fork_rng(): yield
+        with torch.random.fork_rng():
+            yield
     finally:
-        random.setstate(was[0]); np.random.set_state(was[1])
-        for dl, rng, state in rngs: dl.rng = rng; rng.setstate(state)
+        random.setstate(was[0])
+        np.random.set_state(was[1])
+        for dl, rng, state in rngs:
+            dl.rng = rng
+            rng.setstate(state)
+
 
 def _cache_folder(cache):  # -> Path, None
-    if cache is None: return None
+    if cache is None:
+        return None
     try:
         (cache := Path(cache)).mkdir(parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK): raise PermissionError("it cannot be written to")
-    except (OSError, TypeError) as e: raise ValueError(f"cache={str(cache)!r} cannot be a folder of teachers ({type(e).__name__}: {e}); give another, or None to keep nothing") from e
+        if not os.access(cache, os.W_OK):
+            raise PermissionError("it cannot be written to")
+    except (OSError, TypeError) as e:
+        raise ValueError(
+            f"cache={str(cache)!r} cannot be a folder of teachers ({type(e).__name__}: {e}); give"
+            " another, or None to keep nothing"
+        ) from e
     return cache
 
+# %% ../nbs/03_teachers.ipynb #2fd6dee5
 def _kept(file, key, model) -> bool:
     "Fill `model` with the weights in `file`, if it is there and whole."
-    if file is None or not file.is_file(): return False
+    if file is None or not file.is_file():
+        return False
     try:
-        if about_model(file).get("key") != key: raise ValueError("it was made under other conditions than its name says")
+        if about_model(file).get("key") != key:
+            raise ValueError("it was made under other conditions than its name says")
         state = load_file(file)
-        if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in model.state_dict().items()}: raise ValueError("its tensors are of another model")
+        if {k: v.shape for k, v in state.items()} != {
+            k: v.shape for k, v in model.state_dict().items()
+        }:
+            raise ValueError("its tensors are of another model")
     except Exception as e:
         warnings.warn(f"{file.name} cannot be used ({e}); fitting it anew")
         return False
     model.load_state_dict(state)
     return True
 
+
 def _keep(model, file, *args, **more):
     "`save_model`, under the name `file` only when it is complete."
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try: os.replace(save_model(model, part, *args, **more), file)
-    finally: part.unlink(missing_ok=True)
+    try:
+        os.replace(save_model(model, part, *args, **more), file)
+    finally:
+        part.unlink(missing_ok=True)
 
-# %% ../nbs/03_teachers.ipynb #832d8f97
-def teachers(dls,                          # fastai DataLoaders of images with one class each
-             archs=DEFAULT_ARCHS,          # names for `create_model`, dicts name -> function, files, Teachers, Learners
-             epochs: int = 20, lr: float = 3e-3, seed: int = 0,
-             pretrained: bool = False,     # names only: start from ImageNet weights (a download)
-             cache="teachers",             # folder of kept teachers; None: keep nothing
-             fit=Learner.fit_one_cycle,    # (learn, epochs, lr): how each is trained
-             log=print                     # is given a line on each; None: silence
-            ) -> TeacherSet:
-    "One or several classifiers for `dls`: fitted, or read where the same fit is kept, and scored on `dls.valid`."
+# %% ../nbs/03_teachers.ipynb #6a8b1df7
+def teachers(
+    dls,  # fastai DataLoaders of images with one class each
+    # names for `create_model`, dicts name -> function, files, Teachers, Learners
+    archs=DEFAULT_ARCHS,
+    epochs: int = 20,
+    lr: float = 3e-3,
+    seed: int = 0,
+    pretrained: bool = False,  # names only: start from ImageNet weights (a download)
+    cache="teachers",  # folder of kept teachers; None: keep nothing
+    fit=Learner.fit_one_cycle,  # (learn, epochs, lr): how each is trained
+    log=print,  # is given a line on each; None: silence
+) -> TeacherSet:
+    """One or several classifiers for `dls`: fitted, or read where the same fit is kept, and scored
+    on `dls.valid`."""
     vocab, wishes, log = _class_names(dls), _wishes(archs), log or (lambda line: None)
-    if not isinstance(epochs, int) or epochs < 1: raise ValueError(f"epochs={epochs!r}; expected a number of at least 1")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs={epochs!r}; expected a number of at least 1")
     for name, t in wishes.items():
         if isinstance(t, Teacher) and t.vocab and list(t.vocab) != vocab:
-            raise ValueError(f"teacher {name} and the data name their classes differently: {list(t.vocab)} and {vocab}; the order counts")
+            raise ValueError(
+                f"teacher {name} and the data name their classes differently: {list(t.vocab)} and"
+                f" {vocab}; the order counts"
+            )
     cache = _cache_folder(cache)
-    if cache and "<lambda>" in str(_said(fit)): raise ValueError("fit is a lambda, which has no name to tell it from another one in the cache; write a def, or cache=None")
-    norm = tuple(v.flatten().tolist() for v in norm_of(dls) or as_norm(0., 1.))
+    if cache and "<lambda>" in str(_said(fit)):
+        raise ValueError(
+            "fit is a lambda, which has no name to tell it from another one in the cache; write a"
+            " def, or cache=None"
+        )
+    norm = tuple(v.flatten().tolist() for v in norm_of(dls) or as_norm(0.0, 1.0))
     with _dice_back(dls):
         batch = tuple(o[:2] for o in dls.valid.one_batch())
         shape = list(batch[0].shape[1:])
         given = _conditions(dls, vocab, shape, epochs, lr, seed, fit) if cache else {}
-        jobs = [_job(name, w, dls, vocab, batch, given, norm, seed, pretrained, cache) for name, w in wishes.items()]
+        jobs = [
+            _job(name, w, dls, vocab, batch, given, norm, seed, pretrained, cache)
+            for name, w in wishes.items()
+        ]
         for job in jobs:
-            if job["weights"] == "to fit": _run(job, dls, given, norm, vocab, epochs, lr, seed, fit, log)
+            if job["weights"] == "to fit":
+                _run(job, dls, given, norm, vocab, epochs, lr, seed, fit, log)
             _score(job, dls, vocab)
-            log(f"{job['name']}: {job['weights']}" + (f" in {job['seconds']:.1f} s" if job["seconds"] else "") + f", validation accuracy {job['accuracy']:.3f}")
+            log(
+                f"{job['name']}: {job['weights']}"
+                + (f" in {job['seconds']:.1f} s" if job["seconds"] else "")
+                + f", validation accuracy {job['accuracy']:.3f}"
+            )
     columns = ["parameters", "accuracy", "balanced accuracy", "macro F1", "weights", "seconds"]
     names = [job["name"] for job in jobs]
-    return TeacherSet([job["teacher"] for job in jobs], pd.DataFrame([{c: job[c] for c in columns} for job in jobs], index=names),
-                      pd.DataFrame([job["recall"] for job in jobs], index=names, columns=vocab))
+    return TeacherSet(
+        [job["teacher"] for job in jobs],
+        pd.DataFrame([{c: job[c] for c in columns} for job in jobs], index=names),
+        pd.DataFrame([job["recall"] for job in jobs], index=names, columns=vocab),
+    )
 
-# %% ../nbs/03_teachers.ipynb #f2256807
+# %% ../nbs/03_teachers.ipynb #d3b32841
 def _job(name, wish, dls, vocab, batch, given, norm, seed, pretrained, cache) -> dict:
     "One teacher: trained, kept or still to fit, tried on `batch`."
     if isinstance(wish, Teacher):
         _answers(wish, dls, vocab, [batch])
-        return dict(name=name, teacher=wish, weights="given", seconds=0.)
+        return dict(name=name, teacher=wish, weights="given", seconds=0.0)
     start, shape = perf_counter(), list(batch[0].shape[1:])
     size = shape[1] if shape[1] == shape[2] else shape[1:]
+
     def make(pretrained):
         set_seed(seed)
-        model = create_model(name, len(vocab), shape[0], pretrained, img_size=size) if wish is None else wish()
-        if not isinstance(model, nn.Module): raise TypeError(f"{name!r}: the function gave {type(model).__name__}; expected a module")
+        model = (
+            create_model(name, len(vocab), shape[0], pretrained, img_size=size)
+            if wish is None
+            else wish()
+        )
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"{name!r}: the function gave {type(model).__name__}; expected a module"
+            )
         return model
+
     model, pretrained = make(False), pretrained and wish is None
-    layers = None if wish is None else re.sub(" at 0x[0-9a-f]+", "", repr(model))      # a function's model is known by nothing else
-    about = given | dict(arch=name, pretrained=pretrained, layers=layers, tensors={k: list(v.shape) for k, v in model.state_dict().items()})
+    layers = (
+        None if wish is None else re.sub(" at 0x[0-9a-f]+", "", repr(model))
+    )  # a function's model is known by nothing else
+    about = given | dict(
+        arch=name,
+        pretrained=pretrained,
+        layers=layers,
+        tensors={k: list(v.shape) for k, v in model.state_dict().items()},
+    )
     key = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     file = cache and cache / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}-{key[:12]}.safetensors"
     kept = _kept(file, key, model)
-    if not kept and pretrained: model = make(True)
+    if not kept and pretrained:
+        model = make(True)
     t = Teacher(model, norm, vocab, name)
     _answers(t, dls, vocab, [batch])
-    return dict(name=name, teacher=t, file=file, key=key, size=size, pretrained=pretrained, weights="loaded" if kept else "to fit", seconds=perf_counter() - start)
+    return dict(
+        name=name,
+        teacher=t,
+        file=file,
+        key=key,
+        size=size,
+        pretrained=pretrained,
+        weights="loaded" if kept else "to fit",
+        seconds=perf_counter() - start,
+    )
 
+# %% ../nbs/03_teachers.ipynb #5f0b49aa
 def _run(job, dls, given, norm, vocab, epochs, lr, seed, fit, log):
     "Fit the model of `job` and keep it."
     t, start = job["teacher"], perf_counter()
-    log(f"{t.name}: {n_params(t.model):,} parameters, {epochs} epochs of {len(dls.train_ds):,} images ...")
+    log(
+        f"{t.name}: {n_params(t.model):,} parameters, {epochs} epochs of {len(dls.train_ds):,}"
+        " images ..."
+    )
+
     def quietly(learn, epochs, lr):
-        with learn.no_bar(), learn.no_logging(): fit(learn, epochs, lr)
+        with learn.no_bar(), learn.no_logging():
+            fit(learn, epochs, lr)
+
     restart(dls, seed)
     fit_teacher(dls, t.model.train(), epochs, lr, seed, quietly)
-    if not all(v.isfinite().all() for v in t.model.state_dict().values()): raise ValueError(f"{t.name} has weights that are not finite after training; a smaller lr= than {lr} may help")
+    if not all(v.isfinite().all() for v in t.model.state_dict().values()):
+        raise ValueError(
+            f"{t.name} has weights that are not finite after training; a smaller lr= than {lr} may"
+            " help"
+        )
     job.update(weights="fitted", seconds=perf_counter() - start)
     if job["file"]:
-        recipe = {k: given[k] for k in ("epochs", "lr", "seed", "fit", "images")} | dict(pretrained=job["pretrained"])
-        _keep(t.model, job["file"], t.name, vocab, given["shape"][0], norm, img_size=job["size"], key=job["key"], recipe=recipe,
-              made_with={m: version(m) for m in ("torch", "timm")}, fit_seconds=round(job["seconds"], 1))
+        recipe = {k: given[k] for k in ("epochs", "lr", "seed", "fit", "images")} | dict(
+            pretrained=job["pretrained"]
+        )
+        _keep(
+            t.model,
+            job["file"],
+            t.name,
+            vocab,
+            given["shape"][0],
+            norm,
+            img_size=job["size"],
+            key=job["key"],
+            recipe=recipe,
+            made_with={m: version(m) for m in ("torch", "timm")},
+            fit_seconds=round(job["seconds"], 1),
+        )
 
+# %% ../nbs/03_teachers.ipynb #df0110ba
 def _score(job, dls, vocab):
     "Parameters, scores and recall of each class on `dls.valid`."
     logits, y = _answers(job["teacher"], dls, vocab, dls.valid)
     hit = (logits.argmax(1) == y).float()
-    job.update(scores(logits, y), parameters=n_params(job["teacher"].model), recall=[hit[y == c].mean().item() for c in range(len(vocab))])
+    job.update(
+        scores(logits, y),
+        parameters=n_params(job["teacher"].model),
+        recall=[hit[y == c].mean().item() for c in range(len(vocab))],
+    )

@@ -23,288 +23,589 @@ from .distillation import distill
 from .evaluation.runs import history, restart, write_json
 from .methods.method import Method, Sum, as_method
 
-# %% ../nbs/08_tuning.ipynb #c978af66
+# %% ../nbs/08_tuning.ipynb #f8ce2cc6
 class Range(NamedTuple):
     "What a knob may be set to."
-    kind: str                    # "linear", "log", "whole", "switch" or "choice"
-    low: float | None = None     # of the first three
+
+    kind: str  # "linear", "log", "whole", "switch" or "choice"
+    low: float | None = None  # of the first three
     high: float | None = None
-    choices: tuple = ()          # of the last
+    choices: tuple = ()  # of the last
+
 
 def _refuses(part: Method, **change) -> bool:
     "Whether the method raises when it is made with this change."
-    try: part.anew(**change)
-    except (ValueError, TypeError): return True
+    try:
+        part.anew(**change)
+    except (ValueError, TypeError):
+        return True
     return False
 
-def range_of(part: Method, knob: str) -> Range: # None: this knob is not varied
+# %% ../nbs/08_tuning.ipynb #36acae47
+def range_of(part: Method, knob: str) -> Range:  # None: this knob is not varied
     "The range of one knob of a method: said by the method, or guessed from its value."
     v, said = part.knobs()[knob], part.ranges.get(knob)
-    if said is not None and all(isinstance(o, str) for o in said[:2]): return Range("choice", choices=tuple(said))
-    if isinstance(v, bool): return Range("switch", choices=(False, True))
-    if not isinstance(v, (int, float)): return None
-    if said is not None: return Range("log" if said[2:] == ("log",) else "whole" if isinstance(v, int) and all(isinstance(o, int) for o in said) else "linear", min(said[0], v), max(said[1], v))
-    if isinstance(v, int) and not isinstance(v, float) and v > 1: return Range("whole", 1, 4 * v)
-    if _refuses(part, **{knob: 2.}) and not _refuses(part, **{knob: 1.}): return Range("linear", 0., 1.)
-    return Range("log", v / 100, v * 100) if v > 0 else Range("linear", 0., 1.)
+    if said is not None and all(isinstance(o, str) for o in said[:2]):
+        return Range("choice", choices=tuple(said))
+    if isinstance(v, bool):
+        return Range("switch", choices=(False, True))
+    if not isinstance(v, (int, float)):
+        return None
+    if said is not None:
+        return Range(
+            (
+                "log"
+                if said[2:] == ("log",)
+                else (
+                    "whole"
+                    if isinstance(v, int) and all(isinstance(o, int) for o in said)
+                    else "linear"
+                )
+            ),
+            min(said[0], v),
+            max(said[1], v),
+        )
+    if isinstance(v, int) and not isinstance(v, float) and v > 1:
+        return Range("whole", 1, 4 * v)
+    if _refuses(part, **{knob: 2.0}) and not _refuses(part, **{knob: 1.0}):
+        return Range("linear", 0.0, 1.0)
+    return Range("log", v / 100, v * 100) if v > 0 else Range("linear", 0.0, 1.0)
 
-def ranges_of(method) -> dict: # knob -> Range; in a sum "feature.lam"
+
+def ranges_of(method) -> dict:  # knob -> Range; in a sum "feature.lam"
     "The ranges of all knobs of a method that can be varied."
     found = {name: (part, k, range_of(part, k)) for name, part, k in knobs_of(method)}
-    return {name: r for name, (part, k, r) in found.items() if r and not all(_refuses(part, **{k: v}) for v in r.choices or (r.low, r.high) if v != part.knobs()[k])}
+    return {
+        name: r
+        for name, (part, k, r) in found.items()
+        if r
+        and not all(
+            _refuses(part, **{k: v}) for v in r.choices or (r.low, r.high) if v != part.knobs()[k]
+        )
+    }
 
-def knobs_of(method) -> list: # of (name, part, knob)
+# %% ../nbs/08_tuning.ipynb #91a73884
+def knobs_of(method) -> list:  # of (name, part, knob)
     "All knobs, by name; in a sum the name begins with that of the part."
     parts = as_method(method).parts
     names = [type(p).__name__.lower() for p in parts]
-    return [(k if len(parts) == 1 else f"{n}.{k}", p, k) for n, p in zip(names, parts) for k in p.knobs()]
+    return [
+        (k if len(parts) == 1 else f"{n}.{k}", p, k)
+        for n, p in zip(names, parts)
+        for k in p.knobs()
+    ]
 
-# %% ../nbs/08_tuning.ipynb #4745efef
+# %% ../nbs/08_tuning.ipynb #d5ac7290
 def with_knobs(method, values: dict) -> Method:
     "A new method like `method`, with the knobs in `values` (names as in `ranges_of`) set."
     method, by_part = as_method(method), {}
     known = {name: (part, k) for name, part, k in knobs_of(method)}
     for name, v in values.items():
-        if name not in known: raise ValueError(f"the method has no knob {name!r}; it has {', '.join(known)}")
+        if name not in known:
+            raise ValueError(f"the method has no knob {name!r}; it has {', '.join(known)}")
         part, k = known[name]
         by_part.setdefault(id(part), {})[k] = v
     parts = [p.anew(**by_part.get(id(p), {})) for p in method.parts]
     return parts[0] if len(parts) == 1 else Sum(*parts)
 
+
 def code_of(method) -> str:
-    "The line of code that makes `method`; what stands at its default is left out, `...` stands for what no line can say: a schedule, a fitted fusion."
+    """The line of code that makes `method`; what stands at its default is left out, `...` stands
+    for what no line can say: a schedule, a fitted fusion."""
+
     def one(p):
         usual = {k: v.default for k, v in inspect.signature(type(p).__init__).parameters.items()}
-        show = lambda v: f"{v:.4g}" if isinstance(v, float) else repr(v) if isinstance(v, (int, str, bool, dict, list, tuple, type(None))) else "..."
-        own = lambda k, v: v.frozen if isinstance(v, nn.Module) else callable(v) or v != usual[k]      # a fusion that learns along is made by the other arguments
+        show = lambda v: (
+            f"{v:.4g}"
+            if isinstance(v, float)
+            else (
+                repr(v) if isinstance(v, (int, str, bool, dict, list, tuple, type(None))) else "..."
+            )
+        )
+        own = lambda k, v: (
+            v.frozen if isinstance(v, nn.Module) else callable(v) or v != usual[k]
+        )  # a fusion that learns along is made by the other arguments
         args = {k: v for k, v in p.knobs().items() if own(k, v)}
         return f"{type(p).__name__}({', '.join(f'{k}={show(v)}' for k, v in args.items())})"
+
     return " + ".join(one(p) for p in as_method(method).parts)
 
-# %% ../nbs/08_tuning.ipynb #b5cd67b2
+# %% ../nbs/08_tuning.ipynb #4d18693a
 class Runs:
     "The runs in a folder: one JSON file each, numbered."
+
     def __init__(self, folder):
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir(): raise NotADirectoryError(f"{folder} is a file; name a folder for the runs")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file; name a folder for the runs")
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def new(self, method, **settings) -> dict:
-        "A new record, its number taken by creating the file: several processes may share the folder."
+        """A new record, its number taken by creating the file: several processes may share the
+        folder."""
         while True:
-            n = 1 + max([int(p.stem[4:]) for p in self.folder.glob("run-*.json") if p.stem[4:].isdigit()] + [int(p.read_text()) for p in self.folder.glob("last")], default=0)
-            try: self.path(n).touch(exist_ok=False)
-            except FileExistsError: continue
-            return self.keep({"run": n, "status": "running", "process": os.getpid(), "host": socket.gethostname(), "code": code_of(method),
-                              "knobs": {k: v for name, part, knob in knobs_of(method) for k, v in [(name, part.knobs()[knob])] if isinstance(v, (bool, int, float, str))}, **settings, "history": {}})
+            n = 1 + max(
+                [int(p.stem[4:]) for p in self.folder.glob("run-*.json") if p.stem[4:].isdigit()]
+                + [int(p.read_text()) for p in self.folder.glob("last")],
+                default=0,
+            )
+            try:
+                self.path(n).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return self.keep(
+                {
+                    "run": n,
+                    "status": "running",
+                    "process": os.getpid(),
+                    "host": socket.gethostname(),
+                    "code": code_of(method),
+                    "knobs": {
+                        k: v
+                        for name, part, knob in knobs_of(method)
+                        for k, v in [(name, part.knobs()[knob])]
+                        if isinstance(v, (bool, int, float, str))
+                    },
+                    **settings,
+                    "history": {},
+                }
+            )
 
-    def path(self, n: int) -> Path: return self.folder / f"run-{n}.json"
+    def path(self, n: int) -> Path:
+        return self.folder / f"run-{n}.json"
 
     def keep(self, run: dict) -> dict:
         part = self.path(run["run"]).with_suffix(f".{os.getpid()}.part")
         write_json(part, run)
-        part.replace(self.path(run["run"]))      # a reader sees the old file or the new one, never half of it
+        part.replace(
+            self.path(run["run"])
+        )  # a reader sees the old file or the new one, never half of it
         return run
 
     def all(self) -> list:
-        "All records by number; a run that says it is running in a process that is gone was interrupted."
+        """All records by number; a run that says it is running in a process that is gone was
+        interrupted."""
         runs = []
         for p in self.folder.glob("run-*.json"):
-            try: r = json.loads(p.read_text(encoding="utf-8"))
-            except (ValueError, OSError): continue       # made this moment, or damaged: the others can still be shown
-            if r["status"] == "running" and r.get("host") == socket.gethostname() and not _alive(r.get("process")): r["status"] = "interrupted"
+            try:
+                r = json.loads(p.read_text(encoding="utf-8"))
+            except (ValueError, OSError):
+                continue  # made this moment, or damaged: the others can still be shown
+            if (
+                r["status"] == "running"
+                and r.get("host") == socket.gethostname()
+                and not _alive(r.get("process"))
+            ):
+                r["status"] = "interrupted"
             runs.append(r)
         return sorted(runs, key=lambda r: r["run"])
 
     def drop(self, *numbers):
         "Delete finished runs; one that trains somewhere is refused, and no number is given twice."
         running = [r["run"] for r in self.all() if r["run"] in numbers and r["status"] == "running"]
-        if running: raise ValueError(f"run {', '.join(map(str, running))} is training, here or in another process; stop it first")
+        if running:
+            raise ValueError(
+                f"run {', '.join(map(str, running))} is training, here or in another process; stop"
+                " it first"
+            )
         last = max((r["run"] for r in self.all()), default=0)
         (self.folder / "last").write_text(str(last))
-        for n in numbers: self.path(n).unlink(missing_ok=True)
+        for n in numbers:
+            self.path(n).unlink(missing_ok=True)
 
+# %% ../nbs/08_tuning.ipynb #4e79a61f
 def _alive(pid) -> bool:
-    try: os.kill(pid, 0)
-    except PermissionError: return True      # somebody else's
-    except (OSError, TypeError): return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # somebody else's
+    except (OSError, TypeError):
+        return False
     return True
 
-# %% ../nbs/08_tuning.ipynb #00b70e79
+# %% ../nbs/08_tuning.ipynb #4ed79df0
 LOWER = ("loss", "err", "mae", "mse", "nll", "ece", "perplexity", "distance", "hausdorff")
 
+
 def lower_is_better(score: str, runs=()) -> bool:
-    "Whether a small `score` is a good one: told by its name, or by the records, which know their loss terms."
+    """Whether a small `score` is a good one: told by its name, or by the records, which know their
+    loss terms."""
     return any(w in score.lower() for w in LOWER) or any(score in r.get("terms", ()) for r in runs)
+
 
 def score_of(metrics) -> str:
     "The column that the first of a Learner's metrics has in the history."
     return mk_metric(metrics[0] if isinstance(metrics, (list, tuple)) else metrics).name
 
+
 def final(run: dict, score: str) -> float:
     "The last value of the column `score` of a run; nan where there is none."
     last = run["history"].get(score, [None])[-1]
-    return float("nan") if last is None else last       # what is not a number is kept as null
+    return float("nan") if last is None else last  # what is not a number is kept as null
+
 
 def table_of(runs: list, score: str = "accuracy") -> pd.DataFrame:
     "One row a run: what differs in its settings, epochs trained, the score, how it ended."
-    rows = [{"run": r["run"], **r["knobs"], **{k: r.get(k) for k in ("lr", "seed")}, "epochs": len(r["history"].get("train_loss", [])), score: final(r, score), "status": r["status"]} for r in runs]
-    t = pd.DataFrame(rows, columns=None if rows else ["run", "epochs", score, "status"]).set_index("run")
-    same = [c for c in t if c not in ("epochs", score, "status") and len(t) > 1 and t[c].astype(str).nunique() == 1]
+    rows = [
+        {
+            "run": r["run"],
+            **r["knobs"],
+            **{k: r.get(k) for k in ("lr", "seed")},
+            "epochs": len(r["history"].get("train_loss", [])),
+            score: final(r, score),
+            "status": r["status"],
+        }
+        for r in runs
+    ]
+    t = pd.DataFrame(rows, columns=None if rows else ["run", "epochs", score, "status"]).set_index(
+        "run"
+    )
+    same = [
+        c
+        for c in t
+        if c not in ("epochs", score, "status") and len(t) > 1 and t[c].astype(str).nunique() == 1
+    ]
     return t.drop(columns=same)
+
 
 def best_of(runs: list, score: str = "accuracy") -> dict:
     "The finished run with the best `score`, the first of equals; None where none is finished."
     done = [r for r in runs if r["status"] == "done" and final(r, score) == final(r, score)]
-    return (min if lower_is_better(score, runs) else max)(done, key=lambda r: final(r, score), default=None)
+    return (min if lower_is_better(score, runs) else max)(
+        done, key=lambda r: final(r, score), default=None
+    )
 
-# %% ../nbs/08_tuning.ipynb #7f540f48
+# %% ../nbs/08_tuning.ipynb #f9311714
 class _Watch(Callback):
-    "Keeps the record of a run and calls `watch(run, epoch, batch)`, at the end of an epoch with batch None; what that returns, if not None, ends the fit and becomes its status."
-    order = 70    # after the Recorder (50) and the columns of the terms have been logged
+    """Keeps the record of a run and calls `watch(run, epoch, batch)`, at the end of an epoch with
+    batch None; what that returns, if not None, ends the fit and becomes its status."""
+
+    order = 70  # after the Recorder (50) and the columns of the terms have been logged
     run_valid = True
-    def __init__(self, runs, run, watch): self.runs, self.run_, self.watch = runs, run, watch
+
+    def __init__(self, runs, run, watch):
+        self.runs, self.run_, self.watch = runs, run, watch
+
     def ask(self, batch=None):
         if (end := self.watch(self.run_, self.epoch, batch)) is not None:
             self.run_["status"] = end
             raise CancelFitException
-    def after_batch(self): self.ask(self.iter)
+
+    def after_batch(self):
+        self.ask(self.iter)
+
     def after_epoch(self):
         names = [n for n in self.recorder.metric_names if n not in ("epoch", "time")]
         for n, v in zip(names, self.recorder.log[1:]):
-            if isinstance(v, (int, float)): self.run_["history"].setdefault(n, []).append(float(v))
+            if isinstance(v, (int, float)):
+                self.run_["history"].setdefault(n, []).append(float(v))
         self.run_["seconds"] = round(time.perf_counter() - self.began, 2)
         self.runs.keep(self.run_)
         self.ask()
-    def before_fit(self): self.began = time.perf_counter()
 
-def train_run(runs: Runs, dls, student, teacher, method, epochs: int = 10, lr: float = 3e-3, seed: int = 0, metrics=None,
-              watch=lambda run, epoch, batch: None, **kwargs) -> dict:
+    def before_fit(self):
+        self.began = time.perf_counter()
+
+# %% ../nbs/08_tuning.ipynb #b8b765c2
+def train_run(
+    runs: Runs,
+    dls,
+    student,
+    teacher,
+    method,
+    epochs: int = 10,
+    lr: float = 3e-3,
+    seed: int = 0,
+    metrics=None,
+    watch=lambda run, epoch, batch: None,
+    **kwargs,
+) -> dict:
     "Train a new student with `method`, and keep the record of it; the record."
     method = as_method(method).anew()
     restart(dls, seed)
     learn = distill(dls, new_student(student), teacher, method, metrics=metrics, **kwargs)
-    run = runs.new(method, lr=lr, seed=seed, of=epochs, terms=learn.distill.term_names, task=task_of(learn))
+    run = runs.new(
+        method, lr=lr, seed=seed, of=epochs, terms=learn.distill.term_names, task=task_of(learn)
+    )
     restart(dls, seed)
     try:
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr, cbs=_Watch(runs, run, watch))
-        if run["status"] == "running": run["status"] = "done"
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(epochs, lr, cbs=_Watch(runs, run, watch))
+        if run["status"] == "running":
+            run["status"] = "done"
     except BaseException as e:
         run["status"] = f"failed: {type(e).__name__}: {e}"[:200]
         raise
-    finally: runs.keep(run)
+    finally:
+        runs.keep(run)
     return run
 
-# %% ../nbs/08_tuning.ipynb #83eb3beb
+# %% ../nbs/08_tuning.ipynb #74b0c69a
 def task_of(learn) -> dict:
     "What a run is about, as far as runs of another task can be told apart by it."
     size = lambda m: sum(p.numel() for p in m.parameters())
-    return {"classes": [str(c) for c in getattr(learn.dls, "vocab", None) or []], "images": [len(learn.dls.train_ds), len(learn.dls.valid_ds)],
-            "student": f"{type(learn.model).__name__} {size(learn.model)}", "teachers": [f"{type(t.model).__name__} {size(t.model)}" for t in learn.distill.teachers]}
+    return {
+        "classes": [str(c) for c in getattr(learn.dls, "vocab", None) or []],
+        "images": [len(learn.dls.train_ds), len(learn.dls.valid_ds)],
+        "student": f"{type(learn.model).__name__} {size(learn.model)}",
+        "teachers": [f"{type(t.model).__name__} {size(t.model)}" for t in learn.distill.teachers],
+    }
+
 
 def check_task(runs: Runs, dls, student, teacher, method, metrics, score, **kwargs):
-    "Try everything on one batch; raise where it does not fit together, where `score` is no column, or where the folder holds runs of another task."
+    """Try everything on one batch; raise where it does not fit together, where `score` is no
+    column, or where the folder holds runs of another task."""
     restart(dls, 0)
-    learn = distill(dls, new_student(student), teacher, as_method(method).anew(), metrics=metrics, **kwargs)
-    columns = ["train_loss", "valid_loss", *(m.name for m in learn.metrics), *learn.distill.term_names]
-    if score not in columns: raise ValueError(f"the history has no column {score!r}; it has {', '.join(columns)}")
+    learn = distill(
+        dls, new_student(student), teacher, as_method(method).anew(), metrics=metrics, **kwargs
+    )
+    columns = [
+        "train_loss",
+        "valid_loss",
+        *(m.name for m in learn.metrics),
+        *learn.distill.term_names,
+    ]
+    if score not in columns:
+        raise ValueError(f"the history has no column {score!r}; it has {', '.join(columns)}")
     now = task_of(learn)
     for r in runs.all():
         other = [k for k, v in now.items() if r.get("task", now)[k] != v]
         said = lambda t: ", ".join(f"{k} {t[k]}" for k in other)
-        if other: raise ValueError(f"the folder {runs.folder.name} holds runs of another task: run {r['run']} has {said(r['task'])}, now {said(now)}; give each task a folder of its own")
+        if other:
+            raise ValueError(
+                f"the folder {runs.folder.name} holds runs of another task: run {r['run']} has"
+                f" {said(r['task'])}, now {said(now)}; give each task a folder of its own"
+            )
     return learn
 
+# %% ../nbs/08_tuning.ipynb #32c64a25
 def new_student(student) -> nn.Module:
     "A student to train: a copy of a module, or what a function makes."
-    if isinstance(student, Learner): raise TypeError("the student is a Learner; give its model, or a function that makes a new one")
-    if isinstance(student, nn.Module): return deepcopy(student)
-    if not callable(student): raise TypeError(f"the student is a module or a function that makes one, got {type(student).__name__}")
+    if isinstance(student, Learner):
+        raise TypeError(
+            "the student is a Learner; give its model, or a function that makes a new one"
+        )
+    if isinstance(student, nn.Module):
+        return deepcopy(student)
+    if not callable(student):
+        raise TypeError(
+            f"the student is a module or a function that makes one, got {type(student).__name__}"
+        )
     model = student()
-    if not isinstance(model, nn.Module): raise TypeError(f"the function for the student gave {type(model).__name__}; expected a module")
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"the function for the student gave {type(model).__name__}; expected a module"
+        )
     return model
 
-# %% ../nbs/08_tuning.ipynb #a52d8601
+# %% ../nbs/08_tuning.ipynb #2ede6814
 def _storage(storage, folder: Path):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-    if storage is not None: return storage
+
+    if storage is not None:
+        return storage
     file = str(folder / "study.journal")
-    return JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))      # a lock that network file systems keep, too
+    return JournalStorage(
+        JournalFileBackend(file, lock_obj=JournalFileOpenLock(file))
+    )  # a lock that network file systems keep, too
+
 
 def _suggest(trial, name: str, r: Range):
-    if r.kind == "choice": return trial.suggest_categorical(name, list(r.choices))
-    if r.kind == "switch": return trial.suggest_categorical(name, [False, True])
-    if r.kind == "whole": return trial.suggest_int(name, int(r.low), int(r.high))
-    return float(f"{trial.suggest_float(name, r.low, r.high, log=r.kind == 'log'):.3g}")     # three digits: what is trained is what the line of code says
+    if r.kind == "choice":
+        return trial.suggest_categorical(name, list(r.choices))
+    if r.kind == "switch":
+        return trial.suggest_categorical(name, [False, True])
+    if r.kind == "whole":
+        return trial.suggest_int(name, int(r.low), int(r.high))
+    return float(
+        f"{trial.suggest_float(name, r.low, r.high, log=r.kind == 'log'):.3g}"
+    )  # three digits: what is trained is what the line of code says
 
-def tune(dls, student,            # a module (copied for each run), or a function that makes one
-         teacher, method="response",
-         trials: int = 20,        # runs of this call
-         epochs: int = 10, lr: float = 3e-3, seed: int = 0,
-         knobs=None,              # names of knobs to vary, or {name: Range}; None: all of `ranges_of(method)`
-         folder="runs/tune",      # where runs and study are kept; what is there is gone on with
-         score: str | None = None,   # a column of the history; None: the first metric
-         metrics=None,            # for the Learner; None: accuracy
-         storage=None, pruner=None, sampler=None,   # for Optuna's study
-         log=print, **kwargs) -> Runs:
+# %% ../nbs/08_tuning.ipynb #3be5b9fc
+def tune(
+    dls,
+    student,  # a module (copied for each run), or a function that makes one
+    teacher,
+    method="response",
+    trials: int = 20,  # runs of this call
+    epochs: int = 10,
+    lr: float = 3e-3,
+    seed: int = 0,
+    knobs=None,  # names of knobs to vary, or {name: Range}; None: all of `ranges_of(method)`
+    folder="runs/tune",  # where runs and study are kept; what is there is gone on with
+    score: str | None = None,  # a column of the history; None: the first metric
+    metrics=None,  # for the Learner; None: accuracy
+    storage=None,
+    pruner=None,
+    sampler=None,  # for Optuna's study
+    log=print,
+    **kwargs,
+) -> Runs:
     "Search for a good setting of `method` by its score on `dls.valid`, with Optuna; the runs."
-    try: import optuna
-    except ImportError as e: raise ImportError("tune needs Optuna, which the extra kdmedlearn[tune] brings: pip install optuna") from e
+    try:
+        import optuna
+    except ImportError as e:
+        raise ImportError(
+            "tune needs Optuna, which the extra kdmedlearn[tune] brings: pip install optuna"
+        ) from e
     ranges, metrics = wanted_ranges(method, knobs), accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     for name, v in (("trials", trials), ("epochs", epochs)):
-        if not isinstance(v, int) or v < 1: raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
+        if not isinstance(v, int) or v < 1:
+            raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
     runs = Runs(folder)
-    terms = check_task(runs, dls, student, teacher, method, metrics, score, **kwargs).distill.term_names
+    terms = check_task(
+        runs, dls, student, teacher, method, metrics, score, **kwargs
+    ).distill.term_names
     direction = "minimize" if score in terms or lower_is_better(score) else "maximize"
-    verbosity = optuna.logging.get_verbosity(); optuna.logging.set_verbosity(optuna.logging.WARNING)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(study_name="kdmedlearn", storage=_storage(storage, runs.folder), load_if_exists=True, direction=direction,
-                                    pruner=pruner or optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4)), sampler=sampler)
-        if sampler is None: study.sampler = optuna.samplers.TPESampler(seed=None if study.trials else seed)      # a seed twice would propose the same settings twice
-        now = {"epochs": epochs, "score": score, "direction": direction, "lr": lr, "method": " + ".join(type(p).__name__ for p in as_method(method).parts)}
+        study = optuna.create_study(
+            study_name="kdmedlearn",
+            storage=_storage(storage, runs.folder),
+            load_if_exists=True,
+            direction=direction,
+            pruner=pruner
+            or optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4)),
+            sampler=sampler,
+        )
+        if sampler is None:
+            study.sampler = optuna.samplers.TPESampler(
+                seed=None if study.trials else seed
+            )  # a seed twice would propose the same settings twice
+        now = {
+            "epochs": epochs,
+            "score": score,
+            "direction": direction,
+            "lr": lr,
+            "method": " + ".join(type(p).__name__ for p in as_method(method).parts),
+        }
         was = now | study.user_attrs
         odd = [k for k in now if was[k] != now[k]]
-        if odd: raise ValueError(f"this study has {', '.join(f'{k} {was[k]}' for k in odd)}, now {', '.join(f'{k} {now[k]}' for k in odd)}; its runs could not be compared, give another folder")
-        for k, v in now.items(): study.set_user_attr(k, v)
-        study.optimize(_objective(study, runs, ranges, dls, student, teacher, method, epochs, lr, seed, metrics, score, log, kwargs), n_trials=trials, catch=())
-    finally: optuna.logging.set_verbosity(verbosity)
+        if odd:
+            raise ValueError(
+                f"this study has {', '.join(f'{k} {was[k]}' for k in odd)}, now"
+                f" {', '.join(f'{k} {now[k]}' for k in odd)}; its runs could not be compared, give"
+                " another folder"
+            )
+        for k, v in now.items():
+            study.set_user_attr(k, v)
+        study.optimize(
+            _objective(
+                study,
+                runs,
+                ranges,
+                dls,
+                student,
+                teacher,
+                method,
+                epochs,
+                lr,
+                seed,
+                metrics,
+                score,
+                log,
+                kwargs,
+            ),
+            n_trials=trials,
+            catch=(),
+        )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
     runs.study = study
     return runs
 
-# %% ../nbs/08_tuning.ipynb #83663b15
+# %% ../nbs/08_tuning.ipynb #1db49a3a
 def wanted_ranges(method, knobs=None) -> dict:
     "The ranges that a search varies; raises where a name is unknown."
     ranges = ranges_of(method)
-    if isinstance(knobs, dict): own = knobs
-    else: own = {k: ranges.get(k) for k in ([knobs] if isinstance(knobs, str) else knobs or ranges)}
+    if isinstance(knobs, dict):
+        own = knobs
+    else:
+        own = {k: ranges.get(k) for k in ([knobs] if isinstance(knobs, str) else knobs or ranges)}
     unknown = [k for k in own if k not in {n for n, _, _ in knobs_of(method)} or own[k] is None]
-    if unknown: raise ValueError(f"no knob {', '.join(unknown)} to vary; the method's are {', '.join(f'{k} {r.choices or (r.low, r.high)}' for k, r in ranges.items())}")
+    if unknown:
+        raise ValueError(
+            f"no knob {', '.join(unknown)} to vary; the method's are"
+            f" {', '.join(f'{k} {r.choices or (r.low, r.high)}' for k, r in ranges.items())}"
+        )
     odd = [k for k, r in own.items() if not isinstance(r, Range)]
-    if odd: raise TypeError(f"the range of {odd[0]} is {own[odd[0]]!r}; expected a Range, such as Range('linear', 0., 1.)")
-    if not own: raise ValueError(f"{code_of(method)} has no knob to vary")
+    if odd:
+        raise TypeError(
+            f"the range of {odd[0]} is {own[odd[0]]!r}; expected a Range, such as Range('linear',"
+            " 0., 1.)"
+        )
+    if not own:
+        raise ValueError(f"{code_of(method)} has no knob to vary")
     return own
 
-# %% ../nbs/08_tuning.ipynb #39943c29
-def _objective(study, runs, ranges, dls, student, teacher, method, epochs, lr, seed, metrics, score, log, kwargs):
+# %% ../nbs/08_tuning.ipynb #627700ca
+def _objective(
+    study,
+    runs,
+    ranges,
+    dls,
+    student,
+    teacher,
+    method,
+    epochs,
+    lr,
+    seed,
+    metrics,
+    score,
+    log,
+    kwargs,
+):
     import optuna
+
     def objective(trial):
         values = {k: _suggest(trial, k, r) for k, r in ranges.items()}
+
         def watch(run, epoch, batch):
-            if batch is not None: return None
+            if batch is not None:
+                return None
             trial.report(final(run, score), epoch)
             return "pruned" if epoch + 1 < epochs and trial.should_prune() else None
-        try: run = train_run(runs, dls, student, teacher, with_knobs(method, values), epochs, lr, seed, metrics, watch, **kwargs)
+
+        try:
+            run = train_run(
+                runs,
+                dls,
+                student,
+                teacher,
+                with_knobs(method, values),
+                epochs,
+                lr,
+                seed,
+                metrics,
+                watch,
+                **kwargs,
+            )
         except ValueError as e:
-            if log: log(f"trial {trial.number}: {e}")
-            raise optuna.TrialPruned from e                                          # a setting that cannot be, such as heads that do not divide d
+            if log:
+                log(f"trial {trial.number}: {e}")
+            # a setting that cannot be, such as heads that do not divide d
+            raise optuna.TrialPruned from e
         trial.set_user_attr("run", {k: v for k, v in run.items() if k != "process"})
-        if log: log(f"run {run['run']}: {run['code']}  {score} {final(run, score):.3f}" + (" (pruned)" if run["status"] == "pruned" else ""))
-        if run["status"] == "pruned": raise optuna.TrialPruned
+        if log:
+            log(
+                f"run {run['run']}: {run['code']}  {score} {final(run, score):.3f}"
+                + (" (pruned)" if run["status"] == "pruned" else "")
+            )
+        if run["status"] == "pruned":
+            raise optuna.TrialPruned
         return final(run, score)
+
     return objective
 
-def runs_of_study(study) -> list: # of records
-    "The records that the trials of an Optuna study carry, whichever machine ran them; numbered by trial."
-    return [t.user_attrs["run"] | {"run": t.number + 1} for t in study.get_trials(deepcopy=False) if "run" in t.user_attrs]
+# %% ../nbs/08_tuning.ipynb #43230b1b
+def runs_of_study(study) -> list:  # of records
+    """The records that the trials of an Optuna study carry, whichever machine ran them; numbered by
+    trial."""
+    return [
+        t.user_attrs["run"] | {"run": t.number + 1}
+        for t in study.get_trials(deepcopy=False)
+        if "run" in t.user_attrs
+    ]

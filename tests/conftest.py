@@ -19,17 +19,34 @@ def _in_tmp(tmp_path, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    "The longest first: a tutorial that begins last would keep one worker busy while the other has nothing left."
-    items.sort(key=lambda i: 0 if "tutorials/" in i.nodeid else 1 if "test_notebook_runs" in i.nodeid else 2)   # a stable sort
+    """The longest first: a tutorial that begins last would keep one worker busy while the other has
+    nothing left."""
+    items.sort(
+        key=lambda i: (
+            0 if "tutorials/" in i.nodeid else 1 if "test_notebook_runs" in i.nodeid else 2
+        )
+    )  # a stable sort
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    "JupyterLab and Chromium for the widgets' tests. Where the browser is missing they are skipped, unless KDMEDLEARN_BROWSER=required."
+    """JupyterLab and Chromium for the widgets' tests. Where the browser is missing they are
+    skipped, unless KDMEDLEARN_BROWSER=required."""
     from lab import CHROMIUM, Lab
-    missing = "no Chromium found: install the package chromium, or name the program in the variable CHROMIUM" if not CHROMIUM else ""
-    try: import playwright  # noqa: F401
-    except ImportError: missing = "the package playwright is not installed"
-    if missing and os.environ.get("KDMEDLEARN_BROWSER") == "required": pytest.fail(missing)
-    if missing: pytest.skip(missing)
-    with Lab(tmp_path_factory.mktemp("lab")) as lab: yield lab
+
+    missing = (
+        "no Chromium found: install the package chromium, or name the program in the variable"
+        " CHROMIUM"
+        if not CHROMIUM
+        else ""
+    )
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        missing = "the package playwright is not installed"
+    if missing and os.environ.get("KDMEDLEARN_BROWSER") == "required":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    with Lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab

@@ -1,4 +1,5 @@
 "The widgets that look, in JupyterLab: a figure appears, the keyboard turns it, the kernel follows."
+
 SETUP = """
 import torch
 from kdmedlearn import KDAS, Teacher, distill, phantom_dls
@@ -11,90 +12,162 @@ torch.manual_seed(0)
 cnn, unet = lambda: SmallCNN(8, widths=(4, 8)), lambda: UNet(widths=(4, 6))
 dls, masks = phantom_dls(8, 6, size=32, bs=4, device="cpu"), phantom_dls(8, 6, size=32, task="segment", bs=4, device="cpu");
 """
-TEXT = "() => [...document.querySelectorAll('.js-plotly-plot :is(.infolayer, .xtick, .ytick) text')].map(e => e.textContent)"
-IMAGES = "() => [...document.querySelectorAll('.js-plotly-plot .imagelayer image')].map(e => e.getAttribute('href') || e.getAttribute('xlink:href'))"
-HOLDS = "t => [...document.querySelectorAll('.js-plotly-plot :is(.infolayer, .xtick, .ytick) text')].some(e => e.textContent.includes(t))"
+TEXT = (
+    "() => [...document.querySelectorAll('.js-plotly-plot :is(.infolayer, .xtick, .ytick)"
+    " text')].map(e => e.textContent)"
+)
+IMAGES = (
+    "() => [...document.querySelectorAll('.js-plotly-plot .imagelayer image')].map(e =>"
+    " e.getAttribute('href') || e.getAttribute('xlink:href'))"
+)
+HOLDS = (
+    "t => [...document.querySelectorAll('.js-plotly-plot :is(.infolayer, .xtick, .ytick)"
+    " text')].some(e => e.textContent.includes(t))"
+)
+
 
 def press(s, selector, key, n=0, times=1):
     "Focus the n-th control of the widget and press a key."
     s.page.locator(f".jupyter-widgets {selector}").nth(n).focus()
-    for _ in range(times): s.page.keyboard.press(key)
+    for _ in range(times):
+        s.page.keyboard.press(key)
+
 
 def shown(s, text):
     "Wait until the figure says `text`; its pictures."
     s.until(HOLDS, text)
-    s.until(f"() => ({IMAGES})().every(Boolean)")      # while a figure is drawn anew its pictures are there without a source
+    s.until(
+        f"() => ({IMAGES})().every(Boolean)"
+    )  # while a figure is drawn anew its pictures are there without a source
     return s.js(IMAGES)
+
 
 def readable(s, dark):
     "The figure's text stands out from the page."
-    light = s.js("() => { const c = getComputedStyle(document.querySelector('.js-plotly-plot .infolayer text')).fill.match(/[0-9.]+/g).map(Number); return (c[0] + c[1] + c[2]) / 3 }")
+    light = s.js(
+        "() => { const c = getComputedStyle(document.querySelector('.js-plotly-plot .infolayer"
+        " text')).fill.match(/[0-9.]+/g).map(Number); return (c[0] + c[1] + c[2]) / 3 }"
+    )
     assert light > 150 if dark else light < 105
 
 
 def test_relation_attention(lab):
-    cell = "w = relation_attention(distill(dls, cnn(), [cnn(), Teacher(cnn(), name='other')], RelationAttention(d=8, heads=2)))\nw"
+    cell = (
+        "w = relation_attention(distill(dls, cnn(), [cnn(), Teacher(cnn(), name='other')],"
+        " RelationAttention(d=8, heads=2)))\nw"
+    )
     with lab.open("relation", SETUP, cell) as s:
         first = shown(s, "image 1:")
         assert any("other" in t for t in s.js(TEXT)) and len(first) == 1
         press(s, ".noUi-handle", "ArrowRight", times=2)
         assert shown(s, "image 3:") != first and s.kernel("w.at.value") == 3
-        cells = "() => [...document.querySelectorAll('.js-plotly-plot .heatmap-label')].map(e => e.textContent).join()"
+        cells = (
+            "() => [...document.querySelectorAll('.js-plotly-plot .heatmap-label')].map(e =>"
+            " e.textContent).join()"
+        )
         before = s.js(cells)
         assert before.count("%") == 8
-        press(s, ".noUi-handle", "ArrowRight", n=2, times=2)                # one query instead of all
+        press(s, ".noUi-handle", "ArrowRight", n=2, times=2)  # one query instead of all
         s.until(f"b => ({cells})() !== b", before)
-        s.until("() => document.querySelectorAll('.js-plotly-plot .shapelayer path').length === 1")      # the frame around the place that asks
+        s.until(
+            "() => document.querySelectorAll('.js-plotly-plot .shapelayer path').length === 1"
+        )  # the frame around the place that asks
         assert s.kernel("w.query.value") == 1
         before = s.js(cells)
         press(s, ".noUi-handle", "ArrowRight", n=1)
         s.until(f"b => ({cells})() !== b", before)
         assert s.kernel("w.head.value") == 1 and not s.errors
 
+
 def test_kdas_attention_in_the_dark(lab):
-    with lab.open("kdas", SETUP, """
+    with lab.open(
+        "kdas",
+        SETUP,
+        """
 def loud():                                                             # a new network says nearly the same everywhere; one whose rows differ
     net = unet()
     for p in net.parameters(): p.data *= 3
     return net
 w = kdas_attention(distill(masks, loud(), loud(), KDAS()))
-w""", dark=True) as s:
+w""",
+        dark=True,
+    ) as s:
         first = shown(s, "image 1;")
         assert len(first) == 10
         readable(s, True)
-        press(s, ".noUi-handle", "ArrowLeft", n=1, times=5)                 # the row
-        s.until(f"b => {{ const now = ({IMAGES})(); return now[4] && now[4] !== b[4] && now.slice(0, 4).every((u, k) => u === b[k]) }}", first)     # this row's weights change, the maps stay
+        press(s, ".noUi-handle", "ArrowLeft", n=1, times=5)  # the row
+        s.until(
+            f"b => {{ const now = ({IMAGES})(); return now[4] && now[4] !== b[4] && now.slice(0,"
+            " 4).every((u, k) => u === b[k]) }",
+            first,
+        )  # this row's weights change, the maps stay
         assert s.kernel("w.row.value") == 11
         press(s, ".noUi-handle", "ArrowRight")
-        assert shown(s, "image 2;")[1] != first[1] and s.kernel("(w.at.value, w.said.value)") == (2, "") and not s.errors
+        assert (
+            shown(s, "image 2;")[1] != first[1]
+            and s.kernel("(w.at.value, w.said.value)") == (2, "")
+            and not s.errors
+        )
+
 
 def test_mbcsa_attention(lab):
-    with lab.open("mbcsa", SETUP, "w = mbcsa_attention(HDKDTeacher(8, widths=(8, 16, 16), depths=(1, 1, 2), hidden=8), dls.valid)\nw") as s:
+    with lab.open(
+        "mbcsa",
+        SETUP,
+        "w = mbcsa_attention(HDKDTeacher(8, widths=(8, 16, 16), depths=(1, 1, 2), hidden=8),"
+        " dls.valid)\nw",
+    ) as s:
         first = shown(s, "image 1:")
         assert len(first) == 3 and s.page.locator(".js-plotly-plot .barlayer .point").count() == 64
         press(s, ".noUi-handle", "ArrowRight")
         second = shown(s, "image 2:")
-        assert second[0] != first[0] and second[2] == first[2]              # the mean map stays
+        assert second[0] != first[0] and second[2] == first[2]  # the mean map stays
         press(s, ".noUi-handle", "ArrowLeft", n=1, times=2)
         shown(s, "stage2.0: w")
-        assert s.kernel("w.block.value") == "stage2.0" and s.page.locator(".js-plotly-plot .barlayer .point").count() == 32 and not s.errors
+        assert (
+            s.kernel("w.block.value") == "stage2.0"
+            and s.page.locator(".js-plotly-plot .barlayer .point").count() == 32
+            and not s.errors
+        )
+
 
 def test_compare(lab):
-    with lab.open("compare", SETUP, "w = compare({'teacher': cnn(), 'alone': cnn(), 'distilled': cnn()}, dls.valid)\nw.kind.value = 'all images'\nw") as s:
+    with lab.open(
+        "compare",
+        SETUP,
+        "w = compare({'teacher': cnn(), 'alone': cnn(), 'distilled': cnn()},"
+        " dls.valid)\nw.kind.value = 'all images'\nw",
+    ) as s:
         first = shown(s, "1 of 6:")
         text = s.js(TEXT)
-        assert all(any(t.startswith(n) for t in text) for n in ("true class: ", "teacher: ", "alone: ", "distilled: ")) and s.page.locator(".js-plotly-plot .barlayer .point").count() >= 9
+        assert (
+            all(
+                any(t.startswith(n) for t in text)
+                for n in ("true class: ", "teacher: ", "alone: ", "distilled: ")
+            )
+            and s.page.locator(".js-plotly-plot .barlayer .point").count() >= 9
+        )
         press(s, ".noUi-handle", "ArrowRight", times=3)
         assert shown(s, "4 of 6:") != first
-        assert f"4 of 6: image {s.kernel('w.kinds[w.kind.value][3]') + 1} of the loader" in s.js(TEXT)
-        press(s, ".noUi-handle", "Home", n=1)                               # another kind: its first image, or a sentence
+        assert f"4 of 6: image {s.kernel('w.kinds[w.kind.value][3]') + 1} of the loader" in s.js(
+            TEXT
+        )
+        press(s, ".noUi-handle", "Home", n=1)  # another kind: its first image, or a sentence
         n = s.kernel("len(w.kinds['some right, some wrong'])")
-        if n: shown(s, f"1 of {n}:")
-        else: s.until("() => document.querySelector('.kdm-said')?.textContent.includes('none of the 6 images')")
+        if n:
+            shown(s, f"1 of {n}:")
+        else:
+            s.until(
+                "() => document.querySelector('.kdm-said')?.textContent.includes('none of the 6"
+                " images')"
+            )
         assert s.kernel("w.kind.value") == "some right, some wrong" and not s.errors
 
+
 def test_compare_masks_in_the_dark(lab):
-    with lab.open("comparemasks", SETUP, "w = compare({'a': unet(), 'b': unet()}, masks.valid)\nw", dark=True) as s:
+    with lab.open(
+        "comparemasks", SETUP, "w = compare({'a': unet(), 'b': unet()}, masks.valid)\nw", dark=True
+    ) as s:
         first = shown(s, "1 of 6:")
         assert len(first) == 3 and all(o.startswith("data:image/jpeg") for o in first)
         readable(s, True)

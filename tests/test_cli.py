@@ -1,4 +1,5 @@
 """The command line end to end on tiny data, and the wheel in a place without the checkout."""
+
 import json, os, re, subprocess, sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 def call(*args):
     r = CliRunner().invoke(app, [str(a) for a in args])
-    if r.exception and not isinstance(r.exception, SystemExit): raise r.exception
+    if r.exception and not isinstance(r.exception, SystemExit):
+        raise r.exception
     return r
 
 
@@ -22,7 +24,7 @@ def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
     "Class folders under train/ and test/ with two kinds of made-up images."
     yy, xx = np.mgrid[:size, :size] - size / 2
     rng = np.random.default_rng(0)
-    for split, m in [("train", n), ("test", n // 2)][:1 + test]:
+    for split, m in [("train", n), ("test", n // 2)][: 1 + test]:
         for k, c in enumerate(classes):
             (root / split / c).mkdir(parents=True)
             for i in range(m):
@@ -33,45 +35,112 @@ def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
 
 
 def test_demo_writes_a_run_and_never_over_one(tmp_path):
-    args = ("demo", "--epochs", 1, "--seeds", 1, "--n-train", 48, "--size", 32, "--runs", tmp_path / "runs")
+    args = (
+        "demo",
+        "--epochs",
+        1,
+        "--seeds",
+        1,
+        "--n-train",
+        48,
+        "--size",
+        32,
+        "--runs",
+        tmp_path / "runs",
+    )
     first = call(*args)
-    assert first.exit_code == 0 and "student distilled" in first.output and "report: " in first.output
+    assert (
+        first.exit_code == 0 and "student distilled" in first.output and "report: " in first.output
+    )
     run = tmp_path / "runs" / "demo"
-    assert {p.name for p in run.iterdir()} == {"student.safetensors", "config.json", "metrics.json", "report.html"}
+    assert {p.name for p in run.iterdir()} == {
+        "student.safetensors",
+        "config.json",
+        "metrics.json",
+        "report.html",
+    }
     before = {p: p.read_bytes() for p in run.iterdir()}
     assert call(*args).exit_code == 0 and (tmp_path / "runs" / "demo-2" / "report.html").exists()
     assert all(p.read_bytes() == b for p, b in before.items())
 
     page = (run / "report.html").read_text()
-    assert page.count("Plotly.newPlot(") >= 3 and "not a medical device" in page or "Nothing here is a medical device" in page
+    assert (
+        page.count("Plotly.newPlot(") >= 3
+        and "not a medical device" in page
+        or "Nothing here is a medical device" in page
+    )
     body = re.sub(r"<script.*?</script>", "", page, flags=re.S)
-    assert not re.search(r"(src|href)\s*=\s*[\"']?https?:", body) and not re.search(r"<script[^>]+src=", page)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?https?:", body) and not re.search(
+        r"<script[^>]+src=", page
+    )
     m = json.loads((run / "metrics.json").read_text())
-    assert set(m["table"]) == {"teacher", "student alone", "student distilled"} and m["gain"]["n"] == 1
+    assert (
+        set(m["table"]) == {"teacher", "student alone", "student distilled"} and m["gain"]["n"] == 1
+    )
     assert json.loads((run / "config.json").read_text())["versions"]["kdmedlearn"]
 
 
 def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     data = folder_set(tmp_path / "shapes")
-    args = ("distill", "--data", data, "--epochs", 2, "--size", 32, "--bs", 8, "--seeds", 2, "--knob", "T=2", "--runs", tmp_path / "runs")
+    args = (
+        "distill",
+        "--data",
+        data,
+        "--epochs",
+        2,
+        "--size",
+        32,
+        "--bs",
+        8,
+        "--seeds",
+        2,
+        "--knob",
+        "T=2",
+        "--runs",
+        tmp_path / "runs",
+    )
     r = call(*args)
     assert r.exit_code == 0, r.output
     run = tmp_path / "runs" / "shapes"
     from kdmedlearn.teachers import about_model, load_model
+
     assert about_model(run / "student.safetensors")["vocab"] == ["disc", "ring"]
     assert load_model(run / "student.safetensors").in_chans == 1
     c = json.loads((run / "config.json").read_text())
     assert c["method"] == "Response(T=2, alpha=0.9)" and str(tmp_path) not in json.dumps(c)
     # the teacher of that run, again, and two parts of the data
-    r = call(*args, "--teacher", run / "teacher.safetensors", "--fraction", 1, "--fraction", .5)
+    r = call(*args, "--teacher", run / "teacher.safetensors", "--fraction", 1, "--fraction", 0.5)
     assert r.exit_code == 0 and "training the teacher" not in r.output
-    assert {p.parent.name for p in (tmp_path / "runs" / "shapes-2").rglob("metrics.json")} == {"fraction-1", "fraction-0.5"}
+    assert {p.parent.name for p in (tmp_path / "runs" / "shapes-2").rglob("metrics.json")} == {
+        "fraction-1",
+        "fraction-0.5",
+    }
 
 
 @pytest.mark.parametrize("method, knob", [("feature", "lam=.5"), ("relation", "heads=2")])
 def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, knob):
     data = folder_set(tmp_path / "set")
-    r = call("distill", "--data", data, "--epochs", 1, "--size", 32, "--bs", 4, "--runs", tmp_path / "runs", "--method", method, "--knob", knob, "--student", "guided_student", "--teacher", "small_student")
+    r = call(
+        "distill",
+        "--data",
+        data,
+        "--epochs",
+        1,
+        "--size",
+        32,
+        "--bs",
+        4,
+        "--runs",
+        tmp_path / "runs",
+        "--method",
+        method,
+        "--knob",
+        knob,
+        "--student",
+        "guided_student",
+        "--teacher",
+        "small_student",
+    )
     assert r.exit_code == 0, r.output
     m = json.loads((next((tmp_path / "runs").iterdir()) / "config.json").read_text())
     assert knob.split("=")[0] in m["method"] and m["student"] == "guided_student"
@@ -79,13 +148,40 @@ def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, kn
 
 def test_several_teachers_and_no_test_set(tmp_path):
     data = folder_set(tmp_path / "set", test=False)
-    args = ("distill", "--data", data, "--epochs", 1, "--size", 32, "--bs", 4, "--runs", tmp_path / "runs", "--method", "ensemble", "--teacher", "small_student", "--teacher", "guided_student")
+    args = (
+        "distill",
+        "--data",
+        data,
+        "--epochs",
+        1,
+        "--size",
+        32,
+        "--bs",
+        4,
+        "--runs",
+        tmp_path / "runs",
+        "--method",
+        "ensemble",
+        "--teacher",
+        "small_student",
+        "--teacher",
+        "guided_student",
+    )
     r = call(*args)
     assert r.exit_code == 0, r.output
     run = tmp_path / "runs" / "set"
-    assert {p.name for p in run.glob("*.safetensors")} == {"teacher-1.safetensors", "teacher-2.safetensors", "student.safetensors"}
+    assert {p.name for p in run.glob("*.safetensors")} == {
+        "teacher-1.safetensors",
+        "teacher-2.safetensors",
+        "student.safetensors",
+    }
     table = json.loads((run / "metrics.json").read_text())["table"]
-    assert list(table) == ["teacher 1: small_student", "teacher 2: guided_student", "student alone", "student distilled"]
+    assert list(table) == [
+        "teacher 1: small_student",
+        "teacher 2: guided_student",
+        "student alone",
+        "student distilled",
+    ]
     assert "There is no test set" in (run / "report.html").read_text()
     r = call(*args, "--teacher", "small_student")
     assert r.exit_code == 2 and "--teacher small_student is given twice" in r.output
@@ -93,38 +189,77 @@ def test_several_teachers_and_no_test_set(tmp_path):
 
 def test_distill_with_hdkd_and_rare_classes(tmp_path):
     data = folder_set(tmp_path / "shapes", n=10)
-    for p in list((data / "train" / "ring").iterdir())[:6]: p.unlink()
-    args = ("distill", "--data", data, "--epochs", 1, "--size", 32, "--bs", 4, "--runs", tmp_path / "runs", "--method", "hdkd", "--teacher", "hdkd_teacher_small")
+    for p in list((data / "train" / "ring").iterdir())[:6]:
+        p.unlink()
+    args = (
+        "distill",
+        "--data",
+        data,
+        "--epochs",
+        1,
+        "--size",
+        32,
+        "--bs",
+        4,
+        "--runs",
+        tmp_path / "runs",
+        "--method",
+        "hdkd",
+        "--teacher",
+        "hdkd_teacher_small",
+    )
     r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--knob", "lam=1")
     assert r.exit_code == 0, r.output
     from kdmedlearn.teachers import about_model, load_model
+
     run = tmp_path / "runs" / "shapes"
-    assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(run / "student.safetensors").img_size == (32, 32)
+    assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(
+        run / "student.safetensors"
+    ).img_size == (32, 32)
     assert json.loads((run / "config.json").read_text())["balance"] == "weights"
     # what does not fit is answered before a teacher is trained or a folder is made
     r = call(*args, "--student", "small_student")
-    assert r.exit_code == 2 and "no layer 'head_" in r.output and "training the teacher" not in r.output and not (tmp_path / "runs" / "shapes-2").exists()
+    assert (
+        r.exit_code == 2
+        and "no layer 'head_" in r.output
+        and "training the teacher" not in r.output
+        and not (tmp_path / "runs" / "shapes-2").exists()
+    )
     r = call(*args, "--student", "hdkd_student_small", "--balance", "smote", "--fraction", ".5")
-    assert r.exit_code == 2 and "too few for k=" in r.output and "training the teacher" not in r.output
+    assert (
+        r.exit_code == 2 and "too few for k=" in r.output and "training the teacher" not in r.output
+    )
     r = call(*args, "--student", "hdkd_student_small", "--balance", "weight")
     assert r.exit_code == 2 and "weights" in r.output
 
 
-@pytest.mark.parametrize("args, words", [
-    (["distill", "--data", "nowhere"], "nowhere"),
-    (["distill", "--data", "DATA", "--method", "hdkd", "--knob", "T=0"], "temperature T must be positive"),
-    (["distill", "--data", "DATA", "--student", "hdkd_student", "--size", "40"], "multiples of 16; got 40x40"),
-    (["distill", "--data", "DATA", "--method", "respons"], "near: response"),
-    (["distill", "--data", "DATA", "--knob", "alpha=7"], "alpha must lie in"),
-    (["distill", "--data", "DATA", "--knob", "beta=1"], "no knob 'beta'"),
-    (["distill", "--data", "DATA", "--student", "smal_student"], "near: small_student"),
-    (["distill", "--data", "DATA", "--teacher", "none.safetensors"], "no file"),
-    (["distill", "--data", "DATA", "--teacher", "best.pth"], "pickled files can run code"),
-    (["distill", "--data", "DATA", "--size", "32", "--teacher", "inception_v3"], "teacher InceptionV3 fails on a batch of shape"),
-    (["distill", "--data", "DATA", "--group", "patient"], "patient"),
-    (["demo", "--size", "8"], "--size"),
-    (["notebooks", "FILE"], "is a file"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["distill", "--data", "nowhere"], "nowhere"),
+        (
+            ["distill", "--data", "DATA", "--method", "hdkd", "--knob", "T=0"],
+            "temperature T must be positive",
+        ),
+        (
+            ["distill", "--data", "DATA", "--student", "hdkd_student", "--size", "40"],
+            "multiples of 16; got 40x40",
+        ),
+        (["distill", "--data", "DATA", "--method", "respons"], "near: response"),
+        (["distill", "--data", "DATA", "--knob", "alpha=7"], "alpha must lie in"),
+        (["distill", "--data", "DATA", "--knob", "beta=1"], "no knob 'beta'"),
+        (["distill", "--data", "DATA", "--student", "smal_student"], "near: small_student"),
+        (["distill", "--data", "DATA", "--teacher", "none.safetensors"], "no file"),
+        (["distill", "--data", "DATA", "--teacher", "best.pth"], "pickled files can run code"),
+        (
+            ["distill", "--data", "DATA", "--size", "32", "--teacher", "inception_v3"],
+            "teacher InceptionV3 fails on a batch of shape",
+        ),
+        (["distill", "--data", "DATA", "--group", "patient"], "patient"),
+        (["demo", "--size", "8"], "--size"),
+        (["notebooks", "FILE"], "is a file"),
+    ],
+)
 def test_wrong_use_is_one_sentence(tmp_path, args, words):
     folder_set(tmp_path / "d", n=4)
     (tmp_path / "f").write_text("x")
@@ -135,16 +270,36 @@ def test_wrong_use_is_one_sentence(tmp_path, args, words):
 
 def test_wheel_works_without_the_checkout(tmp_path):
     src = tmp_path / "src"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
-    for f in filter(None, files):                                    # as a clone has them: building must not write into this one
-        if not (ROOT / f).is_file(): continue
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split("\n")
+    for f in filter(None, files):  # as a clone has them: building must not write into this one
+        if not (ROOT / f).is_file():
+            continue
         (src / f).parent.mkdir(parents=True, exist_ok=True)
         (src / f).write_bytes((ROOT / f).read_bytes())
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, src], check=True, capture_output=True)
-    wheel, = tmp_path.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, src],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
     env = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
-    code = "import kdmedlearn, sys; from kdmedlearn.teachers import phantom_teacher; phantom_teacher(); print(kdmedlearn.__file__); from kdmedlearn.cli import app; app(['notebooks', 'course'])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
+    code = (
+        "import kdmedlearn, sys; from kdmedlearn.teachers import phantom_teacher;"
+        " phantom_teacher(); print(kdmedlearn.__file__); from kdmedlearn.cli import app;"
+        " app(['notebooks', 'course'])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert str(tmp_path / "site") in out
-    assert {p.name for p in (tmp_path / "course").rglob("*.ipynb")} == {p.name for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    assert {p.name for p in (tmp_path / "course").rglob("*.ipynb")} == {
+        p.name for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+    }

@@ -1,4 +1,5 @@
 """Every notebook runs from a clean kernel."""
+
 import sys
 from pathlib import Path
 

@@ -1,7 +1,9 @@
-"Readers of class folders and of image/mask pairs: splits that do not leak, errors before training, honest fastai loaders."
+"""Readers of class folders and of image/mask pairs: splits that do not leak, errors before
+training, honest fastai loaders."""
+
 import shutil, warnings
 
-import fastai.callback.all   # no_bar
+import fastai.callback.all  # no_bar
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def picture(seed, n=20, colour=False):
-    return np.random.default_rng(seed).integers(0, 256, (n, n, 3) if colour else (n, n), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (n, n, 3) if colour else (n, n), dtype=np.uint8
+    )
 
 
 @pytest.fixture
@@ -33,17 +37,21 @@ def folders(tmp_path):
                     seed += 1
                     Image.fromarray(picture(seed)).save(d / f"{p}_{i}.png")
                     rows.append((split, label, f"{p}_{i}.png", f"{split}{label}{p}"))
-    pd.DataFrame(rows, columns=["split", "class", "file", "patient"]).to_csv(tmp_path / "manifest.csv", index=False)
+    pd.DataFrame(rows, columns=["split", "class", "file", "patient"]).to_csv(
+        tmp_path / "manifest.csv", index=False
+    )
     return tmp_path
 
 
 @pytest.fixture
 def pairs(tmp_path):
     for split, seeds in (("train", range(12)), ("validation", range(12, 16))):
-        for k in ("images", "masks"): (tmp_path / split / k).mkdir(parents=True)
+        for k in ("images", "masks"):
+            (tmp_path / split / k).mkdir(parents=True)
         for s in seeds:
             im, y0 = picture(s, colour=True), 3 + s % 5
-            m = np.zeros((20, 20), np.uint8); m[y0:y0 + 8, 4:12] = 255
+            m = np.zeros((20, 20), np.uint8)
+            m[y0 : y0 + 8, 4:12] = 255
             im[m > 0] = 255
             Image.fromarray(im).save(tmp_path / split / "images" / f"{s}.png")
             Image.fromarray(m).save(tmp_path / split / "masks" / f"{s}.png")
@@ -51,10 +59,14 @@ def pairs(tmp_path):
 
 
 def dls_of(path, **kw):
-    return image_dls(path, **{**dict(size=16, bs=4, group="patient", valid=.2, modality="none", device="cpu"), **kw})
+    return image_dls(
+        path,
+        **{**dict(size=16, bs=4, group="patient", valid=0.2, modality="none", device="cpu"), **kw},
+    )
 
 
-def files(dls, split): return set(dls.table[dls.table.split == split].file)
+def files(dls, split):
+    return set(dls.table[dls.table.split == split].file)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -70,18 +82,21 @@ def test_groups_never_cross_and_test_is_untouched(folders, seed):
 def test_same_seed_same_cut_and_fraction_thins_train_only(folders):
     a, b, c = dls_of(folders), dls_of(folders), dls_of(folders, seed=1)
     assert files(a, "valid") == files(b, "valid") != files(c, "valid")
-    part = dls_of(folders, fraction=.3)
+    part = dls_of(folders, fraction=0.3)
     assert files(part, "valid") == files(a, "valid") and files(part, "test") == files(a, "test")
-    assert files(part, "train") < files(a, "train") and part.table[part.table.split == "train"].label.nunique() == 2
+    assert (
+        files(part, "train") < files(a, "train")
+        and part.table[part.table.split == "train"].label.nunique() == 2
+    )
     n = part.table[part.table.split == "train"].groupby("group").size()
-    assert (n == 3).all()                                    # whole patients
+    assert (n == 3).all()  # whole patients
 
 
 def test_cut_is_stratified_without_groups_and_keeps_every_class_behind():
     labels = np.repeat(["x", "y", "z"], [200, 50, 2])
-    took = cut(labels, np.arange(252), .1)
+    took = cut(labels, np.arange(252), 0.1)
     assert [int(took[labels == c].sum()) for c in "xyz"] == [20, 5, 1]
-    for share in (.05, .5, .9):
+    for share in (0.05, 0.5, 0.9):
         for groups in (np.arange(252) // 3, np.arange(252) % 7):
             took = cut(labels, groups, share)
             assert not set(groups[took]) & set(groups[~took])
@@ -90,60 +105,112 @@ def test_cut_is_stratified_without_groups_and_keeps_every_class_behind():
 
 def test_random_cut_warns_and_exact_copies_stay_together(folders):
     src = folders / "train" / "a" / "0_0.png"
-    for k in range(6): (folders / "train" / "a" / f"copy{k}.png").write_bytes(src.read_bytes())
-    with pytest.warns(UserWarning, match="cut at random by image"): d = dls_of(folders, group=None)
+    for k in range(6):
+        (folders / "train" / "a" / f"copy{k}.png").write_bytes(src.read_bytes())
+    with pytest.warns(UserWarning, match="cut at random by image"):
+        d = dls_of(folders, group=None)
     t = d.table
     assert t[t.print == t[t.file == src].print.iloc[0]].split.nunique() == 1
     (folders / "test" / "b" / "copy.png").write_bytes(src.read_bytes())
-    with pytest.warns(UserWarning, match="exact copy in another split"): dls_of(folders, group=None)
-    with pytest.warns(UserWarning, match="exact copy in another label"): dls_of(folders, group=None)
+    with pytest.warns(UserWarning, match="exact copy in another split"):
+        dls_of(folders, group=None)
+    with pytest.warns(UserWarning, match="exact copy in another label"):
+        dls_of(folders, group=None)
 
 
 @pytest.mark.parametrize("layout", ["train valid", "Training Testing", "train val test", "flat"])
 def test_layouts(folders, layout):
-    if layout == "flat": path = folders / "train"
+    if layout == "flat":
+        path = folders / "train"
     else:
         path, names = folders / "new", layout.split()
         path.mkdir()
-        for k, n in zip(("train", "test", "test"), names): shutil.copytree(folders / k, path / n)
+        for k, n in zip(("train", "test", "test"), names):
+            shutil.copytree(folders / k, path / n)
     (path / ".DS_Store").touch()
     d = dls_of(path, group=None)
     assert hasattr(d, "test") == ("est" in layout)
     assert set(d.table.split) == {"train", "valid"} | ({"test"} if "est" in layout else set())
     if not hasattr(d, "test"):
-        with pytest.raises(AttributeError, match="no test folder"): d.test
+        with pytest.raises(AttributeError, match="no test folder"):
+            d.test
     assert describe(d).loc[["train", "valid"], "images"].sum() == (d.table.split != "test").sum()
 
 
-def spoil_text(p): (p / "train" / "a" / "x.txt").write_text("x")
-def spoil_cut(p): f = p / "train" / "a" / "0_0.png"; f.write_bytes(f.read_bytes()[:90])
-def spoil_empty(p): (p / "train" / "c").mkdir()
-def spoil_case(p): (p / "train" / "A").mkdir()
-def spoil_test(p): (p / "test" / "b").rename(p / "test" / "bb")
-def spoil_column(p): (p / "manifest.csv").write_text("split,class,file\n")
-def spoil_manifest(p): (p / "manifest.csv").unlink()
-def spoil_rows(p): f = p / "manifest.csv"; f.write_text("\n".join(f.read_text().splitlines()[:-60]))
-def spoil_one(p): f = p / "manifest.csv"; pd.read_csv(f).assign(patient=1).to_csv(f, index=False)
-def spoil_16bit(p): Image.fromarray(picture(0).astype(np.uint16)).save(p / "train" / "a" / "0_0.png")
+def spoil_text(p):
+    (p / "train" / "a" / "x.txt").write_text("x")
 
 
-@pytest.mark.parametrize("spoil,exc,says", [
-    (spoil_text, ValueError, "1 of 103 files .*train/a/x.txt"), (spoil_cut, ValueError, "0_0.png"),
-    (spoil_empty, ValueError, "class 'c'"),
-    (spoil_case, ValueError, "'A' and 'a'"), (spoil_test, ValueError, "only in train: b; only in test: bb"),
-    (spoil_column, ValueError, "no column 'patient'"), (spoil_manifest, FileNotFoundError, "no manifest"),
-    (spoil_rows, ValueError, "does not list 9 training files"), (spoil_one, ValueError, "in one group"),
-    (spoil_16bit, ValueError, "more than 8 bits")],
-    ids=lambda x: getattr(x, "__name__", None))
+def spoil_cut(p):
+    f = p / "train" / "a" / "0_0.png"
+    f.write_bytes(f.read_bytes()[:90])
+
+
+def spoil_empty(p):
+    (p / "train" / "c").mkdir()
+
+
+def spoil_case(p):
+    (p / "train" / "A").mkdir()
+
+
+def spoil_test(p):
+    (p / "test" / "b").rename(p / "test" / "bb")
+
+
+def spoil_column(p):
+    (p / "manifest.csv").write_text("split,class,file\n")
+
+
+def spoil_manifest(p):
+    (p / "manifest.csv").unlink()
+
+
+def spoil_rows(p):
+    f = p / "manifest.csv"
+    f.write_text("\n".join(f.read_text().splitlines()[:-60]))
+
+
+def spoil_one(p):
+    f = p / "manifest.csv"
+    pd.read_csv(f).assign(patient=1).to_csv(f, index=False)
+
+
+def spoil_16bit(p):
+    Image.fromarray(picture(0).astype(np.uint16)).save(p / "train" / "a" / "0_0.png")
+
+
+@pytest.mark.parametrize(
+    "spoil,exc,says",
+    [
+        (spoil_text, ValueError, "1 of 103 files .*train/a/x.txt"),
+        (spoil_cut, ValueError, "0_0.png"),
+        (spoil_empty, ValueError, "class 'c'"),
+        (spoil_case, ValueError, "'A' and 'a'"),
+        (spoil_test, ValueError, "only in train: b; only in test: bb"),
+        (spoil_column, ValueError, "no column 'patient'"),
+        (spoil_manifest, FileNotFoundError, "no manifest"),
+        (spoil_rows, ValueError, "does not list 9 training files"),
+        (spoil_one, ValueError, "in one group"),
+        (spoil_16bit, ValueError, "more than 8 bits"),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
 def test_mistakes_are_answered(folders, spoil, exc, says):
     spoil(folders)
-    with pytest.raises(exc, match=says): dls_of(folders)
+    with pytest.raises(exc, match=says):
+        dls_of(folders)
 
 
 def test_a_split_column_beside_folders_without_splits_is_not_ignored_in_silence(folders):
     m = pd.read_csv(folders / "manifest.csv")
-    m = m[m.split == "train"].assign(split=np.where(m[m.split == "train"].patient.str.endswith("0"), "test", "train"))
-    with pytest.warns(UserWarning, match="column split .test, train., the folders have none.*table_dls"): image_dls(folders / "train", size=16, group="patient", manifest=m)
+    m = m[m.split == "train"].assign(
+        split=np.where(m[m.split == "train"].patient.str.endswith("0"), "test", "train")
+    )
+    with pytest.warns(
+        UserWarning, match="column split .test, train., the folders have none.*table_dls"
+    ):
+        image_dls(folders / "train", size=16, group="patient", manifest=m)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image_dls(folders / "train", size=16, group="patient", manifest=m.drop(columns="split"))
@@ -152,21 +219,40 @@ def test_a_split_column_beside_folders_without_splits_is_not_ignored_in_silence(
 
 def test_skip_is_reported(folders):
     spoil_text(folders)
-    with pytest.warns(UserWarning, match="1 of 103 files"): d = dls_of(folders, bad="skip")
+    with pytest.warns(UserWarning, match="1 of 103 files"):
+        d = dls_of(folders, bad="skip")
     assert len(d.table) == 102
 
 
-@pytest.mark.parametrize("kw", [dict(size=0), dict(bs=0), dict(valid=0), dict(valid=1), dict(fraction=0), dict(fraction=2),
-                                dict(channels=4), dict(modality="x"), dict(norm="x"), dict(norm=(1, 0)), dict(bad="x"),
-                                dict(norm="imagenet"), dict(group=None, manifest="manifest.csv")])
+@pytest.mark.parametrize(
+    "kw",
+    [
+        dict(size=0),
+        dict(bs=0),
+        dict(valid=0),
+        dict(valid=1),
+        dict(fraction=0),
+        dict(fraction=2),
+        dict(channels=4),
+        dict(modality="x"),
+        dict(norm="x"),
+        dict(norm=(1, 0)),
+        dict(bad="x"),
+        dict(norm="imagenet"),
+        dict(group=None, manifest="manifest.csv"),
+    ],
+)
 def test_options_out_of_range(folders, kw):
-    with pytest.raises(ValueError, match=list(kw)[-1]): dls_of(folders, **kw)
+    with pytest.raises(ValueError, match=list(kw)[-1]):
+        dls_of(folders, **kw)
 
 
 def test_channels_and_normalisation(folders):
     d = dls_of(folders)
-    x = torch.cat([b.as_subclass(torch.Tensor) for b, _ in d.train.new(shuffle=False, drop_last=False)])
-    assert x.shape[1] == 1 and abs(x.mean()) < .01 and abs(x.std() - 1) < .01
+    x = torch.cat(
+        [b.as_subclass(torch.Tensor) for b, _ in d.train.new(shuffle=False, drop_last=False)]
+    )
+    assert x.shape[1] == 1 and abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
     f = folders / "train" / "a" / "0_0.png"
     Image.fromarray(picture(1, colour=True)).save(f)
     assert dls_of(folders, channels=None).one_batch()[0].shape == (4, 3, 16, 16)
@@ -179,9 +265,11 @@ def test_channels_and_normalisation(folders):
 
 def test_memory_and_file_give_the_same_batches(folders):
     a, b = dls_of(folders), dls_of(folders, cache=False)
-    for (x, y), (u, v) in zip(a.valid, b.valid): assert torch.equal(x, u) and torch.equal(y, v)
+    for (x, y), (u, v) in zip(a.valid, b.valid):
+        assert torch.equal(x, u) and torch.equal(y, v)
     w = dls_of(folders, num_workers=1)
-    for (x, y), (u, v) in zip(a.test, w.test): assert torch.equal(x, u) and torch.equal(y, v)
+    for (x, y), (u, v) in zip(a.test, w.test):
+        assert torch.equal(x, u) and torch.equal(y, v)
 
 
 def test_augmentation_in_training_only(folders):
@@ -200,77 +288,126 @@ def test_predict_and_export_without_images_or_names(folders, tmp_path):
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
         want = learn.predict(f)
-        for same in (str(f), Image.open(f), np.array(Image.open(f))): assert torch.allclose(learn.predict(same)[2], want[2])
-        assert want[0] in d.vocab and torch.allclose(learn.get_preds(dl=d.test)[0][3], want[2], atol=1e-6)
+        for same in (str(f), Image.open(f), np.array(Image.open(f))):
+            assert torch.allclose(learn.predict(same)[2], want[2])
+        assert want[0] in d.vocab and torch.allclose(
+            learn.get_preds(dl=d.test)[0][3], want[2], atol=1e-6
+        )
         learn.export()
     data = (tmp_path / "out" / "export.pkl").read_bytes()
     assert b".png" not in data and len(data) < 60_000
     again = load_learner(tmp_path / "out" / "export.pkl")
-    with again.no_bar(): assert torch.allclose(again.predict(f)[2], want[2], atol=1e-6)
+    with again.no_bar():
+        assert torch.allclose(again.predict(f)[2], want[2], atol=1e-6)
 
 
 # ---- masks
 
-def masks_of(path, **kw): return mask_dls(path, **{**dict(size=20, bs=4, device="cpu"), **kw})
+
+def masks_of(path, **kw):
+    return mask_dls(path, **{**dict(size=20, bs=4, device="cpu"), **kw})
 
 
 def test_mask_pairs_stay_aligned(pairs):
-    "The polyp is white in the images, so the target must be where the normalised image is at its maximum."
+    """The polyp is white in the images, so the target must be where the normalised image is at its
+    maximum."""
     for target in ("index", "channel"):
         d = masks_of(pairs, augment=False, target=target)
         for dl in (d.train, d.valid):
             for x, y in dl:
                 assert y.dtype == (torch.int64 if target == "index" else torch.float32)
                 y = y if y.ndim == 3 else y[:, 0]
-                white = (x.as_subclass(torch.Tensor) > x.as_subclass(torch.Tensor).amax((0, 2, 3), keepdim=True) - 1e-3).all(1)
-                assert (white == (y.as_subclass(torch.Tensor) > 0)).float().mean() > .99
-    a, b = masks_of(pairs).valid.one_batch(), masks_of(pairs, cache=False).valid.one_batch()   # kept, or read by name
+                white = (
+                    x.as_subclass(torch.Tensor)
+                    > x.as_subclass(torch.Tensor).amax((0, 2, 3), keepdim=True) - 1e-3
+                ).all(1)
+                assert (white == (y.as_subclass(torch.Tensor) > 0)).float().mean() > 0.99
+    a, b = (
+        masks_of(pairs).valid.one_batch(),
+        masks_of(pairs, cache=False).valid.one_batch(),
+    )  # kept, or read by name
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
     d = masks_of(pairs, modality="endoscopy", norm=(0, 1))
     x, y = d.train.one_batch()
     assert set(y.unique().tolist()) == {0, 1}
-    assert x.mean(1)[y == 1].mean() > x.mean(1)[y == 0].mean() + .2
+    assert x.mean(1)[y == 1].mean() > x.mean(1)[y == 0].mean() + 0.2
 
 
 def test_mask_trouble():
-    m = np.zeros((40, 40), np.uint8); m[5:20, 5:20] = 255
-    assert mask_trouble(m, 127) is None and mask_trouble(m * 0, 127) is None and mask_trouble(m // 255, 0) is None
+    m = np.zeros((40, 40), np.uint8)
+    m[5:20, 5:20] = 255
+    assert (
+        mask_trouble(m, 127) is None
+        and mask_trouble(m * 0, 127) is None
+        and mask_trouble(m // 255, 0) is None
+    )
     assert "threshold=0" in mask_trouble(m // 255, 127)
-    noisy = np.where(m, 211 + np.arange(1600).reshape(40, 40) % 45, np.arange(1600).reshape(40, 40) % 44).astype(np.uint8)
+    noisy = np.where(
+        m, 211 + np.arange(1600).reshape(40, 40) % 45, np.arange(1600).reshape(40, 40) % 44
+    ).astype(np.uint8)
     assert mask_trouble(noisy, 127) is None and "threshold=127" in mask_trouble(noisy, 0)
     m[30:, 30:] = 128
     assert "128" in mask_trouble(m, 127)
 
 
-def lose_mask(p): (p / "train" / "masks" / "3.png").unlink()
-def lose_image(p): (p / "train" / "images" / "3.png").unlink()
-def other_size(p): Image.new("L", (21, 20)).save(p / "train" / "masks" / "3.png")
+def lose_mask(p):
+    (p / "train" / "masks" / "3.png").unlink()
+
+
+def lose_image(p):
+    (p / "train" / "images" / "3.png").unlink()
+
+
+def other_size(p):
+    Image.new("L", (21, 20)).save(p / "train" / "masks" / "3.png")
+
+
 def third_class(p):
     f = p / "train" / "masks" / "3.png"
-    m = np.array(Image.open(f)); m[15:] = 128
+    m = np.array(Image.open(f))
+    m[15:] = 128
     Image.fromarray(m).save(f)
+
+
 def zero_one(p):
-    for f in (p / "train" / "masks").iterdir(): Image.fromarray(np.array(Image.open(f)) // 255).save(f)
-def no_folder(p): (p / "train" / "masks").rename(p / "train" / "labels")
+    for f in (p / "train" / "masks").iterdir():
+        Image.fromarray(np.array(Image.open(f)) // 255).save(f)
 
 
-@pytest.mark.parametrize("spoil,says", [
-    (lose_mask, "1 images without a mask.*3.png"), (lose_image, "1 masks without an image.*3.png"),
-    (other_size, "image 3.png is 20 x 20, mask 3.png is 21 x 20"), (third_class, "mask 3.png has values between.*128"),
-    (zero_one, "12 of 16 masks.*threshold=0"), (no_folder, "no masks folder")], ids=lambda x: getattr(x, "__name__", None))
+def no_folder(p):
+    (p / "train" / "masks").rename(p / "train" / "labels")
+
+
+@pytest.mark.parametrize(
+    "spoil,says",
+    [
+        (lose_mask, "1 images without a mask.*3.png"),
+        (lose_image, "1 masks without an image.*3.png"),
+        (other_size, "image 3.png is 20 x 20, mask 3.png is 21 x 20"),
+        (third_class, "mask 3.png has values between.*128"),
+        (zero_one, "12 of 16 masks.*threshold=0"),
+        (no_folder, "no masks folder"),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
 def test_mask_mistakes_are_answered(pairs, spoil, says):
     spoil(pairs)
-    with pytest.raises(ValueError, match=says): masks_of(pairs)
+    with pytest.raises(ValueError, match=says):
+        masks_of(pairs)
 
 
 def test_mask_layouts_and_several_test_sets(pairs):
-    d = masks_of(pairs / "train", valid=.25)
+    d = masks_of(pairs / "train", valid=0.25)
     assert (len(files(d, "train")), len(files(d, "valid"))) == (9, 3)
     (pairs / "TestDataset").mkdir()
     (pairs / "validation").rename(pairs / "TestDataset" / "clinic")
     (pairs / "TestDataset" / "clinic" / "images").rename(pairs / "TestDataset" / "clinic" / "image")
     d = masks_of(pairs)
-    assert list(d.tests) == ["clinic"] and len(d.test.dataset) == 4 and not files(d, "valid") & files(d, "clinic")
+    assert (
+        list(d.tests) == ["clinic"]
+        and len(d.test.dataset) == 4
+        and not files(d, "valid") & files(d, "clinic")
+    )
 
 
 def test_mask_learner(pairs, tmp_path):
@@ -284,17 +421,29 @@ def test_mask_learner(pairs, tmp_path):
         learn.export("s.pkl")
         assert b".png" not in (tmp_path / "s.pkl").read_bytes()
         again = load_learner(tmp_path / "s.pkl")
-        with again.no_bar(): assert torch.allclose(again.predict(f)[2], learn.predict(f)[2], atol=1e-6)
+        with again.no_bar():
+            assert torch.allclose(again.predict(f)[2], learn.predict(f)[2], atol=1e-6)
 
 
 def test_rows_numbered_twice_do_not_move_images_between_splits(folders):
-    "Tables put together by pd.concat have every number twice; a cut by number would take test images into validation."
-    t = pd.concat([list_images(folders / s).assign(split=s, rel=lambda d: s + "/" + d.rel) for s in ("train", "test")])
+    """Tables put together by pd.concat have every number twice; a cut by number would take test
+    images into validation."""
+    t = pd.concat(
+        [
+            list_images(folders / s).assign(split=s, rel=lambda d: s + "/" + d.rel)
+            for s in ("train", "test")
+        ]
+    )
     assert t.index.duplicated().any()
-    dls = table_dls(t, folders, size=16, group="patient", valid=.3, fraction=.6, device="cpu")
-    assert {s: set(d.rel.str.split("/").str[0]) for s, d in dls.table.groupby("split")} == {"train": {"train"}, "valid": {"train"}, "test": {"test"}}
+    dls = table_dls(t, folders, size=16, group="patient", valid=0.3, fraction=0.6, device="cpu")
+    assert {s: set(d.rel.str.split("/").str[0]) for s, d in dls.table.groupby("split")} == {
+        "train": {"train"},
+        "valid": {"train"},
+        "test": {"test"},
+    }
     assert len(dls.test.dataset) == 51 and dls.table.rel.is_unique
 
 
 def test_a_misspelt_column_is_answered_with_the_near_one(folders):
-    with pytest.raises(ValueError, match="no column 'pateint'; near: patient"): image_dls(folders, size=16, group="pateint")
+    with pytest.raises(ValueError, match="no column 'pateint'; near: patient"):
+        image_dls(folders, size=16, group="pateint")

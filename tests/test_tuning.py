@@ -1,4 +1,5 @@
 """Ranges of knobs, runs on disk, the search, and the bench without a browser."""
+
 import gc, json, threading, time, weakref
 
 import pytest
@@ -12,7 +13,20 @@ from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS
 from kdmedlearn.methods.method import Method, as_method
 from kdmedlearn.methods.response import Response
-from kdmedlearn.tuning import Range, Runs, best_of, code_of, final, lower_is_better, ranges_of, runs_of_study, table_of, train_run, tune, with_knobs
+from kdmedlearn.tuning import (
+    Range,
+    Runs,
+    best_of,
+    code_of,
+    final,
+    lower_is_better,
+    ranges_of,
+    runs_of_study,
+    table_of,
+    train_run,
+    tune,
+    with_knobs,
+)
 from kdmedlearn.widgets.bench import Job, log_slider, tuning_bench
 
 KW = dict(metrics=[lambda z, y: (z.argmax(1) == y).float().mean()], loss_func=F.cross_entropy)
@@ -21,40 +35,99 @@ KW["metrics"][0].__name__ = "accuracy"
 
 class Own(Method):
     "A method with knobs of every kind."
+
     ranges = Method.ranges | {"mode": ("soft", "hard")}
-    def __init__(self, T=2., share=.5, weight=3., on=True, n=4, zero=0., mode="soft", sched=lambda p: .5, layer="conv"):
+
+    def __init__(
+        self,
+        T=2.0,
+        share=0.5,
+        weight=3.0,
+        on=True,
+        n=4,
+        zero=0.0,
+        mode="soft",
+        sched=lambda p: 0.5,
+        layer="conv",
+    ):
         super().__init__()
-        if not 0 <= share <= 1: raise ValueError("share in [0, 1]")
-        self.T, self.share, self.weight, self.on, self.n, self.zero, self.mode, self.sched, self.layer = T, share, weight, on, n, zero, mode, sched, layer
-    def weights(self, pct=0.): return {"task": 1 - self.share, "own": self.share * self.weight}
-    def terms(self, p): return {"own": F.mse_loss(p.student.out / self.T, p.teachers[0].out / self.T)}
+        if not 0 <= share <= 1:
+            raise ValueError("share in [0, 1]")
+        (
+            self.T,
+            self.share,
+            self.weight,
+            self.on,
+            self.n,
+            self.zero,
+            self.mode,
+            self.sched,
+            self.layer,
+        ) = (T, share, weight, on, n, zero, mode, sched, layer)
+
+    def weights(self, pct=0.0):
+        return {"task": 1 - self.share, "own": self.share * self.weight}
+
+    def terms(self, p):
+        return {"own": F.mse_loss(p.student.out / self.T, p.teachers[0].out / self.T)}
 
 
-# --- knobs ----------------------------------------------------------------------------------------------------------
+# --- knobs
+# ----------------------------------------------------------------------------------------------------------
 def test_ranges_are_said_or_guessed():
-    assert ranges_of(Own()) == {"T": Range("log", 1., 20.), "share": Range("linear", 0., 1.), "weight": Range("log", .03, 300.), "on": Range("switch", choices=(False, True)),
-                                "n": Range("whole", 1, 16), "zero": Range("linear", 0., 1.), "mode": Range("choice", choices=("soft", "hard"))}
+    assert ranges_of(Own()) == {
+        "T": Range("log", 1.0, 20.0),
+        "share": Range("linear", 0.0, 1.0),
+        "weight": Range("log", 0.03, 300.0),
+        "on": Range("switch", choices=(False, True)),
+        "n": Range("whole", 1, 16),
+        "zero": Range("linear", 0.0, 1.0),
+        "mode": Range("choice", choices=("soft", "hard")),
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(Method.known) - {"sum", "own"}))
 def test_every_setting_in_the_ranges_of_our_methods_can_be_made(name):
-    if Method.known[name].__module__.split(".")[0] != "kdmedlearn": pytest.skip("a test's own")
+    if Method.known[name].__module__.split(".")[0] != "kdmedlearn":
+        pytest.skip("a test's own")
     m = as_method(name)
     for k, r in ranges_of(m).items():
         for v in r.choices or (r.low, r.high):
-            try: assert with_knobs(m, {k: v}).knobs()[k] == v, k
-            except ValueError as e: assert k in ("d", "heads") and "do not divide" in str(e)      # depends on another knob; said when it is tried
+            try:
+                assert with_knobs(m, {k: v}).knobs()[k] == v, k
+            except ValueError as e:
+                assert k in ("d", "heads") and "do not divide" in str(
+                    e
+                )  # depends on another knob; said when it is tried
 
 
 def test_in_a_sum_knobs_have_the_names_of_their_parts():
-    m = Response(T=3) + Feature(lam=.5)
-    n = with_knobs(m, {"response.T": 5., "feature.distance": "cosine"})
-    assert [type(p) for p in n.parts] == [Response, Feature] and n.parts[0].T == 5 and n.parts[1].distance == "cosine" and n.parts[1].lam == .5 and m.parts[0].T == 3
+    m = Response(T=3) + Feature(lam=0.5)
+    n = with_knobs(m, {"response.T": 5.0, "feature.distance": "cosine"})
+    assert (
+        [type(p) for p in n.parts] == [Response, Feature]
+        and n.parts[0].T == 5
+        and n.parts[1].distance == "cosine"
+        and n.parts[1].lam == 0.5
+        and m.parts[0].T == 3
+    )
     assert not set(map(id, n.parts)) & set(map(id, m.parts))
-    with pytest.raises(ValueError, match="no knob 'T'; it has response.T"): with_knobs(m, {"T": 2})
+    with pytest.raises(ValueError, match="no knob 'T'; it has response.T"):
+        with_knobs(m, {"T": 2})
 
 
-@pytest.mark.parametrize("m", [Response(), Response(T=1.5, alpha=.25), Feature({"conv": "conv"}, "l1"), HDKD(lam=2), KDAS(sgm=.5), Response() + Feature(lam=3.), RelationAttention(d=32)])
+@pytest.mark.parametrize(
+    "m",
+    [
+        Response(),
+        Response(T=1.5, alpha=0.25),
+        Feature({"conv": "conv"}, "l1"),
+        HDKD(lam=2),
+        KDAS(sgm=0.5),
+        Response() + Feature(lam=3.0),
+        RelationAttention(d=32),
+    ],
+)
 def test_code_makes_the_same_method_again(m):
     again = eval(code_of(m), {c.__name__: c for c in Method.known.values()})
     drop = lambda m: [{k: v for k, v in p.knobs().items() if k != "fusion"} for p in m.parts]
@@ -65,124 +138,240 @@ def test_a_fusion_that_learns_is_made_anew_and_a_fitted_one_is_kept():
     m = RelationAttention(d=16, heads=2)
     assert m.anew(d=32).fusion.d == 32 and m.anew().fusion is not m.fusion
     f = AttentionFusion(16, 2).freeze()
-    assert RelationAttention(fusion=f).anew(T=2.).fusion is f and "d" not in ranges_of(RelationAttention(fusion=f))
+    assert RelationAttention(fusion=f).anew(T=2.0).fusion is f and "d" not in ranges_of(
+        RelationAttention(fusion=f)
+    )
 
 
-# --- runs -----------------------------------------------------------------------------------------------------------
+# --- runs
+# -----------------------------------------------------------------------------------------------------------
 def test_a_run_is_kept_with_its_curve_and_is_reproducible(tmp_path):
     runs = Runs(tmp_path / "r")
     teacher = net(6)
-    a, b, c = (train_run(runs, data(), net, teacher, Response(T=T), epochs=2, seed=s, **KW) for T, s in ((2., 0), (2., 0), (3., 0)))
-    assert [r["run"] for r in runs.all()] == [1, 2, 3] and all(r["status"] == "done" for r in runs.all())
-    assert a["history"] == b["history"] != c["history"] and set(a["history"]) == {"train_loss", "valid_loss", "accuracy", "task", "response"} and len(a["history"]["task"]) == 2
-    assert runs.all()[2]["knobs"] == {"T": 3., "alpha": .9} and runs.all()[2]["code"] == "Response(T=3)"
+    a, b, c = (
+        train_run(runs, data(), net, teacher, Response(T=T), epochs=2, seed=s, **KW)
+        for T, s in ((2.0, 0), (2.0, 0), (3.0, 0))
+    )
+    assert [r["run"] for r in runs.all()] == [1, 2, 3] and all(
+        r["status"] == "done" for r in runs.all()
+    )
+    assert (
+        a["history"] == b["history"] != c["history"]
+        and set(a["history"]) == {"train_loss", "valid_loss", "accuracy", "task", "response"}
+        and len(a["history"]["task"]) == 2
+    )
+    assert (
+        runs.all()[2]["knobs"] == {"T": 3.0, "alpha": 0.9}
+        and runs.all()[2]["code"] == "Response(T=3)"
+    )
     t = table_of(runs.all())
-    assert list(t.index) == [1, 2, 3] and "T" in t and "alpha" not in t and "seed" not in t        # what is the same everywhere is left out
+    assert (
+        list(t.index) == [1, 2, 3] and "T" in t and "alpha" not in t and "seed" not in t
+    )  # what is the same everywhere is left out
 
 
 def test_the_student_and_the_method_given_stay_as_they_are(tmp_path):
     student, m = net(), Feature()
     before = {k: v.clone() for k, v in student.state_dict().items()}
     train_run(Runs(tmp_path), data(), student, net(6), m, epochs=1, **KW)
-    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items()) and not list(m.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items()) and not list(
+        m.parameters()
+    )
 
 
 def test_a_run_that_breaks_says_so_on_disk(tmp_path):
     class Breaks(Response):
         def terms(self, p):
-            if p.student.out.requires_grad and torch.is_grad_enabled() and len(p.target) > 2: raise RuntimeError("out of memory, say")
+            if p.student.out.requires_grad and torch.is_grad_enabled() and len(p.target) > 2:
+                raise RuntimeError("out of memory, say")
             return super().terms(p)
-    with pytest.raises(RuntimeError): train_run(Runs(tmp_path), data(), net, net(6), Breaks(), epochs=1, **KW)
+
+    with pytest.raises(RuntimeError):
+        train_run(Runs(tmp_path), data(), net, net(6), Breaks(), epochs=1, **KW)
     status = Runs(tmp_path).all()[0]["status"]
     assert status.startswith("failed: RuntimeError") and "out of memory, say" in status
 
 
 def test_runs_of_a_dead_kernel_and_damaged_files(tmp_path):
     runs = Runs(tmp_path)
-    r = runs.new(Response(), lr=.1, seed=0, of=5)
+    r = runs.new(Response(), lr=0.1, seed=0, of=5)
     assert runs.all()[0]["status"] == "running"
     runs.keep(r | {"process": 2**22 + 1})
     (tmp_path / "run-7.json").write_text("{")
     assert [x["status"] for x in runs.all()] == ["interrupted"]
-    assert runs.new(Response(), lr=.1, seed=0, of=5)["run"] == 8
+    assert runs.new(Response(), lr=0.1, seed=0, of=5)["run"] == 8
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="name a folder"): Runs(tmp_path / "file")
+    with pytest.raises(NotADirectoryError, match="name a folder"):
+        Runs(tmp_path / "file")
 
 
 def test_the_best_is_the_highest_or_the_lowest_as_the_name_says():
-    runs = [{"run": i, "status": s, "history": {"accuracy": [a], "valid_loss": [l]}} for i, s, a, l in ((1, "done", .5, .7), (2, "done", .6, .9), (3, "stopped", .9, .1), (4, "done", float("nan"), 1.))]
-    assert best_of(runs)["run"] == 2 and best_of(runs, "valid_loss")["run"] == 1 and best_of([]) is None
-    assert lower_is_better("valid_loss") and lower_is_better("MAE") and lower_is_better("_rmse") and not lower_is_better("dice")
-    assert not lower_is_better("response") and lower_is_better("response", [{"terms": ["task", "response"]}])
+    runs = [
+        {"run": i, "status": s, "history": {"accuracy": [a], "valid_loss": [l]}}
+        for i, s, a, l in (
+            (1, "done", 0.5, 0.7),
+            (2, "done", 0.6, 0.9),
+            (3, "stopped", 0.9, 0.1),
+            (4, "done", float("nan"), 1.0),
+        )
+    ]
+    assert (
+        best_of(runs)["run"] == 2
+        and best_of(runs, "valid_loss")["run"] == 1
+        and best_of([]) is None
+    )
+    assert (
+        lower_is_better("valid_loss")
+        and lower_is_better("MAE")
+        and lower_is_better("_rmse")
+        and not lower_is_better("dice")
+    )
+    assert not lower_is_better("response") and lower_is_better(
+        "response", [{"terms": ["task", "response"]}]
+    )
 
 
 def test_a_run_that_ended_in_nan_has_no_score(tmp_path):
     runs = Runs(tmp_path)
-    runs.keep(runs.new(Response(), lr=.1, seed=0, of=3) | {"status": "done", "history": {"accuracy": [.1, .9, float("nan")]}})
-    assert final(runs.all()[0], "accuracy") != final(runs.all()[0], "accuracy") and best_of(runs.all()) is None
+    runs.keep(
+        runs.new(Response(), lr=0.1, seed=0, of=3)
+        | {
+            "status": "done",
+            "history": {"accuracy": [0.1, 0.9, float("nan")]},
+        }
+    )
+    assert (
+        final(runs.all()[0], "accuracy") != final(runs.all()[0], "accuracy")
+        and best_of(runs.all()) is None
+    )
 
 
 def test_a_running_run_is_not_deleted_and_no_number_is_given_twice(tmp_path):
     runs = Runs(tmp_path)
-    a = runs.new(Response(), lr=.1, seed=0, of=3)
-    with pytest.raises(ValueError, match="run 1 is training"): runs.drop(1)
+    a = runs.new(Response(), lr=0.1, seed=0, of=3)
+    with pytest.raises(ValueError, match="run 1 is training"):
+        runs.drop(1)
     runs.keep(a | {"status": "done"})
     runs.drop(1)
-    assert runs.new(Response(), lr=.1, seed=0, of=3)["run"] == 2
+    assert runs.new(Response(), lr=0.1, seed=0, of=3)["run"] == 2
 
 
 def test_a_folder_holds_runs_of_one_task(tmp_path):
     bench(tmp_path).close()
-    b = bench(tmp_path); train(b); b.close()
-    with pytest.raises(ValueError, match="holds runs of another task: run 1 has student Sequential .*, now student Sequential"): tuning_bench(data(), lambda: net(5), net(6), "response", tmp_path / "runs", **KW)
-    with pytest.raises(ValueError, match="no column 'dice'; it has train_loss, valid_loss, accuracy, task, response"): bench(tmp_path, score="dice")
+    b = bench(tmp_path)
+    train(b)
+    b.close()
+    with pytest.raises(
+        ValueError,
+        match="holds runs of another task: run 1 has student Sequential .*, now student Sequential",
+    ):
+        tuning_bench(data(), lambda: net(5), net(6), "response", tmp_path / "runs", **KW)
+    with pytest.raises(
+        ValueError,
+        match="no column 'dice'; it has train_loss, valid_loss, accuracy, task, response",
+    ):
+        bench(tmp_path, score="dice")
 
 
 def test_a_bench_that_cannot_be_made_leaves_the_open_one_alone(tmp_path):
     a = bench(tmp_path)
-    with pytest.raises(ValueError): tuning_bench(data(), lambda: net(num_classes=5), net(6), "response", tmp_path / "runs", **KW)
+    with pytest.raises(ValueError):
+        tuning_bench(
+            data(), lambda: net(num_classes=5), net(6), "response", tmp_path / "runs", **KW
+        )
     assert a.train is not None
     a.close()
 
 
-# --- the search -----------------------------------------------------------------------------------------------------
+# --- the search
+# -----------------------------------------------------------------------------------------------------
 def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     optuna = pytest.importorskip("optuna")
     kw = dict(epochs=1, folder=tmp_path, knobs=["T"], log=None, **KW)
-    runs = tune(data(), net, net(6), Response(alpha=.7), trials=3, **kw)
+    runs = tune(data(), net, net(6), Response(alpha=0.7), trials=3, **kw)
     T = [r["knobs"]["T"] for r in runs.all()]
-    with pytest.raises(ValueError, match="this study has epochs 1, now epochs 2"): tune(data(), net, net(6), Response(alpha=.7), trials=1, **kw | {"epochs": 2})
-    with pytest.raises(ValueError, match="score accuracy, direction maximize, now score valid_loss, direction minimize"): tune(data(), net, net(6), Response(alpha=.7), trials=1, score="valid_loss", **kw)
-    with pytest.raises(ValueError, match="epochs=0"): tune(data(), net, net(6), trials=1, **kw | {"epochs": 0})
-    with pytest.raises(TypeError, match="the range of T is .*expected a Range"): tune(data(), net, net(6), trials=1, **kw | {"knobs": {"T": (1, 4)}})
-    assert len(set(T)) == 3 and all(1 <= t <= 20 for t in T) and {r["knobs"]["alpha"] for r in runs.all()} == {.7}
-    tune(data(), net, net(6), Response(alpha=.7), trials=2, **kw)
+    with pytest.raises(ValueError, match="this study has epochs 1, now epochs 2"):
+        tune(data(), net, net(6), Response(alpha=0.7), trials=1, **kw | {"epochs": 2})
+    with pytest.raises(
+        ValueError,
+        match="score accuracy, direction maximize, now score valid_loss, direction minimize",
+    ):
+        tune(data(), net, net(6), Response(alpha=0.7), trials=1, score="valid_loss", **kw)
+    with pytest.raises(ValueError, match="epochs=0"):
+        tune(data(), net, net(6), trials=1, **kw | {"epochs": 0})
+    with pytest.raises(TypeError, match="the range of T is .*expected a Range"):
+        tune(data(), net, net(6), trials=1, **kw | {"knobs": {"T": (1, 4)}})
+    assert (
+        len(set(T)) == 3
+        and all(1 <= t <= 20 for t in T)
+        and {r["knobs"]["alpha"] for r in runs.all()} == {0.7}
+    )
+    tune(data(), net, net(6), Response(alpha=0.7), trials=2, **kw)
     from kdmedlearn.tuning import _storage
+
     study = optuna.load_study(study_name="kdmedlearn", storage=_storage(None, tmp_path))
-    assert len(runs.all()) == 5 == len(study.trials) and len({r["knobs"]["T"] for r in runs.all()}) == 5      # not the same proposals again
+    assert (
+        len(runs.all()) == 5 == len(study.trials)
+        and len({r["knobs"]["T"] for r in runs.all()}) == 5
+    )  # not the same proposals again
     seen = runs_of_study(study)
-    assert [r["knobs"] for r in seen] == [r["knobs"] for r in runs.all()] and table_of(seen).equals(table_of(runs.all()))
+    assert [r["knobs"] for r in seen] == [r["knobs"] for r in runs.all()] and table_of(seen).equals(
+        table_of(runs.all())
+    )
 
 
 def test_a_study_in_a_database_can_be_shared(tmp_path):
     pytest.importorskip("optuna")
     url = f"sqlite:///{tmp_path}/s.db"
-    for machine in "ab": tune(data(), net, net(6), trials=1, epochs=1, folder=tmp_path / machine, storage=url, log=None, **KW)
+    for machine in "ab":
+        tune(
+            data(),
+            net,
+            net(6),
+            trials=1,
+            epochs=1,
+            folder=tmp_path / machine,
+            storage=url,
+            log=None,
+            **KW,
+        )
     import optuna
+
     study = optuna.load_study(study_name="kdmedlearn", storage=url)
-    assert len(Runs(tmp_path / "a").all()) == 1 and [r["run"] for r in runs_of_study(study)] == [1, 2]
+    assert len(Runs(tmp_path / "a").all()) == 1 and [r["run"] for r in runs_of_study(study)] == [
+        1,
+        2,
+    ]
 
 
 def test_the_pruner_is_heard(tmp_path):
     optuna = pytest.importorskip("optuna")
+
     class Second(optuna.pruners.BasePruner):
-        def prune(self, study, trial): return trial.number == 1
-    runs = tune(data(), net, net(6), trials=2, epochs=3, folder=tmp_path, pruner=Second(), log=None, **KW)
-    assert [(r["status"], len(r["history"]["accuracy"])) for r in runs.all()] == [("done", 3), ("pruned", 1)]
+        def prune(self, study, trial):
+            return trial.number == 1
+
+    runs = tune(
+        data(), net, net(6), trials=2, epochs=3, folder=tmp_path, pruner=Second(), log=None, **KW
+    )
+    assert [(r["status"], len(r["history"]["accuracy"])) for r in runs.all()] == [
+        ("done", 3),
+        ("pruned", 1),
+    ]
 
 
-# --- the bench ------------------------------------------------------------------------------------------------------
-def bench(tmp_path, method="response", teacher=None, **kw): return tuning_bench(data(), net, teacher or net(6), method, tmp_path / "runs", **{"epochs": 2, "every": 0.} | kw, **KW)
+# --- the bench
+# ------------------------------------------------------------------------------------------------------
+def bench(tmp_path, method="response", teacher=None, **kw):
+    return tuning_bench(
+        data(),
+        net,
+        teacher or net(6),
+        method,
+        tmp_path / "runs",
+        **{"epochs": 2, "every": 0.0} | kw,
+        **KW,
+    )
 
 
 def train(b, wait=60):
@@ -193,17 +382,30 @@ def train(b, wait=60):
 def test_the_bench_trains_what_its_controls_say(tmp_path):
     teacher = net(6)
     b = bench(tmp_path, teacher=teacher)
-    assert (b.knobs["T"].value, b.knobs["alpha"].value, b.buttons["Train"].disabled, b.buttons["Stop"].disabled) == (4., .9, False, True)
+    assert (
+        b.knobs["T"].value,
+        b.knobs["alpha"].value,
+        b.buttons["Train"].disabled,
+        b.buttons["Stop"].disabled,
+    ) == (4.0, 0.9, False, True)
     train(b)
-    b.knobs["T"].value, b.epochs.value, b.seed.value = 8., 1, 3
+    b.knobs["T"].value, b.epochs.value, b.seed.value = 8.0, 1, 3
     train(b)
     one, two = Runs(tmp_path / "runs").all()
-    assert (one["knobs"]["T"], two["knobs"]["T"], two["seed"], two["of"], two["status"]) == (4., 8., 3, 1, "done")
-    direct = train_run(Runs(tmp_path / "x"), data(), net, teacher, Response(T=8.), epochs=1, seed=3, **KW)
+    assert (one["knobs"]["T"], two["knobs"]["T"], two["seed"], two["of"], two["status"]) == (
+        4.0,
+        8.0,
+        3,
+        1,
+        "done",
+    )
+    direct = train_run(
+        Runs(tmp_path / "x"), data(), net, teacher, Response(T=8.0), epochs=1, seed=3, **KW
+    )
     assert direct["history"] == two["history"]
     b.list.value = (1,)
     b.buttons["Set knobs"].click()
-    assert (b.knobs["T"].value, b.seed.value, b.epochs.value) == (4., 0, 2)
+    assert (b.knobs["T"].value, b.seed.value, b.epochs.value) == (4.0, 0, 2)
     names = {d.name for d in b.figure.data}
     assert names == {"run 1", "run 2"} and len(b.figure.data) == 10
     b.close()
@@ -220,7 +422,8 @@ def test_runs_come_back_and_a_second_bench_closes_the_first(tmp_path):
     assert [r["status"] for r in b.runs.all()] == ["done", "stopped"]
     b.buttons["Delete"].click()
     assert "choose runs in the list" in b.said.value
-    b.list.value = (2,); b.buttons["Delete"].click()
+    b.list.value = (2,)
+    b.buttons["Delete"].click()
     assert [r["run"] for r in b.runs.all()] == [1]
     b.close()
 
@@ -228,43 +431,58 @@ def test_runs_come_back_and_a_second_bench_closes_the_first(tmp_path):
 def test_pause_holds_and_goes_on(tmp_path):
     b = bench(tmp_path, epochs=10_000)
     b.buttons["Train"].click()
-    while not (r := b.runs.all()) or not r[0]["history"]: time.sleep(.02)
-    b.buttons["Pause"].click(); time.sleep(.3)
-    n = len(b.runs.all()[0]["history"]["task"]); time.sleep(.3)
-    assert len(b.runs.all()[0]["history"]["task"]) == n and b.buttons["Pause"].description == "Resume"
+    while not (r := b.runs.all()) or not r[0]["history"]:
+        time.sleep(0.02)
     b.buttons["Pause"].click()
-    while len(b.runs.all()[0]["history"]["task"]) == n: time.sleep(.02)
-    b.buttons["Stop"].click(); b.job.thread.join(30)
+    time.sleep(0.3)
+    n = len(b.runs.all()[0]["history"]["task"])
+    time.sleep(0.3)
+    assert (
+        len(b.runs.all()[0]["history"]["task"]) == n and b.buttons["Pause"].description == "Resume"
+    )
+    b.buttons["Pause"].click()
+    while len(b.runs.all()[0]["history"]["task"]) == n:
+        time.sleep(0.02)
+    b.buttons["Stop"].click()
+    b.job.thread.join(30)
     assert not b.job.running and "stopped" in b.said.value and not b.buttons["Train"].disabled
     b.close()
 
 
 def test_nothing_is_left_after_twenty_starts_and_stops(tmp_path):
     made = []
+
     def student():
         made.append(weakref.ref(m := net()))
         return m
+
     teacher = net(6)
     b = tuning_bench(data(), student, teacher, Feature(), tmp_path / "runs", epochs=10_000, **KW)
-    hooks = lambda: sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in teacher.modules())
+    hooks = lambda: sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) for m in teacher.modules()
+    )
     threads, tensors = threading.active_count(), None
     for i in range(20):
         b.buttons["Train"].click()
-        while not any(r["status"] == "running" and r["history"] for r in b.runs.all()): time.sleep(.01)
-        b.buttons["Stop"].click(); b.job.thread.join(30)
+        while not any(r["status"] == "running" and r["history"] for r in b.runs.all()):
+            time.sleep(0.01)
+        b.buttons["Stop"].click()
+        b.job.thread.join(30)
         gc.collect()
         n = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
         tensors = n if i == 1 else tensors
     assert threading.active_count() == threads and hooks() == 0
     assert not [r for r in made if r() is not None]
-    assert n <= tensors, f"{n - tensors} tensors more after the twentieth stop than after the second"
+    assert (
+        n <= tensors
+    ), f"{n - tensors} tensors more after the twentieth stop than after the second"
     assert len(b.runs.all()) == 20
     b.close()
 
 
 def test_what_breaks_in_the_thread_is_said_in_the_widget(tmp_path):
     b = bench(tmp_path)
-    b.knobs["T"].value = 5.
+    b.knobs["T"].value = 5.0
     b.train = lambda watch, *a: (_ for _ in ()).throw(RuntimeError("the disk is full"))
     train(b)
     assert "RuntimeError: the disk is full" in b.said.value and not b.buttons["Train"].disabled
@@ -273,13 +491,23 @@ def test_what_breaks_in_the_thread_is_said_in_the_widget(tmp_path):
 
 def test_a_method_of_ones_own_has_its_sliders(tmp_path):
     b = bench(tmp_path, Own())
-    assert {k: type(c).__name__ for k, c in b.knobs.items()} == {"T": "FloatLogSlider", "share": "FloatSlider", "weight": "FloatLogSlider", "on": "Checkbox", "n": "IntSlider", "zero": "FloatSlider", "mode": "SelectionSlider"}
+    assert {k: type(c).__name__ for k, c in b.knobs.items()} == {
+        "T": "FloatLogSlider",
+        "share": "FloatSlider",
+        "weight": "FloatLogSlider",
+        "on": "Checkbox",
+        "n": "IntSlider",
+        "zero": "FloatSlider",
+        "mode": "SelectionSlider",
+    }
     train(b)
     assert b.runs.all()[0]["status"] == "done"
     b.close()
 
 
-@pytest.mark.parametrize("v, low, high", [(4., 1., 20.), (.003, 1e-5, 1.), (1., 1., 20.), (20., 1., 20.)])
+@pytest.mark.parametrize(
+    "v, low, high", [(4.0, 1.0, 20.0), (0.003, 1e-5, 1.0), (1.0, 1.0, 20.0), (20.0, 1.0, 20.0)]
+)
 def test_a_value_lies_on_a_step_of_its_slider(v, low, high):
     s = log_slider(v, low, high)
     k = (torch.tensor(v).double().log10() - s.min) / s.step

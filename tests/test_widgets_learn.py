@@ -1,4 +1,6 @@
-"""The widgets `temperature` and `loss_weights` without a browser: numbers, messages, and that nothing is left behind."""
+"""The widgets `temperature` and `loss_weights` without a browser: numbers, messages, and that
+nothing is left behind."""
+
 import random
 
 import numpy as np
@@ -17,8 +19,22 @@ from kdmedlearn.methods.response import response_loss, soften
 from kdmedlearn.taps import n_hooks
 from kdmedlearn.widgets import loss_weights, temperature
 from kdmedlearn.widgets.panel import PLOTLY
-from kdmedlearn.widgets.soft_targets import TEMPERATURES, entropy_bits, hesitant, pull, ranking, unchanged
-from kdmedlearn.widgets.weights import cosines, gram_of, lengths, measure, training_batch, with_total
+from kdmedlearn.widgets.soft_targets import (
+    TEMPERATURES,
+    entropy_bits,
+    hesitant,
+    pull,
+    ranking,
+    unchanged,
+)
+from kdmedlearn.widgets.weights import (
+    cosines,
+    gram_of,
+    lengths,
+    measure,
+    training_batch,
+    with_total,
+)
 
 
 def made(method="response", teachers=None, **kw):
@@ -27,55 +43,85 @@ def made(method="response", teachers=None, **kw):
 
 class Dropped(nn.Module):
     "A student with everything that a forward in train mode could leave changed."
+
     def __init__(self):
         super().__init__()
-        self.body, self.drop, self.frozen = net(), nn.Dropout(.5), nn.BatchNorm2d(3)
-    def forward(self, x): return self.drop(self.body(self.frozen(x)))
+        self.body, self.drop, self.frozen = net(), nn.Dropout(0.5), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.drop(self.body(self.frozen(x)))
 
 
 def traces_of(learn):
     "All that looking must not change."
     model, dl = learn.model, learn.dls.train
-    return (fingerprint(model), fingerprint(learn.distill.method), [m.training for m in model.modules()], [p.grad for p in model.parameters()], n_hooks(model), "forward" in vars(model),
-            torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist(), dl.rng.getstate(), repr(learn.distill.method),
-            [fingerprint(t.model) for t in learn.distill.teachers], [m.training for t in learn.distill.teachers for m in t.model.modules()])
+    return (
+        fingerprint(model),
+        fingerprint(learn.distill.method),
+        [m.training for m in model.modules()],
+        [p.grad for p in model.parameters()],
+        n_hooks(model),
+        "forward" in vars(model),
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        dl.rng.getstate(),
+        repr(learn.distill.method),
+        [fingerprint(t.model) for t in learn.distill.teachers],
+        [m.training for t in learn.distill.teachers for m in t.model.modules()],
+    )
 
 
 # --- temperature ---------------------------------------------------------------
 
-@pytest.mark.parametrize("T", [.5, 1., 4., 20.])
+
+@pytest.mark.parametrize("T", [0.5, 1.0, 4.0, 20.0])
 def test_pull_is_the_gradient_of_the_loss_that_trains(T):
     s, t = 3 * torch.randn(2, 16, 5, dtype=torch.float64)
     a = s.clone().requires_grad_()
-    g, = torch.autograd.grad(response_loss(a, t, T) * len(a), a)
+    (g,) = torch.autograd.grad(response_loss(a, t, T) * len(a), a)
     torch.testing.assert_close(pull(s, t, T), g)
     torch.testing.assert_close(pull(s, t, T, squared=False), g / T**2)
     assert pull(t, t, T).abs().max() == 0
 
 
 def test_entropy_and_ranking():
-    torch.testing.assert_close(entropy_bits(torch.tensor([[1., 0, 0, 0], [.25] * 4, [.5, .5, 0, 0]])), torch.tensor([0., 2., 1.]))
-    p = torch.tensor([.5, .3, .1999, .0001])
+    torch.testing.assert_close(
+        entropy_bits(torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]])),
+        torch.tensor([0.0, 2.0, 1.0]),
+    )
+    p = torch.tensor([0.5, 0.3, 0.1999, 0.0001])
     assert ranking(p, 0, list("abcd")) == ["b 0.300", "c 0.200", "d 1e-04"]
     assert ranking(p, 1, list("abcd"), k=1) == ["a 0.500"]
 
 
 def test_hesitant_takes_right_unsure_answers_of_different_classes():
-    z = torch.tensor([[9., 0, 0], [1., .9, 0], [1.1, .9, 0], [0, 2., 0], [0, 0, 1.]])
-    assert hesitant(z, [0, 0, 0, 1, 0], 3) == [1, 3, 2]      # 4 is wrong; of class 0 the least sure comes first
+    z = torch.tensor([[9.0, 0, 0], [1.0, 0.9, 0], [1.1, 0.9, 0], [0, 2.0, 0], [0, 0, 1.0]])
+    assert hesitant(z, [0, 0, 0, 1, 0], 3) == [
+        1,
+        3,
+        2,
+    ]  # 4 is wrong; of class 0 the least sure comes first
 
 
 def test_the_figure_shows_what_the_formulas_say():
-    z, s = torch.tensor([[4., 2, 1], [0, 1, 3.]]), torch.tensor([[0., 1, 0], [1, 1, 1.]])
+    z, s = torch.tensor([[4.0, 2, 1], [0, 1, 3.0]]), torch.tensor([[0.0, 1, 0], [1, 1, 1.0]])
     w = temperature(z, student=s, names=["a", "b", "c"])
-    for T, sq in ((4., True), (4., False), (.5, True), (20., False)):
+    for T, sq in ((4.0, True), (4.0, False), (0.5, True), (20.0, False)):
         w.T.value, w.squared.value = T, sq
         p, q, g = w.figure.data
         torch.testing.assert_close(torch.tensor(p.x), soften(z, T).flatten(), atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(torch.tensor(q.x)[:3], soften(s, T)[0], atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(torch.tensor(g.x), pull(s, z, T, sq).flatten(), atol=1e-4, rtol=1e-3)
-        assert w.figure.layout.title.text.startswith(f"T = {T:g}, {'with' if sq else 'without'} the factor")
-        assert f"entropy {entropy_bits(soften(z, T))[0]:.2f} of 1.58 bits" in w.figure.layout.annotations[0].text
+        torch.testing.assert_close(
+            torch.tensor(g.x), pull(s, z, T, sq).flatten(), atol=1e-4, rtol=1e-3
+        )
+        assert w.figure.layout.title.text.startswith(
+            f"T = {T:g}, {'with' if sq else 'without'} the factor"
+        )
+        assert (
+            f"entropy {entropy_bits(soften(z, T))[0]:.2f} of 1.58 bits"
+            in w.figure.layout.annotations[0].text
+        )
     assert w.said.value == ""
 
 
@@ -91,7 +137,9 @@ def test_the_gradient_axis_stays_and_holds_all():
 def test_picture_without_a_kernel_has_its_own_slider_and_is_small():
     w = temperature(made(Response()))
     data = w._repr_mimebundle_()[PLOTLY]
-    assert len(data["frames"]) == len(TEMPERATURES) and [s["label"] for s in data["layout"]["sliders"][0]["steps"]] == [f["name"] for f in data["frames"]]
+    assert len(data["frames"]) == len(TEMPERATURES) and [
+        s["label"] for s in data["layout"]["sliders"][0]["steps"]
+    ] == [f["name"] for f in data["frames"]]
     assert data["frames"][0]["data"][0]["x"] != data["frames"][-1]["data"][0]["x"]
     assert w.picture().layout.sliders[0].steps[0].args[1]["frame"]["duration"] == 0
     assert len(str(data)) < 300_000
@@ -101,10 +149,16 @@ def test_a_learner_gives_images_names_and_right_classes():
     learn = made()
     w = temperature(learn, items=[2, 5])
     x, y = learn.dls.valid.one_batch()
-    assert w.answers.numbers == [2, 5] and w.answers.truth == y[[2, 5]].tolist() and len(w.answers.images) == 2
+    assert (
+        w.answers.numbers == [2, 5]
+        and w.answers.truth == y[[2, 5]].tolist()
+        and len(w.answers.images) == 2
+    )
     learn.model.eval()
     torch.testing.assert_close(w.answers.student, plain(learn.model(x))[[2, 5]].detach())
-    torch.testing.assert_close(*[learn.distill.teachers[0].model(x)[[2, 5]].detach(), w.answers.teachers["Sequential"]])
+    torch.testing.assert_close(
+        *[learn.distill.teachers[0].model(x)[[2, 5]].detach(), w.answers.teachers["Sequential"]]
+    )
     assert all(u.startswith("data:image/png;base64,") for u in w.answers.images)
 
 
@@ -122,7 +176,8 @@ def test_several_teachers_and_their_fusion_are_a_choice():
 def test_a_teacher_of_other_classes_is_left_out_and_alone_refused():
     learn = made(Feature([("conv", "conv")]), [net(8), net(8, num_classes=5)])
     assert list(temperature(learn).answers.teachers) == ["1 Sequential"]
-    with pytest.raises(ValueError, match="student gives 3 logits, the teachers: Sequential 5"): temperature(made(Feature([("conv", "conv")]), net(8, num_classes=5)))
+    with pytest.raises(ValueError, match="student gives 3 logits, the teachers: Sequential 5"):
+        temperature(made(Feature([("conv", "conv")]), net(8, num_classes=5)))
 
 
 def test_many_classes_are_cut_to_the_first_twelve():
@@ -130,19 +185,37 @@ def test_many_classes_are_cut_to_the_first_twelve():
     assert len(w.figure.data[0].x) == 24 and "12 of 40 classes" in w.figure.layout.title.text
 
 
-@pytest.mark.parametrize("args, kw, kind, said", [
-    ((net(),), {}, TypeError, "distill.dls, student, teacher. makes"), (("x",), {}, TypeError, "got str"),
-    ((torch.randn(2, 3, 4),), {}, ValueError, "one answer an image"), ((torch.randn(2, 1),), {}, ValueError, "torch.cat"),
-    ((torch.tensor([[1., float("nan")]]),), {}, ValueError, "finite"), ((torch.ones(2, 3).long(),), {}, ValueError, "floating-point"),
-    ((torch.randn(2, 3),), {"student": torch.randn(3, 3)}, ValueError, r"student logits \(3, 3\)"), ((torch.randn(2, 3),), {"names": ["a"]}, ValueError, "1 names for 3"),
-    ((torch.randn(2, 3), 0), {}, ValueError, "1 to 6"), ((torch.randn(2, 3), 2.5), {}, TypeError, "how many images"), ((torch.randn(2, 3), [0, 2]), {}, ValueError, "number 2; there are 2")])
+@pytest.mark.parametrize(
+    "args, kw, kind, said",
+    [
+        ((net(),), {}, TypeError, "distill.dls, student, teacher. makes"),
+        (("x",), {}, TypeError, "got str"),
+        ((torch.randn(2, 3, 4),), {}, ValueError, "one answer an image"),
+        ((torch.randn(2, 1),), {}, ValueError, "torch.cat"),
+        ((torch.tensor([[1.0, float("nan")]]),), {}, ValueError, "finite"),
+        ((torch.ones(2, 3).long(),), {}, ValueError, "floating-point"),
+        (
+            (torch.randn(2, 3),),
+            {"student": torch.randn(3, 3)},
+            ValueError,
+            r"student logits \(3, 3\)",
+        ),
+        ((torch.randn(2, 3),), {"names": ["a"]}, ValueError, "1 names for 3"),
+        ((torch.randn(2, 3), 0), {}, ValueError, "1 to 6"),
+        ((torch.randn(2, 3), 2.5), {}, TypeError, "how many images"),
+        ((torch.randn(2, 3), [0, 2]), {}, ValueError, "number 2; there are 2"),
+    ],
+)
 def test_temperature_refuses(args, kw, kind, said):
-    with pytest.raises(kind, match=said): temperature(*args, **kw)
+    with pytest.raises(kind, match=said):
+        temperature(*args, **kw)
 
 
 def test_temperature_refuses_learners_it_cannot_show():
-    with pytest.raises(ValueError, match="no teacher"): temperature(Learner(data(), net(), loss_func=F.cross_entropy))
-    with pytest.raises(ValueError, match="brings its own"): temperature(made(), names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="no teacher"):
+        temperature(Learner(data(), net(), loss_func=F.cross_entropy))
+    with pytest.raises(ValueError, match="brings its own"):
+        temperature(made(), names=["a", "b", "c"])
 
 
 def test_unchanged_restores_after_an_error_too():
@@ -150,124 +223,177 @@ def test_unchanged_restores_after_an_error_too():
     m.frozen.eval()
     was, modes = fingerprint(m), [o.training for o in m.modules()]
     with pytest.raises(KeyError), unchanged(m):
-        m.train()(torch.randn(4, 3, 8, 8)); random.random(); np.random.rand()
+        m.train()(torch.randn(4, 3, 8, 8))
+        random.random()
+        np.random.rand()
         raise KeyError
-    assert fingerprint(m) == was and [o.training for o in m.modules()] == modes and torch.equal(torch.get_rng_state(), state)
+    assert (
+        fingerprint(m) == was
+        and [o.training for o in m.modules()] == modes
+        and torch.equal(torch.get_rng_state(), state)
+    )
 
 
 def test_looking_at_the_temperature_changes_nothing():
     learn = distill(data(), Dropped(), net(8), Ensemble("mean"), loss_func=F.cross_entropy)
-    learn.model.train(); learn.model.frozen.eval(); learn.distill.teachers[0].model.train()
+    learn.model.train()
+    learn.model.frozen.eval()
+    learn.distill.teachers[0].model.train()
     before = traces_of(learn)
-    w = temperature(learn); w.T.value = 8.; w.picture()
+    w = temperature(learn)
+    w.T.value = 8.0
+    w.picture()
     assert traces_of(learn) == before
 
 
 # --- loss weights --------------------------------------------------------------
 
+
 def test_gram_of_the_terms():
     a, b, c = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(2, 2)), torch.randn(3)
-    terms = {"x": (a * c).sum(), "y": (b ** 2).sum() + a[0], "none": torch.tensor(2.)}
+    terms = {"x": (a * c).sum(), "y": (b**2).sum() + a[0], "none": torch.tensor(2.0)}
     G = gram_of(terms, [a, b])
-    torch.testing.assert_close(G[0, 0].float(), c @ c); torch.testing.assert_close(G[0, 1].float(), c[0])
-    torch.testing.assert_close(G[1, 1].float(), 1 + 4 * (b ** 2).sum().detach())
+    torch.testing.assert_close(G[0, 0].float(), c @ c)
+    torch.testing.assert_close(G[0, 1].float(), c[0])
+    torch.testing.assert_close(G[1, 1].float(), 1 + 4 * (b**2).sum().detach())
     assert a.grad is None and G[2].abs().sum() == 0 and cosines(G)[2].isnan().all()
-    w = torch.tensor([2., .5, 1.])
-    g = 2 * torch.cat([c, torch.zeros(4)]) + .5 * torch.cat([torch.tensor([1., 0, 0]), 2 * b.detach().flatten()])
+    w = torch.tensor([2.0, 0.5, 1.0])
+    g = 2 * torch.cat([c, torch.zeros(4)]) + 0.5 * torch.cat(
+        [torch.tensor([1.0, 0, 0]), 2 * b.detach().flatten()]
+    )
     torch.testing.assert_close(lengths(with_total(G, w))[-1].float(), g.norm())
 
 
 class FirstStep(Callback):
-    "Keeps the first batch of a fit, its terms and the length of the student's gradient; then stops."
+    """Keeps the first batch of a fit, its terms and the length of the student's gradient; then
+    stops."""
+
     order = 90
+
     def after_backward(self):
         d = self.learn.distill
         self.batch = tuple(o.clone() for o in (*self.xb, *self.yb))
         self.terms = {k: float(v) / d.n_seen[k] for k, v in d.sums.items()}
-        self.norm = torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None]).norm().item()
+        self.norm = (
+            torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
+            .norm()
+            .item()
+        )
         raise CancelFitException
 
 
 def test_values_and_total_gradient_are_those_of_a_training_step():
-    learn, step = made(Response(T=3, alpha=.7) + Feature([("conv", "conv")], lam=2.)), FirstStep()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3, cbs=step)
+    learn, step = made(Response(T=3, alpha=0.7) + Feature([("conv", "conv")], lam=2.0)), FirstStep()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3, cbs=step)
     learn.model.zero_grad(set_to_none=True)
     w = loss_weights(learn, step.batch)
     assert w.measured.values == pytest.approx(step.terms, rel=1e-5)
     assert w.figure.data[1].x[-1] == pytest.approx(step.norm, rel=1e-3)
-    total = .3 * step.terms["task"] + .7 * step.terms["response"] + 2 * step.terms["feature"]
-    assert w.figure.layout.title.text.startswith(f"the batch given, 8 images: weighted total {total:.3g}")
+    total = 0.3 * step.terms["task"] + 0.7 * step.terms["response"] + 2 * step.terms["feature"]
+    assert w.figure.layout.title.text.startswith(
+        f"the batch given, 8 images: weighted total {total:.3g}"
+    )
 
 
 def test_weights_are_arithmetic_and_temperature_measures_anew(monkeypatch):
     import kdmedlearn.widgets.weights as weights
+
     calls = []
     monkeypatch.setattr(weights, "measure", lambda *a: calls.append(1) or measure(*a))
     w = loss_weights(made(Response()))
-    assert {k.name: k.kind for k in w.knobs} == {"T": "terms", "alpha": "weights"} and len(calls) == 1
-    w.sliders["alpha"].value = .25
+    assert {k.name: k.kind for k in w.knobs} == {"T": "terms", "alpha": "weights"} and len(
+        calls
+    ) == 1
+    w.sliders["alpha"].value = 0.25
     assert len(calls) == 1 and w.figure.data[0].text[0].startswith("0.75 ×")
-    n = lengths(with_total(w.measured.gram, torch.tensor([.75, .25])))[-1].item()
+    n = lengths(with_total(w.measured.gram, torch.tensor([0.75, 0.25])))[-1].item()
     assert w.figure.data[1].x[-1] == pytest.approx(n, rel=1e-3)
     before = w.measured.values["response"]
-    w.sliders["T"].value = 8.
+    w.sliders["T"].value = 8.0
     assert len(calls) == 2 and w.measured.values["response"] != before
-    w.sliders["T"].value = 4.
+    w.sliders["T"].value = 4.0
     assert w.measured.values["response"] == pytest.approx(before, rel=1e-6)
 
 
 def test_the_learners_method_keeps_its_values_until_the_button():
     learn = made(Response() + Feature([("conv", "conv")]))
     w = loss_weights(learn)
-    w.sliders["response.alpha"].value, w.sliders["response.T"].value = .5, 8.
-    assert learn.distill.method.weights()["response"] == .9
+    w.sliders["response.alpha"].value, w.sliders["response.T"].value = 0.5, 8.0
+    assert learn.distill.method.weights()["response"] == 0.9
     w.keep.click()
     r, f = learn.distill.method.parts
-    assert (r.T, r.alpha, f.lam) == (8., .5, 1.) and "Response(T=8, alpha=0.5) + Feature(" in w.said.value and "kdm-note" in w.said.value
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    w.sliders["feature.lam"].value = 2.
-    assert w.said.value == "" and f.lam == 1.
+    assert (
+        (r.T, r.alpha, f.lam) == (8.0, 0.5, 1.0)
+        and "Response(T=8, alpha=0.5) + Feature(" in w.said.value
+        and "kdm-note" in w.said.value
+    )
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+    w.sliders["feature.lam"].value = 2.0
+    assert w.said.value == "" and f.lam == 1.0
 
 
 def test_an_untouched_slider_keeps_the_exact_value():
     learn = made(Response(T=3, alpha=1 / 3))
     w = loss_weights(learn)
-    w.sliders["alpha"].value = .33             # where the browser puts it
+    w.sliders["alpha"].value = 0.33  # where the browser puts it
     w.keep.click()
     m = learn.distill.method
     assert m.alpha == 1 / 3 and m.T == 3
 
 
 def test_a_schedule_is_read_at_the_progress():
-    def half(pct): return 1 - pct / 2
+    def half(pct):
+        return 1 - pct / 2
+
     w = loss_weights(made(Response(alpha=half)))
     assert "alpha" not in w.sliders and "half, 1 at progress 0.00" in w.fixed.value
-    w.progress.value = 1.
-    assert "half, 0.5 at progress 1.00" in w.fixed.value and w.figure.data[0].text[1].startswith("0.5 ×")
+    w.progress.value = 1.0
+    assert "half, 0.5 at progress 1.00" in w.fixed.value and w.figure.data[0].text[1].startswith(
+        "0.5 ×"
+    )
 
 
 def test_a_number_without_effect_gets_no_slider():
     class Odd(Method):
-        def __init__(self, lam=1., width=4, flag=True):
+        def __init__(self, lam=1.0, width=4, flag=True):
             super().__init__()
             self.lam, self.width, self.flag = lam, width, flag
-        def weights(self, pct=0.): return {"task": 1., "odd": weight_at(self.lam, pct, "lam")}
-        def terms(self, p): return {"odd": p.student.out.pow(2).mean()}
+
+        def weights(self, pct=0.0):
+            return {"task": 1.0, "odd": weight_at(self.lam, pct, "lam")}
+
+        def terms(self, p):
+            return {"odd": p.student.out.pow(2).mean()}
+
     w = loss_weights(made(Odd()))
-    assert list(w.sliders) == ["lam"] and "width=4" in w.fixed.value and "flag=True" in w.fixed.value
+    assert (
+        list(w.sliders) == ["lam"] and "width=4" in w.fixed.value and "flag=True" in w.fixed.value
+    )
     del Method.known["odd"]
 
 
 def test_opposite_terms_are_said_to_pull_against_each_other():
     class Against(Method):
-        def __init__(self, push=1.): super().__init__(); self.push = push
-        def weights(self, pct=0.): return {"task": 1., "against": weight_at(self.push, pct, "push")}
-        def terms(self, p): return {"against": -F.cross_entropy(p.student.out, p.target)}
-    w = loss_weights(made(Against(push=3.)))
+        def __init__(self, push=1.0):
+            super().__init__()
+            self.push = push
+
+        def weights(self, pct=0.0):
+            return {"task": 1.0, "against": weight_at(self.push, pct, "push")}
+
+        def terms(self, p):
+            return {"against": -F.cross_entropy(p.student.out, p.target)}
+
+    w = loss_weights(made(Against(push=3.0)))
     t = w.figure.layout.title.text
-    assert "task and against pull against each other (cosine -1.00)" in t and "a step along the total makes task worse (cosine -1.00)" in t
-    w.sliders["push"].value = 1.
-    assert w.said.value == ""           # equal and opposite: the total has no direction
+    assert (
+        "task and against pull against each other (cosine -1.00)" in t
+        and "a step along the total makes task worse (cosine -1.00)" in t
+    )
+    w.sliders["push"].value = 1.0
+    assert w.said.value == ""  # equal and opposite: the total has no direction
     del Method.known["against"]
 
 
@@ -278,36 +404,53 @@ def test_batches_are_repeatable_and_the_loader_is_not_disturbed():
     w = loss_weights(learn)
     first = w.measured.values["task"]
     w.another.click()
-    assert w.measured.values["task"] != first and w.figure.layout.title.text.startswith("batch 1, 8 images")
+    assert w.measured.values["task"] != first and w.figure.layout.title.text.startswith(
+        "batch 1, 8 images"
+    )
 
 
 def test_another_batch_sees_the_student_and_method_as_they_are_now():
     learn = made(Response() + Feature([("conv", "conv")]))
     w = loss_weights(learn)
     with torch.no_grad():
-        for p in learn.distill.method.parameters(): p.zero_()
-        for p in learn.model.parameters(): p.zero_()
+        for p in learn.distill.method.parameters():
+            p.zero_()
+        for p in learn.model.parameters():
+            p.zero_()
     w.another.click()
     assert w.measured.values["task"] == pytest.approx(np.log(3), rel=1e-5)
     assert all(not p.any() for p in w.method.parameters())
 
 
 def test_looking_at_the_weights_changes_nothing():
-    learn = distill(data(), Dropped(), net(8), Response() + Feature([("body.conv", "conv")]), loss_func=F.cross_entropy)
-    learn.model.eval(); learn.model.drop.train(); learn.distill.teachers[0].model.train()
+    learn = distill(
+        data(),
+        Dropped(),
+        net(8),
+        Response() + Feature([("body.conv", "conv")]),
+        loss_func=F.cross_entropy,
+    )
+    learn.model.eval()
+    learn.model.drop.train()
+    learn.distill.teachers[0].model.train()
     before = traces_of(learn)
     w = loss_weights(learn)
-    w.sliders["response.T"].value = 8.; w.another.click()
+    w.sliders["response.T"].value = 8.0
+    w.another.click()
     assert traces_of(learn) == before
     w.close()
     assert w.learn is None and w.method is None
 
 
 def test_loss_weights_refuses():
-    with pytest.raises(TypeError, match="distill.dls, student"): loss_weights(net())
-    with pytest.raises(ValueError, match="no method"): loss_weights(Learner(data(), net(), loss_func=F.cross_entropy))
-    with pytest.raises(TypeError, match="got Tensor"): loss_weights(made(), torch.randn(4, 3, 8, 8))
-    with pytest.raises(ValueError, match="no batch"): loss_weights(made(n=6, bs=8))
+    with pytest.raises(TypeError, match="distill.dls, student"):
+        loss_weights(net())
+    with pytest.raises(ValueError, match="no method"):
+        loss_weights(Learner(data(), net(), loss_func=F.cross_entropy))
+    with pytest.raises(TypeError, match="got Tensor"):
+        loss_weights(made(), torch.randn(4, 3, 8, 8))
+    with pytest.raises(ValueError, match="no batch"):
+        loss_weights(made(n=6, bs=8))
     frozen = made()
     frozen.model.requires_grad_(False)
     assert "no trainable parameter" in loss_weights(frozen).said.value

@@ -1,4 +1,5 @@
 "The widgets that look: attention of fusions, KDAS and MBCSA blocks, and models that disagree."
+
 import gc, random, weakref
 
 import numpy as np
@@ -24,190 +25,387 @@ from kdmedlearn.widgets.disagreement import Answers, class_kinds, outlined, top_
 
 
 @pytest.fixture(scope="module")
-def classes(): return phantom_dls(16, 12, size=32, bs=8, device="cpu", seed=1)
+def classes():
+    return phantom_dls(16, 12, size=32, bs=8, device="cpu", seed=1)
+
 
 @pytest.fixture(scope="module")
-def masks(): return phantom_dls(8, 6, size=32, task="segment", bs=4, device="cpu", seed=1)
+def masks():
+    return phantom_dls(8, 6, size=32, task="segment", bs=4, device="cpu", seed=1)
+
 
 def guided(classes, grid=2, heads=2, **kw):
-    return distill(classes, net(num_classes=8), [net(num_classes=8), net(6, num_classes=8)], RelationAttention(d=8, heads=heads, grid=grid, **kw))
+    return distill(
+        classes,
+        net(num_classes=8),
+        [net(num_classes=8), net(6, num_classes=8)],
+        RelationAttention(d=8, heads=heads, grid=grid, **kw),
+    )
 
-def unet(): return UNet(widths=(4, 6))
 
-def hdkd(**kw): return HDKDTeacher(num_classes=8, widths=(8, 16, 16), depths=(1, 1, 2), hidden=8, **kw)
+def unet():
+    return UNet(widths=(4, 6))
+
+
+def hdkd(**kw):
+    return HDKDTeacher(num_classes=8, widths=(8, 16, 16), depths=(1, 1, 2), hidden=8, **kw)
+
 
 def everything(learn, *more):
-    "All that a widget must leave alone: weights and buffers, modes, hooks, gradients, random states."
+    """All that a widget must leave alone: weights and buffers, modes, hooks, gradients, random
+    states."""
     models = [learn.model, *(t.model for t in learn.distill.teachers), learn.distill.method, *more]
-    return [[(k, v.clone()) for m in models for k, v in m.state_dict().items()], [o.training for m in models for o in m.modules()], [n_hooks(m) for m in models],
-            [p.grad for m in models for p in m.parameters()], torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()]
+    return [
+        [(k, v.clone()) for m in models for k, v in m.state_dict().items()],
+        [o.training for m in models for o in m.modules()],
+        [n_hooks(m) for m in models],
+        [p.grad for m in models for p in m.parameters()],
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+    ]
+
 
 def same(a, b):
-    if isinstance(a, torch.Tensor): return torch.equal(a, b)
-    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
     return a == b
 
 
 # --- without a trace
 
+
 def test_nothing_changes_in_what_is_looked_at(classes, masks):
     learn, kdas, other = guided(classes), distill(masks, unet(), unet(), KDAS()), unet()
-    learn.model.train(); learn.model.norm.eval(); kdas.model.train()          # modes that differ from layer to layer stay
-    for l, look in ((learn, lambda: relation_attention(learn)), (learn, lambda: relation_attention(learn, classes.train)), (kdas, lambda: kdas_attention(kdas)),
-                    (learn, lambda: compare({"a": learn, "b": learn.distill.teachers[0]}, classes.valid)), (kdas, lambda: compare({"a": kdas, "b": other}, masks.train))):
+    learn.model.train()
+    learn.model.norm.eval()
+    kdas.model.train()  # modes that differ from layer to layer stay
+    for l, look in (
+        (learn, lambda: relation_attention(learn)),
+        (learn, lambda: relation_attention(learn, classes.train)),
+        (kdas, lambda: kdas_attention(kdas)),
+        (learn, lambda: compare({"a": learn, "b": learn.distill.teachers[0]}, classes.valid)),
+        (kdas, lambda: compare({"a": kdas, "b": other}, masks.train)),
+    ):
         before = everything(l, other)
         look().at.value = 2
         assert same(everything(l, other), before)
 
+
 def test_modes_come_back_after_an_error():
     m = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout())
     with pytest.raises(KeyError), undisturbed(m):
-        assert not any(o.training for o in m.modules()); random.random(); torch.rand(1)
+        assert not any(o.training for o in m.modules())
+        random.random()
+        torch.rand(1)
         raise KeyError
     assert [o.training for o in m.modules()] == [True, False, True] and torch.is_grad_enabled()
 
+
 def test_images_are_the_loaders_first_ones_unaugmented(classes):
     for dl in (classes.train, classes.valid):
-        (x, y, pics), = batches(dl, 5)
+        ((x, y, pics),) = batches(dl, 5)
         assert len(x[0]) == len(y) == len(pics) == 5
         for i in range(5):
-            assert np.array_equal(pics[i], dl.dataset[i][0].permute(1, 2, 0).numpy()) and int(y[i]) == int(dl.dataset[i][1])
+            assert np.array_equal(pics[i], dl.dataset[i][0].permute(1, 2, 0).numpy()) and int(
+                y[i]
+            ) == int(dl.dataset[i][1])
     assert [len(y) for _, y, _ in batches(classes.train, 11)] == [8, 3]
+
 
 def test_pictures_are_small_and_in_plotlys_colours():
     from plotly.colors import sample_colorscale
+
     z = np.random.default_rng(0).random((300, 400))
     a = painted(z, 0, 1)
     assert max(a.shape) == SIDE and len(data_url(a)) < 30_000 and len(data_url(a)) > 1000
     rgb = lambda v: painted(np.full((2, 2), v), 0, 1)[0, 0].tolist()
-    for v in (0, 51, 255): assert sample_colorscale("Magma", [v / 255])[0] == "rgb({}, {}, {})".format(*rgb(v / 255))
-    assert rgb(-3.) == rgb(0.) and rgb(7.) == rgb(1.)
+    for v in (0, 51, 255):
+        assert sample_colorscale("Magma", [v / 255])[0] == "rgb({}, {}, {})".format(*rgb(v / 255))
+    assert rgb(-3.0) == rgb(0.0) and rgb(7.0) == rgb(1.0)
 
 
 # --- fusions
+
 
 def test_relation_shows_the_fusions_own_weights(classes):
     learn = guided(classes, grid=2)
     w = relation_attention(learn, items=9)
     part = learn.distill.method
     seen = collect(learn.distill.teachers, classes.valid, layers=part.found)
-    with torch.no_grad(): f = part.fusion.eval()(*rows(seen, slice(0, 9)))
+    with torch.no_grad():
+        f = part.fusion.eval()(*rows(seen, slice(0, 9)))
     assert torch.allclose(w.seen.attention, f.attention, atol=1e-5)
     w.at.value = 4
     want = by_teacher(f.attention, 2).mean(1)[3]
-    for k in range(2): assert np.allclose(w.figure.data[k + 1].z, want[k].reshape(2, 2), atol=1e-4)
+    for k in range(2):
+        assert np.allclose(w.figure.data[k + 1].z, want[k].reshape(2, 2), atol=1e-4)
     w.head.value = 2
-    assert np.allclose(w.figure.data[2].z, by_teacher(f.attention, 2)[3, 1, 1].reshape(2, 2), atol=1e-4) and not w.figure.layout.shapes
-    w.query.value = 5                                                                     # place 2 (row 1, column 2) of teacher 2
+    assert (
+        np.allclose(
+            w.figure.data[2].z, by_teacher(f.attention, 2)[3, 1, 1].reshape(2, 2), atol=1e-4
+        )
+        and not w.figure.layout.shapes
+    )
+    w.query.value = 5  # place 2 (row 1, column 2) of teacher 2
     assert np.allclose(w.figure.data[1].z, f.attention[3, 1, 5, :4].reshape(2, 2), atol=1e-4)
-    box, = w.figure.layout.shapes
-    assert (box.xref, box.x0, box.y0) == ("x3", .52, -.48) and w.query.label.endswith("row 1, column 2")
-    assert abs(sum(float(a.text.split("<br>")[1][:-1]) for a in w.figure.layout.annotations[1:]) - 100) <= 1
+    (box,) = w.figure.layout.shapes
+    assert (box.xref, box.x0, box.y0) == ("x3", 0.52, -0.48) and w.query.label.endswith(
+        "row 1, column 2"
+    )
+    assert (
+        abs(sum(float(a.text.split("<br>")[1][:-1]) for a in w.figure.layout.annotations[1:]) - 100)
+        <= 1
+    )
     assert len(w.figure.to_json()) < 40_000 and not w.figure.layout.updatemenus
+
 
 def test_relation_says_who_is_right(classes):
     y = torch.stack([torch.as_tensor(int(b)) for _, b in classes.valid.dataset])
+
     class Knows(nn.Module):
-        def __init__(self, off): super().__init__(); self.conv, self.off, self.at = nn.Conv2d(3, 4, 1), off, 0
+        def __init__(self, off):
+            super().__init__()
+            self.conv, self.off, self.at = nn.Conv2d(3, 4, 1), off, 0
+
         def forward(self, x):
             out = torch.nn.functional.one_hot((known(x) + self.off) % 8, 8).float() * 9
             return out + 0 * self.conv(x).mean((1, 2, 3))[:, None]
+
     xs = torch.cat([plain(x) for x, _ in classes.valid])
-    def known(x): return torch.stack([y[(xs - v).abs().flatten(1).sum(1).argmin()] for v in x])
+
+    def known(x):
+        return torch.stack([y[(xs - v).abs().flatten(1).sum(1).argmin()] for v in x])
+
     ts = [Teacher(Knows(0), name="right"), Teacher(Knows(1), name="wrong")]
-    fusion = fit_fusion(AttentionFusion(d=8, heads=2, source="answers"), collect(ts, classes.valid, layers=()), epochs=1, stop=0)
+    fusion = fit_fusion(
+        AttentionFusion(d=8, heads=2, source="answers"),
+        collect(ts, classes.valid, layers=()),
+        epochs=1,
+        stop=0,
+    )
     w = relation_attention(fusion=fusion, teachers=ts, dl=classes.valid, items=6)
     assert all(a.endswith("right") and b.endswith("wrong") for a, b in w.seen.says)
     assert w.seen.says[0][0].startswith(w.seen.truth[0]) and "1.00" in w.seen.says[0][0]
     assert w.figure.data[1].z.shape == (1, 1) and "student" not in w.seen.fused[0]
 
+
 def test_teachers_get_their_own_normalisation(classes):
     seen = []
+
     class Spy(nn.Module):
-        def __init__(self): super().__init__(); self.net = net(num_classes=8)
-        def forward(self, x): seen.append(x); return self.net(x)
-    t = Teacher(Spy(), norm=((0.,) * 3, (1.,) * 3), name="pixels")
+        def __init__(self):
+            super().__init__()
+            self.net = net(num_classes=8)
+
+        def forward(self, x):
+            seen.append(x)
+            return self.net(x)
+
+    t = Teacher(Spy(), norm=((0.0,) * 3, (1.0,) * 3), name="pixels")
     compare({"pixels": t, "own": net(num_classes=8)}, classes.valid, items=4)
-    want = torch.stack([classes.valid.dataset[i][0].as_subclass(torch.Tensor) for i in range(4)]) / 255
+    want = (
+        torch.stack([classes.valid.dataset[i][0].as_subclass(torch.Tensor) for i in range(4)]) / 255
+    )
     assert torch.allclose(seen[-1], want, atol=1e-5)
 
-@pytest.mark.parametrize("call, kind, match", [
-    (lambda c, m: relation_attention(distill(c, net(num_classes=8), net(num_classes=8), Response())), ValueError, "no attention over teachers"),
-    (lambda c, m: relation_attention(Learner(c, net(num_classes=8))), ValueError, "has no teachers"),
-    (lambda c, m: relation_attention(net()), TypeError, "expected the Learner"),
-    (lambda c, m: relation_attention(), TypeError, "fusion=, teachers= and dl="),
-    (lambda c, m: relation_attention(fusion=MeanLogits(), teachers=[net()], dl=c.valid), TypeError, "MeanLogits, which has no attention"),
-    (lambda c, m: relation_attention(fusion=AttentionFusion(), teachers=[net()], dl=c.valid), ValueError, "nothing to fuse with yet"),
-    (lambda c, m: relation_attention(guided(c), fusion=AttentionFusion()), ValueError, "either the Learner or"),
-    (lambda c, m: relation_attention(guided(c), m.valid), ValueError, "one class an image"),
-    (lambda c, m: relation_attention(guided(c), c), TypeError, "such as dls.valid"),
-    (lambda c, m: relation_attention(guided(c), items=0), ValueError, "items=0"),
-    (lambda c, m: relation_attention(guided(c), [1, 2]), TypeError, "got list"),
-    (lambda c, m: kdas_attention(guided(c)), ValueError, "not with KDAS"),
-    (lambda c, m: kdas_attention(distill(m, unet(), unet(), KDAS()), c.valid), ValueError, "KDAS needs masks"),
-    (lambda c, m: mbcsa_attention(net(), c.valid), ValueError, "no MBCSA block"),
-    (lambda c, m: mbcsa_attention(hdkd(block=MBConv), c.valid), ValueError, "its blocks are MBConv"),
-    (lambda c, m: mbcsa_attention(hdkd(), c.valid, layer="stage3.7"), ValueError, "no MBCSA block is called 'stage3.7'; near: stage3"),
-    (lambda c, m: mbcsa_attention(hdkd()), TypeError, "give the images"),
-    (lambda c, m: mbcsa_attention([hdkd(), hdkd()], c.valid), TypeError, "one model at a time"),
-    (lambda c, m: compare([net(), net()], c.valid), TypeError, "given by name"),
-    (lambda c, m: compare({"a": net()}, c.valid), ValueError, "1 model; a disagreement needs"),
-    (lambda c, m: compare({"a": net(), "b": [net()]}, c.valid), TypeError, "'b' is a list"),
-    (lambda c, m: compare({"a": net(num_classes=8), "b": net()}, c.valid), ValueError, "a 8, b 3 classes"),
-    (lambda c, m: compare({"a": net(), "b": net()}, c.valid), ValueError, "3 classes and the data 8"),
-    (lambda c, m: compare({"a": net(num_classes=8), "b": net(num_classes=8)}, m.valid), ValueError, "a answers with .* and the loader has masks"),
-    (lambda c, m: compare({"a": net(num_classes=8), "b": unet()}, c.valid), ValueError, "is it a mask model"),
-    (lambda c, m: compare({"a": net(num_classes=8), "b": Teacher(net(num_classes=8), vocab=list("hgfedcba"))}, c.valid), ValueError, "name their classes differently"),
-    (lambda c, m: compare({"a": net(num_classes=8), "b": nn.Linear(3, 8)}, c.valid), ValueError, "b fails on a batch of shape"),
-    (lambda c, m: compare({"a": net(num_classes=8), "b": net(num_classes=8)}, c.valid, kind="nobody"), ValueError, "no kind of disagreement"),
-])
+
+@pytest.mark.parametrize(
+    "call, kind, match",
+    [
+        (
+            lambda c, m: relation_attention(
+                distill(c, net(num_classes=8), net(num_classes=8), Response())
+            ),
+            ValueError,
+            "no attention over teachers",
+        ),
+        (
+            lambda c, m: relation_attention(Learner(c, net(num_classes=8))),
+            ValueError,
+            "has no teachers",
+        ),
+        (lambda c, m: relation_attention(net()), TypeError, "expected the Learner"),
+        (lambda c, m: relation_attention(), TypeError, "fusion=, teachers= and dl="),
+        (
+            lambda c, m: relation_attention(fusion=MeanLogits(), teachers=[net()], dl=c.valid),
+            TypeError,
+            "MeanLogits, which has no attention",
+        ),
+        (
+            lambda c, m: relation_attention(fusion=AttentionFusion(), teachers=[net()], dl=c.valid),
+            ValueError,
+            "nothing to fuse with yet",
+        ),
+        (
+            lambda c, m: relation_attention(guided(c), fusion=AttentionFusion()),
+            ValueError,
+            "either the Learner or",
+        ),
+        (lambda c, m: relation_attention(guided(c), m.valid), ValueError, "one class an image"),
+        (lambda c, m: relation_attention(guided(c), c), TypeError, "such as dls.valid"),
+        (lambda c, m: relation_attention(guided(c), items=0), ValueError, "items=0"),
+        (lambda c, m: relation_attention(guided(c), [1, 2]), TypeError, "got list"),
+        (lambda c, m: kdas_attention(guided(c)), ValueError, "not with KDAS"),
+        (
+            lambda c, m: kdas_attention(distill(m, unet(), unet(), KDAS()), c.valid),
+            ValueError,
+            "KDAS needs masks",
+        ),
+        (lambda c, m: mbcsa_attention(net(), c.valid), ValueError, "no MBCSA block"),
+        (
+            lambda c, m: mbcsa_attention(hdkd(block=MBConv), c.valid),
+            ValueError,
+            "its blocks are MBConv",
+        ),
+        (
+            lambda c, m: mbcsa_attention(hdkd(), c.valid, layer="stage3.7"),
+            ValueError,
+            "no MBCSA block is called 'stage3.7'; near: stage3",
+        ),
+        (lambda c, m: mbcsa_attention(hdkd()), TypeError, "give the images"),
+        (lambda c, m: mbcsa_attention([hdkd(), hdkd()], c.valid), TypeError, "one model at a time"),
+        (lambda c, m: compare([net(), net()], c.valid), TypeError, "given by name"),
+        (lambda c, m: compare({"a": net()}, c.valid), ValueError, "1 model; a disagreement needs"),
+        (lambda c, m: compare({"a": net(), "b": [net()]}, c.valid), TypeError, "'b' is a list"),
+        (
+            lambda c, m: compare({"a": net(num_classes=8), "b": net()}, c.valid),
+            ValueError,
+            "a 8, b 3 classes",
+        ),
+        (
+            lambda c, m: compare({"a": net(), "b": net()}, c.valid),
+            ValueError,
+            "3 classes and the data 8",
+        ),
+        (
+            lambda c, m: compare({"a": net(num_classes=8), "b": net(num_classes=8)}, m.valid),
+            ValueError,
+            "a answers with .* and the loader has masks",
+        ),
+        (
+            lambda c, m: compare({"a": net(num_classes=8), "b": unet()}, c.valid),
+            ValueError,
+            "is it a mask model",
+        ),
+        (
+            lambda c, m: compare(
+                {"a": net(num_classes=8), "b": Teacher(net(num_classes=8), vocab=list("hgfedcba"))},
+                c.valid,
+            ),
+            ValueError,
+            "name their classes differently",
+        ),
+        (
+            lambda c, m: compare({"a": net(num_classes=8), "b": nn.Linear(3, 8)}, c.valid),
+            ValueError,
+            "b fails on a batch of shape",
+        ),
+        (
+            lambda c, m: compare(
+                {"a": net(num_classes=8), "b": net(num_classes=8)}, c.valid, kind="nobody"
+            ),
+            ValueError,
+            "no kind of disagreement",
+        ),
+    ],
+)
 def test_wrong_use_is_answered(classes, masks, call, kind, match):
-    with pytest.raises(kind, match=match): call(classes, masks)
+    with pytest.raises(kind, match=match):
+        call(classes, masks)
+
 
 def test_a_loader_without_images_or_targets_is_answered():
-    empty = DataLoaders.from_dsets(Items(data().train_ds), Items(), bs=4, device="cpu", num_workers=0).valid
-    with pytest.raises(ValueError, match="no images"): compare({"a": net(), "b": net()}, empty)
-    bare = DataLoaders.from_dsets(Items([(torch.rand(3, 8, 8),)] * 4), Items([(torch.rand(3, 8, 8),)] * 4), bs=4, device="cpu", num_workers=0).valid
-    with pytest.raises(ValueError, match="without targets"): compare({"a": net(), "b": net()}, bare)
+    empty = DataLoaders.from_dsets(
+        Items(data().train_ds), Items(), bs=4, device="cpu", num_workers=0
+    ).valid
+    with pytest.raises(ValueError, match="no images"):
+        compare({"a": net(), "b": net()}, empty)
+    bare = DataLoaders.from_dsets(
+        Items([(torch.rand(3, 8, 8),)] * 4),
+        Items([(torch.rand(3, 8, 8),)] * 4),
+        bs=4,
+        device="cpu",
+        num_workers=0,
+    ).valid
+    with pytest.raises(ValueError, match="without targets"):
+        compare({"a": net(), "b": net()}, bare)
 
 
 # --- KDAS
+
 
 def test_kdas_shows_the_methods_maps(masks):
     learn = distill(masks, unet(), [unet(), unet()], KDAS())
     w = kdas_attention(learn, items=5)
     P_s, P_t = w.pair()
     x = torch.cat([plain(x) for x, _ in masks.valid])[:5]
-    with torch.no_grad(): assert torch.allclose(P_s, learn.model.eval()(x), atol=1e-5) and torch.allclose(P_t, learn.distill.teachers[0].model(x), atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(P_s, learn.model.eval()(x), atol=1e-5) and torch.allclose(
+            P_t, learn.distill.teachers[0].model(x), atol=1e-5
+        )
     for P in (P_s, P_t):
-        assert torch.allclose(torch.stack([row_weights(P[2:3], r) for r in range(32)]) @ P[2, 0], attend_to_itself(P[2:3])[0, 0], atol=1e-5)
+        assert torch.allclose(
+            torch.stack([row_weights(P[2:3], r) for r in range(32)]) @ P[2, 0],
+            attend_to_itself(P[2:3])[0, 0],
+            atol=1e-5,
+        )
     top = float(P_s.abs().max())
     w.at.value = 3
     n = 5
     assert w.figure.data[1].source == data_url(painted(P_s[2, 0], -top, top, "RdBu_r"))
-    assert w.figure.data[3].source == data_url(painted(symmetric(P_s[2:3])[0, 0] / 2, -top, top, "RdBu_r")) and w.figure.layout.coloraxis.cmax == pytest.approx(top)
+    assert w.figure.data[3].source == data_url(
+        painted(symmetric(P_s[2:3])[0, 0] / 2, -top, top, "RdBu_r")
+    ) and w.figure.layout.coloraxis.cmax == pytest.approx(top)
     was, bands = w.figure.data[n + 1].source, w.figure.data[n + 4].source
     w.row.value = 3
-    assert w.figure.data[n + 1].source == was and w.figure.layout.shapes[0].y0 == 3 and "row" in w.figure.layout.xaxis5.title.text
+    assert (
+        w.figure.data[n + 1].source == was
+        and w.figure.layout.shapes[0].y0 == 3
+        and "row" in w.figure.layout.xaxis5.title.text
+    )
     w.teacher.value = w.seen.names[1]
     assert w.figure.data[n + 1].source != was and w.figure.data[n + 4].source != bands
     assert "Dice" in w.figure.layout.title.text and len(w.figure.to_json()) < 80_000
 
+
 def test_kdas_without_squares_has_no_symmetric_part(masks):
     class Wide(nn.Module):
-        def __init__(self): super().__init__(); self.net = unet()
-        def forward(self, x): return self.net(x[..., :16])
+        def __init__(self):
+            super().__init__()
+            self.net = unet()
+
+        def forward(self, x):
+            return self.net(x[..., :16])
+
     class Half(torch.nn.Module):
-        def __init__(self): super().__init__()
-        def forward(self, out, y): return sum(o.mean() for o in (out,))
+        def __init__(self):
+            super().__init__()
+
+        def forward(self, out, y):
+            return sum(o.mean() for o in (out,))
+
     learn = distill(masks, Wide(), Wide(), KDAS(sgm=0), loss_func=Half())
     w = kdas_attention(learn)
-    assert len(w.figure.data) == 10 and "sgm" not in w.figure.layout.title.text and "Dice" not in w.figure.layout.title.text
+    assert (
+        len(w.figure.data) == 10
+        and "sgm" not in w.figure.layout.title.text
+        and "Dice" not in w.figure.layout.title.text
+    )
+
 
 def test_kdas_turns_heads(masks):
     class Two(nn.Module):
-        def __init__(self): super().__init__(); self.net = unet()
-        def forward(self, x): z = self.net(x); return z, -z
+        def __init__(self):
+            super().__init__()
+            self.net = unet()
+
+        def forward(self, x):
+            z = self.net(x)
+            return z, -z
+
     w = kdas_attention(distill(masks, Two(), Two(), KDAS()))
     a = w.pair()[0]
     w.map.value = 1
@@ -216,99 +414,171 @@ def test_kdas_turns_heads(masks):
 
 # --- MBCSA
 
+
 def test_mbcsa_shows_the_blocks_gates(classes):
     m = hdkd()
     w = mbcsa_attention(m, classes.valid, items=7)
-    assert list(w.block.options) == ["stage2.0", "stage3.0", "stage3.1"] and w.block.value == "stage3.1"
+    assert (
+        list(w.block.options) == ["stage2.0", "stage3.0", "stage3.1"]
+        and w.block.value == "stage3.1"
+    )
     x, got = torch.cat([plain(x) for x, _ in classes.valid])[:7], {}
-    for k in ("channel", "spatial"): getattr(m.stage2[0].attend, k).register_forward_hook(lambda o, i, w, k=k: got.update({k: w}))
-    with torch.no_grad(): m.eval()(x)
+    for k in ("channel", "spatial"):
+        getattr(m.stage2[0].attend, k).register_forward_hook(
+            lambda o, i, w, k=k: got.update({k: w})
+        )
+    with torch.no_grad():
+        m.eval()(x)
     w.block.value, w.at.value = "stage2.0", 5
     gates = got["channel"][4, :, 0, 0]
     assert np.allclose(w.figure.data[3].y, gates.sort(descending=True).values, atol=1e-3)
     assert torch.allclose(w.seen.spatial["stage2.0"], got["spatial"][:, 0], atol=1e-5)
     w.order.value = "the mean"
     mean = got["channel"][:, :, 0, 0].mean(0)
-    assert np.allclose(w.figure.data[3].y, gates[mean.argsort(descending=True)], atol=1e-3) and list(w.figure.data[4].y) == sorted(w.figure.data[4].y, reverse=True)
+    assert np.allclose(
+        w.figure.data[3].y, gates[mean.argsort(descending=True)], atol=1e-3
+    ) and list(w.figure.data[4].y) == sorted(w.figure.data[4].y, reverse=True)
     assert m.training is False and len(w.figure.to_json()) < 50_000
+
 
 def test_mbcsa_takes_teachers_learners_and_masks(classes, masks):
     t = Teacher(hdkd().train(), norm=(norm_of(classes)[0].flatten(), norm_of(classes)[1].flatten()))
-    a, b = mbcsa_attention(t, classes.valid), mbcsa_attention(Learner(classes, t.model, loss_func=nn.CrossEntropyLoss()))
-    assert torch.allclose(a.seen.spatial["stage2.0"], b.seen.spatial["stage2.0"], atol=1e-5) and t.model.training and n_hooks(t.model) == 0
+    a, b = mbcsa_attention(t, classes.valid), mbcsa_attention(
+        Learner(classes, t.model, loss_func=nn.CrossEntropyLoss())
+    )
+    assert (
+        torch.allclose(a.seen.spatial["stage2.0"], b.seen.spatial["stage2.0"], atol=1e-5)
+        and t.model.training
+        and n_hooks(t.model) == 0
+    )
     assert set(mbcsa_attention(t, masks.valid).seen.titles) == {""}
 
 
 # --- disagreement
 
+
 def test_kinds_partition_and_sort():
     g = torch.Generator().manual_seed(0)
-    s = Answers([], torch.randint(4, (50,), generator=g), {n: torch.randn(50, 4, generator=g).softmax(1) for n in "abc"}, list("wxyz"))
+    s = Answers(
+        [],
+        torch.randint(4, (50,), generator=g),
+        {n: torch.randn(50, 4, generator=g).softmax(1) for n in "abc"},
+        list("wxyz"),
+    )
     k = class_kinds(s)
     assert sorted(k["some right, some wrong"] + k["all wrong"] + k["all right"]) == list(range(50))
-    one = sum((k[f"only {m} right"] for m in "abc"), []) + sum((k[f"only {m} wrong"] for m in "abc"), [])
+    one = sum((k[f"only {m} right"] for m in "abc"), []) + sum(
+        (k[f"only {m} wrong"] for m in "abc"), []
+    )
     assert sorted(one) == sorted(k["some right, some wrong"])
     r = {m: s.p[m].argmax(1) == s.y for m in "abc"}
-    assert set(k["b right where a is wrong"]) == {i for i in range(50) if r["b"][i] and not r["a"][i]}
+    assert set(k["b right where a is wrong"]) == {
+        i for i in range(50) if r["b"][i] and not r["a"][i]
+    }
     spread = torch.stack([p[torch.arange(50), s.y] for p in s.p.values()])
     spread = (spread.amax(0) - spread.amin(0))[k["all images"]]
     assert (spread.diff() <= 0).all() and spread[0] > spread[-1]
 
+
 def test_compare_pages_through_a_kind(classes):
     models = {"a": net(num_classes=8), "b": net(num_classes=8)}
     w = compare(models, classes.valid, items=10)
-    for m in models.values(): m.eval()
+    for m in models.values():
+        m.eval()
     x = torch.cat([plain(x) for x, _ in classes.valid])[:10]
     with torch.no_grad():
-        for n, m in models.items(): assert torch.allclose(w.seen.p[n], m(x).softmax(1), atol=1e-5)
+        for n, m in models.items():
+            assert torch.allclose(w.seen.p[n], m(x).softmax(1), atol=1e-5)
     drawn = []
     show = w.show
     w.show = lambda f: (drawn.append(1), show(f))
     w.kind.value = "all images"
-    assert w.at.max == 10 and drawn == [1]                                                  # one redraw for one choice
+    assert w.at.max == 10 and drawn == [1]  # one redraw for one choice
     for i, at in enumerate(w.kinds["all images"], 1):
         w.at.value = i
-        assert w.figure.layout.title.text == f"{i} of 10: image {at + 1} of the loader" and w.figure.layout.xaxis.title.text == f"true class: {classes.vocab[w.seen.y[at]]}"
+        assert (
+            w.figure.layout.title.text == f"{i} of 10: image {at + 1} of the loader"
+            and w.figure.layout.xaxis.title.text == f"true class: {classes.vocab[w.seen.y[at]]}"
+        )
         names, p, _ = top_bars(w.seen.p["b"][at], int(w.seen.y[at]), classes.vocab)
         assert list(w.figure.data[2].y) == names and np.allclose(w.figure.data[2].x, p, atol=1e-4)
     none = next(k for k, v in w.kinds.items() if not v)
     before = w.figure.layout.title.text
     w.kind.value = none
-    assert "none of the 10 images" in w.said.value and w.figure.layout.title.text == before and w.at.disabled
+    assert (
+        "none of the 10 images" in w.said.value
+        and w.figure.layout.title.text == before
+        and w.at.disabled
+    )
     w.kind.value = "all images"
     assert w.said.value == "" and not w.at.disabled and len(w.figure.to_json()) < 40_000
 
+
 def test_top_bars_show_the_true_class():
-    p = torch.tensor([.5, .3, .1, .06, .04])
-    assert top_bars(p, 4, list("abcde")) == (list("abce"), pytest.approx([.5, .3, .1, .04]), ["#d62728", "#888888", "#888888", "#2ca02c"])
-    assert top_bars(p, 0, list("abcde"))[2][0] == "#2ca02c" and len(top_bars(p[:2], 1, list("ab"))[0]) == 2
+    p = torch.tensor([0.5, 0.3, 0.1, 0.06, 0.04])
+    assert top_bars(p, 4, list("abcde")) == (
+        list("abce"),
+        pytest.approx([0.5, 0.3, 0.1, 0.04]),
+        ["#d62728", "#888888", "#888888", "#2ca02c"],
+    )
+    assert (
+        top_bars(p, 0, list("abcde"))[2][0] == "#2ca02c"
+        and len(top_bars(p[:2], 1, list("ab"))[0]) == 2
+    )
+
 
 def test_compare_masks(masks):
-    class Says(nn.Module):                                                                  # everywhere yes, or no
-        def __init__(self, v): super().__init__(); self.v = nn.Parameter(torch.tensor(v))
-        def forward(self, x): return self.v.expand(len(x), 1, 16, 16)                        # another size than the mask: brought to it
-    w = compare({"yes": Says(1.), "no": Says(-1.), "net": unet()}, masks.valid)
+    class Says(nn.Module):  # everywhere yes, or no
+        def __init__(self, v):
+            super().__init__()
+            self.v = nn.Parameter(torch.tensor(v))
+
+        def forward(self, x):
+            return self.v.expand(len(x), 1, 16, 16)  # another size than the mask: brought to it
+
+    w = compare({"yes": Says(1.0), "no": Says(-1.0), "net": unet()}, masks.valid)
     y = torch.cat([plain(y) for _, y in masks.valid]) > 0
     share = y.flatten(1).float().mean(1)
-    assert torch.allclose(w.seen.score["yes"], 2 * share / (1 + share), atol=1e-5) and (w.seen.score["no"] == 0).all()
+    assert (
+        torch.allclose(w.seen.score["yes"], 2 * share / (1 + share), atol=1e-5)
+        and (w.seen.score["no"] == 0).all()
+    )
     assert len(w.figure.data) == 4 and "(nothing)" in w.figure.layout.annotations[2].text
     d = torch.stack(list(w.seen.score.values()))
     assert (((d.amax(0) - d.amin(0))[w.kinds["all images"]]).diff() <= 0).all()
 
+
 def test_outline_lies_on_the_masks_border():
-    m = np.zeros((80, 80), bool); m[20:60, 20:60] = True
+    m = np.zeros((80, 80), bool)
+    m[20:60, 20:60] = True
     im, _ = outlined(np.full((80, 80, 3), 100, np.uint8), m, [np.zeros_like(m)])
     k = im.shape[0] // 80
-    assert (im[20 * k, 40 * k] == 255).all() and (im[20 * k + 1, 40 * k] == 0).all() and (im[40 * k, 40 * k] == 100).all() and (im[5 * k, 5 * k] == 100).all()
+    assert (
+        (im[20 * k, 40 * k] == 255).all()
+        and (im[20 * k + 1, 40 * k] == 0).all()
+        and (im[40 * k, 40 * k] == 100).all()
+        and (im[5 * k, 5 * k] == 100).all()
+    )
     _, full = outlined(np.full((80, 80, 3), 100, np.uint8), np.zeros_like(m), [np.ones_like(m)])
-    assert (full[..., 2] > full[..., 0] + 50).all()                                        # blue all over, no outline
+    assert (full[..., 2] > full[..., 0] + 50).all()  # blue all over, no outline
 
 
 # --- life and death
 
+
 def test_close_gives_back_what_is_held(classes, masks):
-    for w in (relation_attention(guided(classes)), kdas_attention(distill(masks, unet(), unet(), KDAS())), mbcsa_attention(hdkd(), classes.valid), compare({"a": net(num_classes=8), "b": net(num_classes=8)}, classes.valid)):
-        big = {"RelationView": lambda s: s.attention, "KDASView": lambda s: s.masks, "MBCSAView": lambda s: s.spatial["stage2.0"], "CompareView": lambda s: s.y}[type(w).__name__](w.seen)
+    for w in (
+        relation_attention(guided(classes)),
+        kdas_attention(distill(masks, unet(), unet(), KDAS())),
+        mbcsa_attention(hdkd(), classes.valid),
+        compare({"a": net(num_classes=8), "b": net(num_classes=8)}, classes.valid),
+    ):
+        big = {
+            "RelationView": lambda s: s.attention,
+            "KDASView": lambda s: s.masks,
+            "MBCSAView": lambda s: s.spatial["stage2.0"],
+            "CompareView": lambda s: s.y,
+        }[type(w).__name__](w.seen)
         held = weakref.ref(big)
         assert w._repr_mimebundle_()["application/vnd.plotly.v1+json"]["data"]
         w.close()

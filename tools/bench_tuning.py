@@ -4,13 +4,17 @@
 
 Both ways in turn, in one kernel, seconds of the fit alone; the page is open and draws.
 """
+
 import argparse, json, statistics, sys, tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from lab import Lab
 
-p = argparse.ArgumentParser(); p.add_argument("--repeats", type=int, default=5); p.add_argument("--epochs", type=int, default=20); p.add_argument("--out", type=Path)
+p = argparse.ArgumentParser()
+p.add_argument("--repeats", type=int, default=5)
+p.add_argument("--epochs", type=int, default=20)
+p.add_argument("--out", type=Path)
 a = p.parse_args()
 
 CELL = f"""
@@ -41,11 +45,19 @@ with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("bench", 
     for _ in range(a.repeats):
         alone = s.kernel("plain()", timeout=600)
         s.page.get_by_role("button", name="Train").click()
-        s.until("() => document.querySelector('.kdm-note')?.textContent.includes('done after')", timeout=600)
+        s.until(
+            "() => document.querySelector('.kdm-note')?.textContent.includes('done after')",
+            timeout=600,
+        )
         rows.append((alone, s.kernel("bench.runs.all()[-1]['seconds']")))
         s.kernel("bench.say('')")
 
-res = {"command": f"python tools/bench_tuning.py --repeats {a.repeats} --epochs {a.epochs}", "seconds without": [round(r[0], 2) for r in rows], "seconds with the bench": [round(r[1], 2) for r in rows],
-       "speed with / without": round(statistics.median(w / b for w, b in rows), 3)}
+res = {
+    "command": f"python tools/bench_tuning.py --repeats {a.repeats} --epochs {a.epochs}",
+    "seconds without": [round(r[0], 2) for r in rows],
+    "seconds with the bench": [round(r[1], 2) for r in rows],
+    "speed with / without": round(statistics.median(w / b for w, b in rows), 3),
+}
 print(json.dumps(res, indent=1))
-if a.out: a.out.write_text(json.dumps(res, indent=1) + "\n")
+if a.out:
+    a.out.write_text(json.dumps(res, indent=1) + "\n")

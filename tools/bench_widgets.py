@@ -5,6 +5,7 @@
 Three phantom images, a slider moved by the keyboard. Needs Chromium and playwright, as the browser tests do. The load
 average says how quiet the machine was: a number measured beside other work is an upper bound.
 """
+
 import json, os, sys, tempfile
 from pathlib import Path
 from statistics import median
@@ -32,7 +33,11 @@ WATCH = """() => {
 
 
 def main():
-    if not CHROMIUM: sys.exit("no Chromium found: install the package chromium, or name the program in the variable CHROMIUM")
+    if not CHROMIUM:
+        sys.exit(
+            "no Chromium found: install the package chromium, or name the program in the variable"
+            " CHROMIUM"
+        )
     with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("bench", CELL) as s:
         s.page.locator(".kdm .js-plotly-plot .gtitle").first.wait_for(timeout=60_000)
         s.js(WATCH)
@@ -42,8 +47,23 @@ def main():
             s.until("n => window.times.length >= n", n)
             s.idle()
         ms, size = s.js("() => window.times"), s.kernel("len(w.figure.to_json())")
-    print(json.dumps({"command": "python tools/bench_widgets.py", "widget": "temperature", "images": 3, "moves": MOVES, "median_ms": round(median(ms), 1), "max_ms": round(max(ms), 1),
-                      "figure_bytes": size, "load_average": [round(v, 2) for v in os.getloadavg()], "cores": os.cpu_count()}, indent=1))
+    print(
+        json.dumps(
+            {
+                "command": "python tools/bench_widgets.py",
+                "widget": "temperature",
+                "images": 3,
+                "moves": MOVES,
+                "median_ms": round(median(ms), 1),
+                "max_ms": round(max(ms), 1),
+                "figure_bytes": size,
+                "load_average": [round(v, 2) for v in os.getloadavg()],
+                "cores": os.cpu_count(),
+            },
+            indent=1,
+        )
+    )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

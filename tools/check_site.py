@@ -4,6 +4,7 @@
 
 Needs Chromium and playwright, as the browser tests do. With --shots a picture of the top of each page, light and dark.
 """
+
 import argparse, functools, http.server, sys, threading
 from pathlib import Path
 
@@ -13,18 +14,23 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from lab import ARGS, CHROMIUM
 
-p = argparse.ArgumentParser(); p.add_argument("--shots", type=Path)
+p = argparse.ArgumentParser()
+p.add_argument("--shots", type=Path)
 a = p.parse_args()
 SITE = ROOT / "docs" / "_build" / "html"
 pages = sorted(f.relative_to(SITE).as_posix() for f in SITE.rglob("*.html"))
-if not pages: sys.exit("there is no site; run make docs first")
+if not pages:
+    sys.exit("there is no site; run make docs first")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
+    def log_message(self, *args):
+        pass
 
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE)))
+server = http.server.ThreadingHTTPServer(
+    ("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))
+)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 base, wrong, figures = f"http://127.0.0.1:{server.server_port}/", [], 0
 with sync_playwright() as play:
@@ -32,15 +38,32 @@ with sync_playwright() as play:
     for theme in ("light", "dark") if a.shots else ("light",):
         for name in pages:
             page = browser.new_page(viewport={"width": 1300, "height": 1400}, color_scheme=theme)
-            page.route(lambda u: not u.startswith((base, "data:", "blob:")), lambda r: (wrong.append(f"{name}: asks for {r.request.url}"), r.abort()))
-            page.on("console", lambda m: m.type == "error" and wrong.append(f"{name}: console: {m.text}"))
+            page.route(
+                lambda u: not u.startswith((base, "data:", "blob:")),
+                lambda r: (wrong.append(f"{name}: asks for {r.request.url}"), r.abort()),
+            )
+            page.on(
+                "console",
+                lambda m: m.type == "error" and wrong.append(f"{name}: console: {m.text}"),
+            )
             page.on("pageerror", lambda e: wrong.append(f"{name}: {e}"))
-            page.on("response", lambda r: r.status >= 400 and wrong.append(f"{name}: {r.status} for {r.url}"))
+            page.on(
+                "response",
+                lambda r: r.status >= 400 and wrong.append(f"{name}: {r.status} for {r.url}"),
+            )
             page.goto(base + name, wait_until="load")
             figures += page.locator(".js-plotly-plot").count()
-            undrawn = page.evaluate("() => [...document.querySelectorAll('.plotly-graph-div')].filter(d => !d.querySelector('svg')).length")
-            if undrawn: wrong.append(f"{name}: {undrawn} figures are not drawn")
-            for i in page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80))"): wrong.append(f"{name}: no picture {i}")
+            undrawn = page.evaluate(
+                "() => [...document.querySelectorAll('.plotly-graph-div')].filter(d =>"
+                " !d.querySelector('svg')).length"
+            )
+            if undrawn:
+                wrong.append(f"{name}: {undrawn} figures are not drawn")
+            for i in page.evaluate(
+                "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0,"
+                " 80))"
+            ):
+                wrong.append(f"{name}: no picture {i}")
             if a.shots:
                 to = a.shots / theme / f"{name.replace('/', '_')}.png"
                 to.parent.mkdir(parents=True, exist_ok=True)
@@ -48,5 +71,9 @@ with sync_playwright() as play:
             page.close()
     browser.close()
 server.shutdown()
-print(f"{len(pages)} pages, {figures} plotly figures; " + (f"{len(wrong)} things wrong" if wrong else "nothing wrong"))
-if wrong: sys.exit("\n".join(dict.fromkeys(wrong)))
+print(
+    f"{len(pages)} pages, {figures} plotly figures; "
+    + (f"{len(wrong)} things wrong" if wrong else "nothing wrong")
+)
+if wrong:
+    sys.exit("\n".join(dict.fromkeys(wrong)))

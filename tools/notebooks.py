@@ -1,10 +1,11 @@
 """Work on the notebooks: draft them as text, execute them, keep what is committed clean.
 
-    python tools/notebooks.py draft  nbs/01_taps.ipynb [taps.py]   # notebook -> percent-format text, easy to edit
-    python tools/notebooks.py make   taps.py nbs/01_taps.ipynb     # text -> notebook (fixed cell ids), not yet executed
-    python tools/notebooks.py run    [nbs/01_taps.ipynb ...]       # execute from a clean kernel, keep clean outputs (default: all)
-    python tools/notebooks.py readme                               # nbs/index.ipynb -> README.md
+python tools/notebooks.py draft  nbs/01_taps.ipynb [taps.py]   # notebook -> percent-format text, easy to edit
+python tools/notebooks.py make   taps.py nbs/01_taps.ipynb     # text -> notebook (fixed cell ids), not yet executed
+python tools/notebooks.py run    [nbs/01_taps.ipynb ...]       # execute from a clean kernel, keep clean outputs (default: all)
+python tools/notebooks.py readme                               # nbs/index.ipynb -> README.md
 """
+
 import hashlib, os, re, sys
 from pathlib import Path
 
@@ -21,7 +22,10 @@ def with_fixed_ids(nb):
     seen = set()
     for c in nb.cells:
         n = 0
-        while (i := hashlib.md5(f"{c.cell_type}{c.source}{n or ''}".encode()).hexdigest()[:8]) in seen: n += 1
+        while (
+            i := hashlib.md5(f"{c.cell_type}{c.source}{n or ''}".encode()).hexdigest()[:8]
+        ) in seen:
+            n += 1
         seen.add(i)
         c["id"] = i
     return nb
@@ -31,58 +35,93 @@ def make(text, path):
     nb = jupytext.read(text, fmt="py:percent")
     nb.metadata = nbformat.from_dict(KERNEL)
     nb.nbformat, nb.nbformat_minor = 4, 5
-    for c in nb.cells: c.metadata = nbformat.from_dict({})
+    for c in nb.cells:
+        c.metadata = nbformat.from_dict({})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(with_fixed_ids(nb), path)
 
 
 def clean(nb):
-    "Outputs without stderr, widget state, execution counts, object addresses; metadata reduced to the kernel's name."
+    """Outputs without stderr, widget state, execution counts, object addresses; metadata reduced to
+    the kernel's name."""
     nb.metadata = nbformat.from_dict(KERNEL)
     for c in nb.cells:
         c.metadata = nbformat.from_dict({k: v for k, v in c.metadata.items() if k in ("tags",)})
-        if c.cell_type != "code": continue
+        if c.cell_type != "code":
+            continue
         c.execution_count = None
         c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
         for o in c.outputs:
             o.pop("execution_count", None)
-            if o.output_type == "execute_result": o["execution_count"] = None
-            if o.get("data", {}).pop(VIEW, None) and set(o["data"]) == {"text/plain"}: o["data"] = {}   # a widget's bare name
+            if o.output_type == "execute_result":
+                o["execution_count"] = None
+            if o.get("data", {}).pop(VIEW, None) and set(o["data"]) == {"text/plain"}:
+                o["data"] = {}  # a widget's bare name
             o.pop("metadata", None)
-            if o.output_type in ("execute_result", "display_data"): o["metadata"] = nbformat.from_dict({})
-            if "text" in o: o["text"] = re.sub(r" at 0x[0-9a-f]{6,}", "", o["text"])
+            if o.output_type in ("execute_result", "display_data"):
+                o["metadata"] = nbformat.from_dict({})
+            if "text" in o:
+                o["text"] = re.sub(r" at 0x[0-9a-f]{6,}", "", o["text"])
         c.outputs = [o for o in c.outputs if o.output_type == "stream" or o.get("data")]
     return nb
 
 
 def execute(path, timeout=600, **kw):
-    "The notebook at `path` after a run from a clean kernel started in its own folder; raises on the first failing cell."
+    """The notebook at `path` after a run from a clean kernel started in its own folder; raises on
+    the first failing cell."""
     from nbclient import NotebookClient
+
     nb = nbformat.read(path, 4)
-    env = {"IN_TEST": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONPATH": str(ROOT)}
-    os.environ.setdefault("OMP_NUM_THREADS", "1")   # two kernels with two threads each on two cores wait for one another, tenfold
-    os.environ.update(env)   # IN_TEST makes nbdev_export() cells do nothing; the kernel inherits the rest
-    NotebookClient(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(Path(path).parent)}}, **kw).execute()
+    env = {
+        "IN_TEST": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONPATH": str(ROOT),
+    }
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # two kernels with two threads each on two cores wait for one another, tenfold
+    os.environ.update(
+        env
+    )  # IN_TEST makes nbdev_export() cells do nothing; the kernel inherits the rest
+    NotebookClient(
+        nb,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(Path(path).parent)}},
+        **kw,
+    ).execute()
     return nb
 
 
-def notebooks(): return sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+def notebooks():
+    return sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
 
 def readme_text():
-    "The index notebook as Markdown: prose, code and its printed output, without hidden cells and nbdev's directives."
+    """The index notebook as Markdown: prose, code and its printed output, without hidden cells and
+    nbdev's directives."""
     nb = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
     out = []
     for c in nb.cells:
-        if re.search(r"^#\s*\|\s*hide", c.source, re.M): continue
+        if re.search(r"^#\s*\|\s*hide", c.source, re.M):
+            continue
         code = re.sub(r"^# ?[|].*\n?", "", c.source, flags=re.M)
         out.append(c.source if c.cell_type == "markdown" else f"```python\n{code}\n```")
         if c.cell_type == "code":
-            text = "".join(o.get("text", "") or o.get("data", {}).get("text/markdown", "") for o in c.outputs)
-            if text.strip(): out.append(text.strip() if text.lstrip().startswith("|") else f"```text\n{text.rstrip()}\n```")
+            text = "".join(
+                o.get("text", "") or o.get("data", {}).get("text/markdown", "") for o in c.outputs
+            )
+            if text.strip():
+                out.append(
+                    text.strip()
+                    if text.lstrip().startswith("|")
+                    else f"```text\n{text.rstrip()}\n```"
+                )
     text = "\n\n".join(out) + "\n"
-    return re.sub(r"\]\((?!http|#|\.\./)", "](nbs/", text).replace("](../", "](")   # links are relative to nbs/ there, to the root here
+    return re.sub(r"\]\((?!http|#|\.\./)", "](nbs/", text).replace(
+        "](../", "]("
+    )  # links are relative to nbs/ there, to the root here
 
 
 def main(verb="", *args):
@@ -91,14 +130,18 @@ def main(verb="", *args):
         out = args[1] if len(args) > 1 else Path(args[0]).stem + ".py"
         Path(out).write_text(jupytext.writes(nb, fmt="py:percent"), encoding="utf-8")
         print(out)
-    elif verb == "make": make(*args)
+    elif verb == "make":
+        make(*args)
     elif verb == "run":
         for p in args or notebooks():
             print(p, flush=True)
             nb = clean(execute(p))
             nbformat.write(nb, p)
-    elif verb == "readme": (ROOT / "README.md").write_text(readme_text(), encoding="utf-8")
-    else: sys.exit(__doc__)
+    elif verb == "readme":
+        (ROOT / "README.md").write_text(readme_text(), encoding="utf-8")
+    else:
+        sys.exit(__doc__)
 
 
-if __name__ == "__main__": main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

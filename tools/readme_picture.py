@@ -1,7 +1,8 @@
 """The picture of a widget in the README, taken in a real JupyterLab: made-up images only.
 
-    python tools/readme_picture.py [docs/images/temperature.png]
+python tools/readme_picture.py [docs/images/temperature.png]
 """
+
 import sys, tempfile
 from pathlib import Path
 
@@ -19,11 +20,13 @@ with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(3, 3e-3)
 widget = temperature(learn)
 widget"""
 
-to = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs/images/temperature.png")
+to = Path(
+    sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs/images/temperature.png"
+)
 to.parent.mkdir(parents=True, exist_ok=True)
 with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("picture", CELL) as s:
     s.page.locator(".kdm .js-plotly-plot .gtitle").first.wait_for(timeout=60_000)
     s.page.set_viewport_size({"width": 1250, "height": 1500})
-    s.page.wait_for_timeout(1500)      # the page lays itself out anew
+    s.page.wait_for_timeout(1500)  # the page lays itself out anew
     s.page.locator(".jp-OutputArea-output:has(.kdm)").first.screenshot(path=str(to))
 print(to, to.stat().st_size // 1000, "kB")

@@ -1,52 +1,117 @@
 """The part of docs/results.md on several teachers, from docs/results/guidance_*.json."""
+
 from scipy.stats import t
 
 from results_numbers import mean, pct, read, spread, table, with_spread
 
-CASES = {"specialists": "Phantom images, teachers that know different classes", "few": "Brain MRI, a tenth of the images for the students"}
+CASES = {
+    "specialists": "Phantom images, teachers that know different classes",
+    "few": "Brain MRI, a tenth of the images for the students",
+}
 NOTES = {
-    "specialists": "Each teacher has seen all training images of its own classes (those whose number leaves the same remainder by 3) and 5% of the others. The students have {images} images of other seeds, which no teacher has seen; the test images are 2,000 of yet another seed.",
-    "few": "The teachers were trained on nine tenths of the training images, the students and the fusions on the other tenth, {images} images, cut by group of near duplicates. The scores are of the test folder.",
+    "specialists": (
+        "Each teacher has seen all training images of its own classes (those whose number leaves"
+        " the same remainder by 3) and 5% of the others. The students have {images} images of other"
+        " seeds, which no teacher has seen; the test images are 2,000 of yet another seed."
+    ),
+    "few": (
+        "The teachers were trained on nine tenths of the training images, the students and the"
+        " fusions on the other tenth, {images} images, cut by group of near duplicates. The scores"
+        " are of the test folder."
+    ),
 }
 
 
 def differences(here, arm, to):
     seeds = sorted(k for n, k in here if n == arm and (to, k) in here)
     d = [here[arm, k]["accuracy"] - here[to, k]["accuracy"] for k in seeds]
-    return f"{100 * mean(d):+.1f}" + (f" ± {100 * spread(d) / len(d)**.5:.1f}" if len(d) > 1 else ""), d
+    return (
+        f"{100 * mean(d):+.1f}" + (f" ± {100 * spread(d) / len(d)**.5:.1f}" if len(d) > 1 else ""),
+        d,
+    )
 
 
 def beyond(d):
     "Whether the 95% t interval of the paired differences leaves out 0."
-    return len(d) > 1 and abs(mean(d)) > t.ppf(.975, len(d) - 1) * spread(d) / len(d)**.5
+    return len(d) > 1 and abs(mean(d)) > t.ppf(0.975, len(d) - 1) * spread(d) / len(d) ** 0.5
 
 
 def student_rows(students):
-    "One row an arm: scores with spread, paired differences to the student alone and to the mean of the logits of the same teachers."
+    """One row an arm: scores with spread, paired differences to the student alone and to the mean
+    of the logits of the same teachers."""
     here = {(s["arm"], s["seed"]): s for s in students}
     rows, sure = [], {"above": [], "below": [], "better": [], "worse": []}
-    for arm in dict.fromkeys(s["arm"] for s in sorted(students, key=lambda s: (s["arm"].endswith("bad"), ORDER.index(s["arm"]) if s["arm"] in ORDER else 99))):
+    for arm in dict.fromkeys(
+        s["arm"]
+        for s in sorted(
+            students,
+            key=lambda s: (
+                s["arm"].endswith("bad"),
+                ORDER.index(s["arm"]) if s["arm"] in ORDER else 99,
+            ),
+        )
+    ):
         seeds = sorted(k for n, k in here if n == arm)
         base = "mean of logits" + ", bad" * arm.endswith(", bad")
         (to_alone, d), (to_mean, m) = differences(here, arm, "alone"), differences(here, arm, base)
-        if arm != "alone" and beyond(d): sure["above" if mean(d) > 0 else "below"].append(arm)
-        if arm not in ("alone", base) and beyond(m): sure["better" if mean(m) > 0 else "worse"].append(arm)
-        rows.append([arm.replace(", bad", ", one bad"), len(seeds), *(with_spread([here[arm, k][key] for k in seeds]) for key in ("accuracy", "balanced accuracy", "macro F1")),
-                     "" if arm == "alone" else to_alone, "" if arm in ("alone", base) else to_mean])
+        if arm != "alone" and beyond(d):
+            sure["above" if mean(d) > 0 else "below"].append(arm)
+        if arm not in ("alone", base) and beyond(m):
+            sure["better" if mean(m) > 0 else "worse"].append(arm)
+        rows.append(
+            [
+                arm.replace(", bad", ", one bad"),
+                len(seeds),
+                *(
+                    with_spread([here[arm, k][key] for k in seeds])
+                    for key in ("accuracy", "balanced accuracy", "macro F1")
+                ),
+                "" if arm == "alone" else to_alone,
+                "" if arm in ("alone", base) else to_mean,
+            ]
+        )
     return rows, sure
 
 
-ORDER = ["alone", "response", "feature", "relation, one teacher", "mean of logits", "mean of probabilities", "mean of logits + features", "concatenation", "attention", "attention mixture", "attention, joint",
-         "attention mixture, responses alone", "attention mixture, calibrated", "attention on the teachers' images", "attention mixture on the teachers' images"]
+ORDER = [
+    "alone",
+    "response",
+    "feature",
+    "relation, one teacher",
+    "mean of logits",
+    "mean of probabilities",
+    "mean of logits + features",
+    "concatenation",
+    "attention",
+    "attention mixture",
+    "attention, joint",
+    "attention mixture, responses alone",
+    "attention mixture, calibrated",
+    "attention on the teachers' images",
+    "attention mixture on the teachers' images",
+]
 
 
 def signal_rows(signals):
     names, seen = [], set()
     for r in signals:
-        name = r["signal"] + (", one bad" if r["teachers"] == "bad" and "(bad)" not in r["signal"] and r["signal"] in seen else "")
-        if r["teachers"] == "bad" and name.endswith("one bad") and r["signal"] in NETS: continue
+        name = r["signal"] + (
+            ", one bad"
+            if r["teachers"] == "bad" and "(bad)" not in r["signal"] and r["signal"] in seen
+            else ""
+        )
+        if r["teachers"] == "bad" and name.endswith("one bad") and r["signal"] in NETS:
+            continue
         seen.add(r["signal"])
-        names.append([name, pct(r["test accuracy"]), f"{r['test ece']:.3f}", pct(r["train accuracy"]), pct(r["sureness on the students' images"])])
+        names.append(
+            [
+                name,
+                pct(r["test accuracy"]),
+                f"{r['test ece']:.3f}",
+                pct(r["train accuracy"]),
+                pct(r["sureness on the students' images"]),
+            ]
+        )
     return names
 
 
@@ -89,12 +154,25 @@ Behind ± the standard deviation over seeds, for differences the standard error.
 
 def in_words(p, m):
     "What the two tables say together; every number from the files."
-    phantom, mri = ({(s["arm"], s["seed"]): s for s in d["cases"][c]["students"]} for d, c in ((p, "specialists"), (m, "few")))
-    signal = lambda d, c, name, kind="good": next(r["test accuracy"] for r in d["cases"][c]["signals"] if r["signal"] == name and r["teachers"] == kind)
+    phantom, mri = (
+        {(s["arm"], s["seed"]): s for s in d["cases"][c]["students"]}
+        for d, c in ((p, "specialists"), (m, "few"))
+    )
+    signal = lambda d, c, name, kind="good": next(
+        r["test accuracy"]
+        for r in d["cases"][c]["signals"]
+        if r["signal"] == name and r["teachers"] == kind
+    )
+
     def d(here, a, b):
         said, v = differences(here, a, b)
         return f"{said} ({'an interval without 0' if beyond(v) else 'an interval with 0 in it'})"
-    mix, seen, mean_ = "attention mixture", "attention mixture on the teachers' images", "mean of logits"
+
+    mix, seen, mean_ = (
+        "attention mixture",
+        "attention mixture on the teachers' images",
+        "mean of logits",
+    )
     alone = 100 * mean([v["accuracy"] for (n, _), v in phantom.items() if n == "alone"])
     return f"""### What this says
 
@@ -110,11 +188,32 @@ def in_words(p, m):
 
 
 def tried(d):
-    "What the learning rate was chosen by: accuracy on validation images, of seeds that do not appear in the tables."
+    """What the learning rate was chosen by: accuracy on validation images, of seeds that do not
+    appear in the tables."""
     rows = d["tried on validation images"]
     rates, arms = sorted({r["lr"] for r in rows}), list(dict.fromkeys(r["arm"] for r in rows))
-    cells = [[f"{lr:g}", *(", ".join(pct(r["accuracy"]) for r in rows if r["lr"] == lr and r["arm"] == arm) for arm in arms), pct(mean([r["accuracy"] for r in rows if r["lr"] == lr]))] for lr in rates]
-    return table(["highest learning rate", *(f"{arm}, seeds {', '.join(str(k) for k in sorted({r['seed'] for r in rows}))}" for arm in arms), "mean"], cells)
+    cells = [
+        [
+            f"{lr:g}",
+            *(
+                ", ".join(pct(r["accuracy"]) for r in rows if r["lr"] == lr and r["arm"] == arm)
+                for arm in arms
+            ),
+            pct(mean([r["accuracy"] for r in rows if r["lr"] == lr])),
+        ]
+        for lr in rates
+    ]
+    return table(
+        [
+            "highest learning rate",
+            *(
+                f"{arm}, seeds {', '.join(str(k) for k in sorted({r['seed'] for r in rows}))}"
+                for arm in arms
+            ),
+            "mean",
+        ],
+        cells,
+    )
 
 
 def page():

@@ -1,8 +1,9 @@
 """docs/results.md from the results files in docs/results/: every number on the page comes from a file that a command made.
 
-    python tools/results_page.py                                        # write the page
-    python tools/results_page.py keep RUN_FOLDER NAME "COMMAND"         # first copy the numbers of a `kdmedlearn distill` run
+python tools/results_page.py                                        # write the page
+python tools/results_page.py keep RUN_FOLDER NAME "COMMAND"         # first copy the numbers of a `kdmedlearn distill` run
 """
+
 import json, sys
 from pathlib import Path
 
@@ -15,41 +16,84 @@ ROOT = Path(__file__).resolve().parents[1]
 def keep(folder, name, command):
     "Numbers of a run and of its parts (fractions), without weights, images or paths."
     runs = [p.parent for p in sorted(Path(folder).rglob("metrics.json"))]
-    out = {"command": command, "runs": [{"config": json.loads((p / "config.json").read_text()), **json.loads((p / "metrics.json").read_text())} for p in runs]}
+    out = {
+        "command": command,
+        "runs": [
+            {
+                "config": json.loads((p / "config.json").read_text()),
+                **json.loads((p / "metrics.json").read_text()),
+            }
+            for p in runs
+        ],
+    }
     for r in out["runs"]:
-        for row in r["table"].values(): row.pop("ms per image")          # of whatever else the machine did just then
+        for row in r["table"].values():
+            row.pop("ms per image")  # of whatever else the machine did just then
     (RESULTS / f"{name}.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
 
 
-def gain_row(g): return [g["n"], pct(g["before"]), pct(g["after"]), f"{100 * g['difference']:+.1f} ± {100 * g['standard error']:.1f}"]
+def gain_row(g):
+    return [
+        g["n"],
+        pct(g["before"]),
+        pct(g["after"]),
+        f"{100 * g['difference']:+.1f} ± {100 * g['standard error']:.1f}",
+    ]
 
 
 ARMS = {"alone": "alone", "logit": "logit KD", "feature": "feature KD", "both": "HDKD (both)"}
 
 
 def hdkd_rows(d):
-    "For each part of the images and each student: scores with their spread, and the paired difference to the student alone."
+    """For each part of the images and each student: scores with their spread, and the paired
+    difference to the student alone."""
     rows = []
     for f in sorted({s["fraction"] for s in d["students"]}, reverse=True):
         here = {(s["arm"], s["seed"]): s for s in d["students"] if s["fraction"] == f}
         for arm, name in ARMS.items():
             seeds = sorted(k for a, k in here if a == arm)
-            if not seeds: continue
+            if not seeds:
+                continue
             score = lambda key: [here[arm, k][key] for k in seeds]
-            diff = [here[arm, k]["accuracy"] - here["alone", k]["accuracy"] for k in seeds if arm != "alone" and ("alone", k) in here]
-            rows.append([f"{f:.0%}", name, len(seeds), *(with_spread(score(key)) for key in ("accuracy", "balanced accuracy", "macro F1")),
-                         f"{100 * mean(diff):+.1f}" + (f" ± {100 * spread(diff) / len(diff)**.5:.1f}" if len(diff) > 1 else "") if diff else ""])
+            diff = [
+                here[arm, k]["accuracy"] - here["alone", k]["accuracy"]
+                for k in seeds
+                if arm != "alone" and ("alone", k) in here
+            ]
+            rows.append(
+                [
+                    f"{f:.0%}",
+                    name,
+                    len(seeds),
+                    *(
+                        with_spread(score(key))
+                        for key in ("accuracy", "balanced accuracy", "macro F1")
+                    ),
+                    (
+                        f"{100 * mean(diff):+.1f}"
+                        + (f" ± {100 * spread(diff) / len(diff)**.5:.1f}" if len(diff) > 1 else "")
+                        if diff
+                        else ""
+                    ),
+                ]
+            )
     return rows
 
 
 def beyond_chance(d):
-    "The students whose mean paired difference to the student alone is more than two of its standard errors above 0."
+    """The students whose mean paired difference to the student alone is more than two of its
+    standard errors above 0."""
     out = []
     for f in sorted({s["fraction"] for s in d["students"]}, reverse=True):
-        of = lambda arm: {s["seed"]: s["accuracy"] for s in d["students"] if s["fraction"] == f and s["arm"] == arm}
+        of = lambda arm: {
+            s["seed"]: s["accuracy"]
+            for s in d["students"]
+            if s["fraction"] == f and s["arm"] == arm
+        }
         for arm in list(ARMS)[1:]:
             diff = [v - of("alone")[k] for k, v in of(arm).items() if k in of("alone")]
-            if len(diff) > 2 and mean(diff) > 2 * spread(diff) / len(diff)**.5: out.append(f"{ARMS[arm]} with {f:.0%}")
+            if len(diff) > 2 and mean(diff) > 2 * spread(diff) / len(diff) ** 0.5:
+                out.append(f"{ARMS[arm]} with {f:.0%}")
     return out
 
 
@@ -58,7 +102,12 @@ def hdkd_page():
     a, t = d["about"], d["teacher"]
     size = lambda arm: next(s["parameters"] for s in d["students"] if s["arm"] == arm)
     images = {s["fraction"]: (s["images"], s["epochs"]) for s in d["students"]}
-    sec, names = b["seconds"], {"apart": "teacher forward + plain student step", "HDKD": "HDKD step", "stages again": "stages run again for each feature term, as released", "models again": "whole models run again for each feature term"}
+    sec, names = b["seconds"], {
+        "apart": "teacher forward + plain student step",
+        "HDKD": "HDKD step",
+        "stages again": "stages run again for each feature term, as released",
+        "models again": "whole models run again for each feature term",
+    }
     return f"""## HDKD on brain MRI
 
 `{d["command"]}`
@@ -78,39 +127,83 @@ Paper widths, batch and size as in the command, {b["device"]}, {b["threads"]} th
 """
 
 
-KDAS_ARMS = {"alone": "alone", "bernoulli": "response (Bernoulli KL)", "attention": "attention supervision", "sgm": "SGM", "sgm, raw": "SGM on raw logits, as published",
-             "KDAS": "KDAS", "KDAS, raw": "KDAS with SGM on raw logits, as published"}
+KDAS_ARMS = {
+    "alone": "alone",
+    "bernoulli": "response (Bernoulli KL)",
+    "attention": "attention supervision",
+    "sgm": "SGM",
+    "sgm, raw": "SGM on raw logits, as published",
+    "KDAS": "KDAS",
+    "KDAS, raw": "KDAS with SGM on raw logits, as published",
+}
 
 
-def three(v): return f"{v:.3f}"
-def three_with_spread(v): return f"{mean(v):.3f} ± {spread(v):.3f}" if len(v) > 1 else three(mean(v))
+def three(v):
+    return f"{v:.3f}"
+
+
+def three_with_spread(v):
+    return f"{mean(v):.3f} ± {spread(v):.3f}" if len(v) > 1 else three(mean(v))
 
 
 def kdas_rows(d):
-    "For each student: scores with their spread over seeds, the paired difference of Dice to the student alone, and its interval over images."
+    """For each student: scores with their spread over seeds, the paired difference of Dice to the
+    student alone, and its interval over images."""
     here, rows, gains = {(s["arm"], s["seed"]): s["scores"] for s in d["students"]}, [], {}
     for arm, name in KDAS_ARMS.items():
         seeds = sorted(k for a, k in here if a == arm)
-        if not seeds: continue
+        if not seeds:
+            continue
         diff = [here[arm, k]["dice"] - here["alone", k]["dice"] for k in seeds if arm != "alone"]
         over = d["over images"].get(arm)
-        if diff: gains[name] = (mean(diff), spread(diff) / len(diff)**.5 if len(diff) > 1 else float("nan"))
-        rows.append([name, len(seeds), *(three_with_spread([here[arm, k][key] for k in seeds]) for key in ("dice", "iou", "maxDic", "wFm", "Sm")),
-                     f"{gains[name][0]:+.3f} ± {gains[name][1]:.3f}" if diff else "", f"{over['low']:+.3f} to {over['high']:+.3f}" if over else ""])
+        if diff:
+            gains[name] = (
+                mean(diff),
+                spread(diff) / len(diff) ** 0.5 if len(diff) > 1 else float("nan"),
+            )
+        rows.append(
+            [
+                name,
+                len(seeds),
+                *(
+                    three_with_spread([here[arm, k][key] for k in seeds])
+                    for key in ("dice", "iou", "maxDic", "wFm", "Sm")
+                ),
+                f"{gains[name][0]:+.3f} ± {gains[name][1]:.3f}" if diff else "",
+                f"{over['low']:+.3f} to {over['high']:+.3f}" if over else "",
+            ]
+        )
     return rows, gains
 
 
-KDAS_MEASURES = {"dice": "Dice at .5", "meanDic": "mean Dice over thresholds", "wFm": "weighted F", "Sm": "S-measure", "maxEm": "max E-measure", "MAE": "MAE (less is better)"}
+KDAS_MEASURES = {
+    "dice": "Dice at .5",
+    "meanDic": "mean Dice over thresholds",
+    "wFm": "weighted F",
+    "Sm": "S-measure",
+    "maxEm": "max E-measure",
+    "MAE": "MAE (less is better)",
+}
 
 
 def kdas_differences(d):
-    "Paired differences to the student alone for several measures: mean and standard error over seeds."
+    """Paired differences to the student alone for several measures: mean and standard error over
+    seeds."""
     here, rows = {(s["arm"], s["seed"]): s["scores"] for s in d["students"]}, []
     for arm, name in list(KDAS_ARMS.items())[1:]:
         seeds = sorted(k for a, k in here if a == arm)
-        if not seeds: continue
+        if not seeds:
+            continue
         diffs = {m: [here[arm, k][m] - here["alone", k][m] for k in seeds] for m in KDAS_MEASURES}
-        rows.append([name, *(f"{mean(v):+.3f}" + (f" ± {spread(v) / len(v)**.5:.3f}" if len(v) > 1 else "") for v in diffs.values())])
+        rows.append(
+            [
+                name,
+                *(
+                    f"{mean(v):+.3f}" + (f" ± {spread(v) / len(v)**.5:.3f}" if len(v) > 1 else "")
+                    for v in diffs.values()
+                ),
+            ]
+        )
     return rows
 
 
@@ -122,8 +215,11 @@ def kdas_page():
     harm = [n for n, (m, e) in gains.items() if m < -2 * e]
     by = {}
     for s in d["select"]:
-        if s["arm"] != "teacher": by.setdefault(s["arm"], []).append(s["dice"])
-    room = t["scores"]["dice"] - mean([s["scores"]["dice"] for s in d["students"] if s["arm"] == "alone"])
+        if s["arm"] != "teacher":
+            by.setdefault(s["arm"], []).append(s["dice"])
+    room = t["scores"]["dice"] - mean(
+        [s["scores"]["dice"] for s in d["students"] if s["arm"] == "alone"]
+    )
     teacher_select = next(s for s in d["select"] if s["arm"] == "teacher")
     return f"""## KDAS on Kvasir-SEG
 
@@ -172,15 +268,31 @@ Training beside an open tuning bench runs at {b["speed with / without"]:.3f} tim
 
 
 def page():
-    g, gp, b, m = read("phantom_gain"), read("phantom_gain_plain"), read("bench_step"), read("brain_mri")
+    g, gp, b, m = (
+        read("phantom_gain"),
+        read("phantom_gain_plain"),
+        read("bench_step"),
+        read("brain_mri"),
+    )
     mri = []
     for r in sorted(m["runs"], key=lambda r: -r["config"]["fraction"]):
         for key in ("accuracy", "balanced accuracy", "macro F1"):
-            by = {k: [s[key] for s in r["seeds"] if s["model"] == k] for k in ("student alone", "student distilled")}
+            by = {
+                k: [s[key] for s in r["seeds"] if s["model"] == k]
+                for k in ("student alone", "student distilled")
+            }
             a, d = by.values()
             diff = [y - x for x, y in zip(a, d)]
-            mri.append([f"{r['config']['fraction']:.0%}", key, pct(r["table"]["teacher"][key]), with_spread(a), with_spread(d),
-                        f"{100 * mean(diff):+.1f} ± {100 * spread(diff) / len(diff)**.5:.1f}"])
+            mri.append(
+                [
+                    f"{r['config']['fraction']:.0%}",
+                    key,
+                    pct(r["table"]["teacher"][key]),
+                    with_spread(a),
+                    with_spread(d),
+                    f"{100 * mean(diff):+.1f} ± {100 * spread(diff) / len(diff)**.5:.1f}",
+                ]
+            )
     c, first = m["runs"][0]["config"], m["runs"][0]["table"]
     return f"""# Results
 
@@ -220,5 +332,6 @@ Both are timed in turn in one run, with everything fastai does around a step ({b
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["keep"]: keep(*sys.argv[2:])
+    if sys.argv[1:2] == ["keep"]:
+        keep(*sys.argv[2:])
     (ROOT / "docs" / "results.md").write_text(page(), encoding="utf-8")

@@ -18,111 +18,160 @@ from torch import Tensor
 
 from ..taps import near_names
 
-# %% ../../nbs/data/04_balance.ipynb #28f70edb
-def train_labels(dls # fastai DataLoaders
-                ) -> np.ndarray: # (N,) class numbers
+# %% ../../nbs/data/04_balance.ipynb #6dd3f7b6
+def train_labels(dls) -> np.ndarray:  # fastai DataLoaders  # (N,) class numbers
     "The class number of every training item."
     ds = dls.train.dataset
     tls = getattr(ds, "tls", [])
     target = (lambda i: tls[1][i]) if len(tls) == 2 else lambda i: ds[i][-1]
     first = torch.as_tensor(target(0))
     if first.ndim or first.is_floating_point():
-        what = f"masks or several labels, shape {tuple(first.shape)}" if first.ndim else "numbers, not classes"
-        raise ValueError(f"one class for each image is needed, but the targets of these DataLoaders are {what}; "
-                         "train on them as they are, or weight the pixels in the loss")
+        what = (
+            f"masks or several labels, shape {tuple(first.shape)}"
+            if first.ndim
+            else "numbers, not classes"
+        )
+        raise ValueError(
+            f"one class for each image is needed, but the targets of these DataLoaders are {what}; "
+            "train on them as they are, or weight the pixels in the loss"
+        )
     return np.array([int(target(i)) for i in range(len(ds))])
 
-# %% ../../nbs/data/04_balance.ipynb #82639c7f
-def class_weights(labels,         # (N,) class numbers
-                  power: float = 1. # 1: each class is drawn equally often; 0: as in the data
-                 ) -> np.ndarray: # (N,) weights, mean 1
+# %% ../../nbs/data/04_balance.ipynb #9e57b76d
+def class_weights(
+    labels,  # (N,) class numbers
+    power: float = 1.0,  # 1: each class is drawn equally often; 0: as in the data
+) -> np.ndarray:  # (N,) weights, mean 1
     "How often to draw each item: the size of its class to the power of -`power`."
     if not isinstance(power, (int, float)) or not 0 <= power <= 1:
-        raise ValueError(f"power={power!r}; expected a number from 0 (as in the data) to 1 (every class equally often)")
+        raise ValueError(
+            f"power={power!r}; expected a number from 0 (as in the data) to 1 (every class equally"
+            " often)"
+        )
     _, which, count = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     w = count[which] ** -float(power)
     return w / w.mean()
 
-# %% ../../nbs/data/04_balance.ipynb #687e807c
+# %% ../../nbs/data/04_balance.ipynb #96d9e2dc
 class WeightedLoader(WeightedDL):
-    "fastai's `WeightedDL` with the loader's own random numbers; `new` keeps the weights as long as the images stay."
+    """fastai's `WeightedDL` with the loader's own random numbers; `new` keeps the weights as long
+    as the images stay."""
+
     def get_idxs(self):
-        if not self.shuffle or not self.n: return super().get_idxs()
+        if not self.shuffle or not self.n:
+            return super().get_idxs()
         return self.rng.choices(range(self.n), weights=self.wgts, k=self.n)
+
     def new(self, dataset=None, cls=None, **kwargs):
-        if dataset is None and cls is None: kwargs = {"wgts": self.wgts} | kwargs
+        if dataset is None and cls is None:
+            kwargs = {"wgts": self.wgts} | kwargs
         return super().new(dataset, cls or (type(self) if dataset is None else TfmdDL), **kwargs)
 
-# %% ../../nbs/data/04_balance.ipynb #d29ea4d0
+# %% ../../nbs/data/04_balance.ipynb #c7b8d7ed
 def load_smote():
     "imbalanced-learn's SMOTE, or the command that installs it."
-    try: from imblearn.over_sampling import SMOTE
+    try:
+        from imblearn.over_sampling import SMOTE
     except ImportError as e:
-        raise ImportError("SMOTE comes with imbalanced-learn, which is not installed: pip install 'kdmedlearn[smote]'") from e
+        raise ImportError(
+            "SMOTE comes with imbalanced-learn, which is not installed: pip install"
+            " 'kdmedlearn[smote]'"
+        ) from e
     return SMOTE
 
-# %% ../../nbs/data/04_balance.ipynb #539af71d
-def smote(pixels,        # (N, C, H, W) uint8, tensor or array: training images only
-          labels,        # (N,) class numbers
-          k: int = 5,    # mix with one of so many nearest neighbours of the same class
-          seed: int = 0, # same seed, same images
-          vocab=None     # class names for messages
-         ) -> tuple:     # (new pixels (M, C, H, W) uint8, new labels (M,) int64), arrays
-    "Synthetic images that bring every class up to the largest (Chawla et al. 2002, sec. 4.2), in pixel space."
+# %% ../../nbs/data/04_balance.ipynb #aaf3c344
+def smote(
+    pixels,  # (N, C, H, W) uint8, tensor or array: training images only
+    labels,  # (N,) class numbers
+    k: int = 5,  # mix with one of so many nearest neighbours of the same class
+    seed: int = 0,  # same seed, same images
+    vocab=None,  # class names for messages
+) -> tuple:  # (new pixels (M, C, H, W) uint8, new labels (M,) int64), arrays
+    """Synthetic images that bring every class up to the largest (Chawla et al. 2002, sec. 4.2), in
+    pixel space."""
     x, y = np.asarray(pixels), np.asarray(labels).astype(np.int64)
     if x.dtype != np.uint8 or x.ndim != 4 or y.shape != x.shape[:1]:
-        raise ValueError(f"smote needs uint8 pixels (N, C, H, W) and labels (N,), got {x.dtype} {x.shape} and {y.shape}")
-    if not isinstance(k, int) or k < 1: raise ValueError(f"k={k!r}; expected a number of neighbours, such as k=5")
+        raise ValueError(
+            f"smote needs uint8 pixels (N, C, H, W) and labels (N,), got {x.dtype} {x.shape} and"
+            f" {y.shape}"
+        )
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k={k!r}; expected a number of neighbours, such as k=5")
     classes, count = np.unique(y, return_counts=True)
     for c, n in zip(classes, count):
         if n <= k and n < count.max():
             cure = f"pass k={n - 1} or less, " if n > 1 else ""
-            raise ValueError(f"class {c if vocab is None else repr(vocab[c])} has {n} training image{'s' if n > 1 else ''}, too few for k={k} "
-                             f"neighbours; {cure}collect more, or use how='weights'")
+            raise ValueError(
+                f"class {c if vocab is None else repr(vocab[c])} has {n} training"
+                f" image{'s' if n > 1 else ''}, too few for k={k} neighbours; {cure}collect more,"
+                " or use how='weights'"
+            )
     sampler = load_smote()(k_neighbors=k, random_state=seed)
-    if count.min() == count.max(): return x[:0], y[:0]
-    flat = x.reshape(len(x), -1).astype(np.float32)      # differences of uint8 would wrap around at 0
+    if count.min() == count.max():
+        return x[:0], y[:0]
+    flat = x.reshape(len(x), -1).astype(np.float32)  # differences of uint8 would wrap around at 0
     flat, y_all = sampler.fit_resample(flat, y)
-    new = flat[len(x):].round().clip(0, 255).astype(np.uint8).reshape(-1, *x.shape[1:])
-    return new, y_all[len(x):]
+    new = flat[len(x) :].round().clip(0, 255).astype(np.uint8).reshape(-1, *x.shape[1:])
+    return new, y_all[len(x) :]
 
-# %% ../../nbs/data/04_balance.ipynb #074283f8
+# %% ../../nbs/data/04_balance.ipynb #910501a5
 class WithSynthetic(GetAttr):
     "A training set with synthetic images behind it; whatever else is asked, the real set answers."
+
     _default = "real"
-    def __init__(self, real, pixels, labels): # labelled dataset; (M, C, H, W) uint8; (M,) class numbers
+
+    def __init__(
+        self, real, pixels, labels
+    ):  # labelled dataset; (M, C, H, W) uint8; (M,) class numbers
         self.real, self.pixels, self.labels = real, torch.as_tensor(pixels), torch.as_tensor(labels)
         self.kinds = [type(o) if isinstance(o, Tensor) else Tensor for o in real[0]]
-    def __len__(self): return len(self.real) + len(self.labels)
+
+    def __len__(self):
+        return len(self.real) + len(self.labels)
+
     def __getitem__(self, i):
         i = range(len(self))[i] - len(self.real)
-        if i < 0: return self.real[i + len(self.real)]
-        return tuple(o[i].as_subclass(kind) for o, kind in zip((self.pixels, self.labels), self.kinds))
+        if i < 0:
+            return self.real[i + len(self.real)]
+        return tuple(
+            o[i].as_subclass(kind) for o, kind in zip((self.pixels, self.labels), self.kinds)
+        )
 
-def train_pixels(ds # dataset of (image, class)
-                ) -> Tensor: # (N, C, H, W) uint8
+
+def train_pixels(ds) -> Tensor:  # dataset of (image, class)  # (N, C, H, W) uint8
     "All training images, where they are pixels of one size."
     x = ds[0][0]
     if not isinstance(x, Tensor) or x.dtype != torch.uint8 or x.ndim != 3:
         got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"how='smote' needs items of uint8 pixels (C, H, W), as image_dls and phantom_dls give them, got {got}; "
-                         "use how='weights'")
+        raise ValueError(
+            "how='smote' needs items of uint8 pixels (C, H, W), as image_dls and phantom_dls give"
+            f" them, got {got}; use how='weights'"
+        )
     return torch.stack([ds[i][0].as_subclass(Tensor) for i in range(len(ds))])
 
-# %% ../../nbs/data/04_balance.ipynb #de8ace72
+# %% ../../nbs/data/04_balance.ipynb #d5f019a4
 HOWS = ["weights", "smote"]
 
-def balance(dls,                   # fastai DataLoaders with a class for each image
-            how: str = "weights",  # "weights": rare images more often; "smote": synthetic images besides
-            power: float = 1.,     # of the weights, see `class_weights`
-            k: int = 5, seed: int = 0 # of SMOTE, see `smote`; its pixels must fit in memory, as float32
-           ):                      # DataLoaders of the same kind
-    "`dls` with a balanced training loader; validation and test loaders are the same objects as before."
+
+def balance(
+    dls,  # fastai DataLoaders with a class for each image
+    how: str = "weights",  # "weights": rare images more often; "smote": synthetic images besides
+    power: float = 1.0,  # of the weights, see `class_weights`
+    k: int = 5,
+    seed: int = 0,  # of SMOTE, see `smote`; its pixels must fit in memory, as float32
+):  # DataLoaders of the same kind
+    """`dls` with a balanced training loader; validation and test loaders are the same objects as
+    before."""
     if how not in HOWS:
         near = near_names(str(how), HOWS)
-        raise ValueError(f"how={how!r}; " + (f"near: {near[0]!r}; " if near else "") + f"expected one of {', '.join(map(repr, HOWS))}")
+        raise ValueError(
+            f"how={how!r}; "
+            + (f"near: {near[0]!r}; " if near else "")
+            + f"expected one of {', '.join(map(repr, HOWS))}"
+        )
     y, train = train_labels(dls), dls.train
-    if how == "weights": train = train.new(cls=WeightedLoader, wgts=class_weights(y, power), shuffle=True)
+    if how == "weights":
+        train = train.new(cls=WeightedLoader, wgts=class_weights(y, power), shuffle=True)
     else:
         new = smote(train_pixels(train.dataset), y, k, seed, vocab=getattr(dls, "vocab", None))
         train = train.new(WithSynthetic(train.dataset, *new))

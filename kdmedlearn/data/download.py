@@ -5,153 +5,305 @@
 # %% auto #0
 __all__ = ['BUSY', 'file_hash', 'verify', 'download', 'unpack']
 
-# %% ../../nbs/data/07_download.ipynb #3eb5d135
+# %% ../../nbs/data/07_download.ipynb #01dded17
 import errno, hashlib, json, os, re, shutil, ssl, stat, time, urllib.request, warnings, zipfile, zlib
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-# %% ../../nbs/data/07_download.ipynb #b21a28b1
-def file_hash(path, kind="sha256"): # -> hex digits
+# %% ../../nbs/data/07_download.ipynb #86a1b8f3
+def file_hash(path, kind="sha256"):  # -> hex digits
     "Checksum of a file."
-    with open(path, "rb") as f: return hashlib.file_digest(f, kind).hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, kind).hexdigest()
 
-def verify(path,                               # file
-           sha256=None, md5=None, size=None    # what it should have; None: not looked at
-          ):
+
+def verify(
+    path, sha256=None, md5=None, size=None  # file  # what it should have; None: not looked at
+):
     "Raise unless the file is the expected one."
     name = Path(path).name.removesuffix(".part")
-    if size is not None and (seen := Path(path).stat().st_size) != size: raise ValueError(f"{name} has {seen} bytes, expected {size}")
+    if size is not None and (seen := Path(path).stat().st_size) != size:
+        raise ValueError(f"{name} has {seen} bytes, expected {size}")
     for kind, want in (("sha256", sha256), ("md5", md5)):
-        if want and (seen := file_hash(path, kind)) != want.lower(): raise ValueError(f"{name} has {kind} {seen}, expected {want}")
+        if want and (seen := file_hash(path, kind)) != want.lower():
+            raise ValueError(f"{name} has {kind} {seen}, expected {want}")
 
-# %% ../../nbs/data/07_download.ipynb #cf9393b8
+# %% ../../nbs/data/07_download.ipynb #6a9fac1f
 _PAGES = {"text/html", "application/xhtml+xml"}
 
+# %% ../../nbs/data/07_download.ipynb #7bb2afd2
 def _attempt(url, part, size, timeout, bar):
     "One request for what is missing of `part`; raises unless it is complete afterwards."
     note = Path(f"{part}.json")
-    try: old = json.loads(note.read_text())
-    except (OSError, ValueError): old = {}
-    same = part.exists() and old.get("url") == url and old.get("tag")      # without a tag nobody knows whether it is the same file still
+    try:
+        old = json.loads(note.read_text())
+    except (OSError, ValueError):
+        old = {}
+    same = (
+        part.exists() and old.get("url") == url and old.get("tag")
+    )  # without a tag nobody knows whether it is the same file still
     have = part.stat().st_size if same else 0
-    if have and have == old.get("total"): return
-    ask = {"User-Agent": "kdmedlearn"} | ({"Range": f"bytes={have}-", "If-Range": old["tag"]} if have else {})
+    if have and have == old.get("total"):
+        return
+    ask = {"User-Agent": "kdmedlearn"} | (
+        {"Range": f"bytes={have}-", "If-Range": old["tag"]} if have else {}
+    )
     with urllib.request.urlopen(urllib.request.Request(url, headers=ask), timeout=timeout) as r:
         kind, length, total = r.headers.get_content_type(), r.headers.get("Content-Length"), None
-        if kind in _PAGES and not re.search(r"\.x?html?$", f"{urlsplit(url).path}\n{part.stem}", re.I | re.M):
-            raise ValueError(f"{url} is answered with a web page ({kind}), expected a file; does the host ask for a login, or for terms to be accepted? Open it in a browser")
+        if kind in _PAGES and not re.search(
+            r"\.x?html?$", f"{urlsplit(url).path}\n{part.stem}", re.I | re.M
+        ):
+            raise ValueError(
+                f"{url} is answered with a web page ({kind}), expected a file; does the host ask"
+                " for a login, or for terms to be accepted? Open it in a browser"
+            )
         if r.status == 206:
             got = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", r.headers.get("Content-Range", ""))
-            if not got or int(got[1]) != have or int(got[2]) != old.get("total"):         # not the rest of what we have
-                part.unlink(); raise ConnectionError("the server sent another part than was asked for")
+            if (
+                not got or int(got[1]) != have or int(got[2]) != old.get("total")
+            ):  # not the rest of what we have
+                part.unlink()
+                raise ConnectionError("the server sent another part than was asked for")
             total = int(got[2])
-        else: have, total = 0, int(length) if length else None
-        if size is not None and total not in (None, size): raise ValueError(f"{url} has {total} bytes, expected {size}; has the set changed? Look at its page")
+        else:
+            have, total = 0, int(length) if length else None
+        if size is not None and total not in (None, size):
+            raise ValueError(
+                f"{url} has {total} bytes, expected {size}; has the set changed? Look at its page"
+            )
         if total and total - have > (free := shutil.disk_usage(part.parent).free):
-            raise OSError(f"{part.parent} has {free / 1e9:.3g} GB left, {(total - have) / 1e9:.3g} are needed; make room or choose another folder")
-        if not have: part.write_bytes(b"")                                     # first, or old bytes would stand under the new tag
+            raise OSError(
+                f"{part.parent} has {free / 1e9:.3g} GB left, {(total - have) / 1e9:.3g} are"
+                " needed; make room or choose another folder"
+            )
+        if not have:
+            part.write_bytes(b"")  # first, or old bytes would stand under the new tag
         tag = r.headers.get("ETag", "W/")
-        note.write_text(json.dumps(dict(url=url, total=total, chunked=r.chunked, tag=r.headers.get("Last-Modified") if tag.startswith("W/") else tag)))   # W/: weak, no condition
-        columns = TextColumn(part.stem), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+        note.write_text(
+            json.dumps(
+                dict(
+                    url=url,
+                    total=total,
+                    chunked=r.chunked,
+                    tag=r.headers.get("Last-Modified") if tag.startswith("W/") else tag,
+                )
+            )
+        )  # W/: weak, no condition
+        columns = (
+            TextColumn(part.stem),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
         with open(part, "ab") as f, Progress(*columns, disable=not bar) as p:
             task = p.add_task("", total=total, completed=have)
-            while chunk := r.read1(1 << 20): f.write(chunk); p.update(task, advance=len(chunk))
-    if total is not None and (have := part.stat().st_size) != total: raise ConnectionError(f"the connection broke after {have} of {total} bytes")
+            while chunk := r.read1(1 << 20):
+                f.write(chunk)
+                p.update(task, advance=len(chunk))
+    if total is not None and (have := part.stat().st_size) != total:
+        raise ConnectionError(f"the connection broke after {have} of {total} bytes")
 
-# %% ../../nbs/data/07_download.ipynb #d632d14e
+# %% ../../nbs/data/07_download.ipynb #35b5f0a7
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 
-def _explain(e, url, part): # -> exception with a cure
+
+def _explain(e, url, part):  # -> exception with a cure
     why = getattr(e, "reason", e)
     if isinstance(e, HTTPError):
-        cure = {401: "the host asks for a login", 403: "the host refuses; open its page: are there terms to accept?", 404: "nothing is there; has the set moved? Look at its page"}
-        return ConnectionError(f"{url}: HTTP {e.code} {why}; {cure.get(e.code, 'try again later' if e.code in BUSY else 'look at the page of the set')}")
+        cure = {
+            401: "the host asks for a login",
+            403: "the host refuses; open its page: are there terms to accept?",
+            404: "nothing is there; has the set moved? Look at its page",
+        }
+        return ConnectionError(
+            f"{url}: HTTP {e.code} {why};"
+            f" {cure.get(e.code, 'try again later' if e.code in BUSY else 'look at the page of the set')}"
+        )
     if isinstance(why, ssl.SSLCertVerificationError):
-        return ConnectionError(f"the certificate of {urlsplit(url).netloc} cannot be verified ({why.verify_message}); update the certificates of this system, or "
-                               f"fetch the file with a browser, compare its checksum if one is known, and call unpack(file, folder)")
-    kept = f"what has arrived is kept in {part.name}: call again to go on" if part.exists() else "is this machine online, and the address right?"
+        return ConnectionError(
+            f"the certificate of {urlsplit(url).netloc} cannot be verified ({why.verify_message});"
+            " update the certificates of this system, or fetch the file with a browser, compare"
+            " its checksum if one is known, and call unpack(file, folder)"
+        )
+    kept = (
+        f"what has arrived is kept in {part.name}: call again to go on"
+        if part.exists()
+        else "is this machine online, and the address right?"
+    )
     return ConnectionError(f"{url}: {why or type(e).__name__}; {kept}")
 
+# %% ../../nbs/data/07_download.ipynb #43263bbb
 def _try(url, part, size, tries, wait, timeout, bar):
     "`_attempt` until it succeeds, or fails `tries` times in a row without a byte more."
     failed, most = 0, part.stat().st_size if part.exists() else 0
     while True:
-        try: return _attempt(url, part, size, timeout, bar)
-        except (HTTPError, URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as e:
+        try:
+            return _attempt(url, part, size, timeout, bar)
+        except (
+            HTTPError,
+            URLError,
+            HTTPException,
+            TimeoutError,
+            ConnectionError,
+            ssl.SSLError,
+        ) as e:
             have = part.stat().st_size if part.exists() else 0
-            if isinstance(e, HTTPError) and e.code == 416: part.unlink(missing_ok=True)     # less is there than we have: start anew
-            elif isinstance(e, HTTPError) and e.code not in BUSY or isinstance(getattr(e, "reason", e), ssl.SSLCertVerificationError):
+            if isinstance(e, HTTPError) and e.code == 416:
+                part.unlink(missing_ok=True)  # less is there than we have: start anew
+            elif (
+                isinstance(e, HTTPError)
+                and e.code not in BUSY
+                or isinstance(getattr(e, "reason", e), ssl.SSLCertVerificationError)
+            ):
                 raise _explain(e, url, part) from e
             failed, most = 1 if have > most else failed + 1, max(have, most)
-            if failed >= tries: raise _explain(e, url, part) from e
+            if failed >= tries:
+                raise _explain(e, url, part) from e
             time.sleep(wait * 2 ** (failed - 1))
 
-# %% ../../nbs/data/07_download.ipynb #04881b7f
-def download(url,                            # http or https
-             to,                             # file, or a folder that exists
-             sha256=None, md5=None, size=None, # published checksum, bytes; None: the sha256 is printed, to be kept
-             tries: int = 4, wait=1.,        # attempts without progress; seconds before the second, doubled each time
-             timeout=30., bar=True           # seconds without a byte; a progress bar
-            ) -> Path:                       # the file, complete
-    "Fetch a file, going on where an earlier call stopped; under its name there is the right file or none, where a checksum or a length is known."
-    if not re.match("https?://", str(url)): raise ValueError(f"{url!r}: expected an address that begins with https:// or http://")
-    if not isinstance(tries, int) or tries < 1: raise ValueError(f"tries={tries!r}; expected at least 1")
+# %% ../../nbs/data/07_download.ipynb #496d6ce7
+def download(
+    url,  # http or https
+    to,  # file, or a folder that exists
+    sha256=None,
+    md5=None,
+    size=None,  # published checksum, bytes; None: the sha256 is printed, to be kept
+    tries: int = 4,
+    wait=1.0,  # attempts without progress; seconds before the second, doubled each time
+    timeout=30.0,
+    bar=True,  # seconds without a byte; a progress bar
+) -> Path:  # the file, complete
+    """Fetch a file, going on where an earlier call stopped; under its name there is the right file
+    or none, where a checksum or a length is known."""
+    if not re.match("https?://", str(url)):
+        raise ValueError(f"{url!r}: expected an address that begins with https:// or http://")
+    if not isinstance(tries, int) or tries < 1:
+        raise ValueError(f"tries={tries!r}; expected at least 1")
     to = Path(to)
-    if to.is_dir(): to = to / Path(urlsplit(url).path).name
-    if to.is_dir(): raise ValueError(f"{url} names no file; pass a file name: to={str(to / 'NAME')!r}")
+    if to.is_dir():
+        to = to / Path(urlsplit(url).path).name
+    if to.is_dir():
+        raise ValueError(f"{url} names no file; pass a file name: to={str(to / 'NAME')!r}")
     if to.exists():
-        try: verify(to, sha256, md5, size)
-        except ValueError as e: raise ValueError(f"{to} is there, but it is another file: {e}; remove it and call again") from e
+        try:
+            verify(to, sha256, md5, size)
+        except ValueError as e:
+            raise ValueError(
+                f"{to} is there, but it is another file: {e}; remove it and call again"
+            ) from e
         return to
     part, note = (to.with_name(to.name + end) for end in (".part", ".part.json"))
-    try: to.parent.mkdir(parents=True, exist_ok=True); _try(url, part, size, tries, wait, timeout, bar)
-    except PermissionError as e: raise PermissionError(f"cannot write in {to.parent} ({e.strerror}); choose a folder of your own") from e
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        _try(url, part, size, tries, wait, timeout, bar)
+    except PermissionError as e:
+        raise PermissionError(
+            f"cannot write in {to.parent} ({e.strerror}); choose a folder of your own"
+        ) from e
     except OSError as e:
-        if e.errno == errno.ENOSPC: raise OSError(f"{to.parent} is full; make room and call again, what has arrived is kept in {part.name}") from e
+        if e.errno == errno.ENOSPC:
+            raise OSError(
+                f"{to.parent} is full; make room and call again, what has arrived is kept in"
+                f" {part.name}"
+            ) from e
         raise
-    try: verify(part, sha256, md5, size)
+    try:
+        verify(part, sha256, md5, size)
     except ValueError as e:
-        part.unlink(); note.unlink()
-        raise ValueError(f"{e}: damaged on the way, or changed by the host; it was removed, call again, and look at the page of the set if it stays so") from e
+        part.unlink()
+        note.unlink()
+        raise ValueError(
+            f"{e}: damaged on the way, or changed by the host; it was removed, call again, and look"
+            " at the page of the set if it stays so"
+        ) from e
     told = json.loads(note.read_text())
     if not (sha256 or md5) and size is None and told["total"] is None and not told.get("chunked"):
-        warnings.warn(f"{to.name}: the server named no length and no checksum was given, so it may be cut short; look whether it opens, and pass sha256=, md5= or size= if its page has one")
-    if not (sha256 or md5): print(f"{to.name}: {part.stat().st_size} bytes, sha256 {file_hash(part)} (compared with nothing; keep it, to know this file again)")
-    os.replace(part, to); note.unlink()
+        warnings.warn(
+            f"{to.name}: the server named no length and no checksum was given, so it may be cut"
+            " short; look whether it opens, and pass sha256=, md5= or size= if its page has one"
+        )
+    if not (sha256 or md5):
+        print(
+            f"{to.name}: {part.stat().st_size} bytes, sha256 {file_hash(part)} (compared with"
+            " nothing; keep it, to know this file again)"
+        )
+    os.replace(part, to)
+    note.unlink()
     return to
 
-# %% ../../nbs/data/07_download.ipynb #1cfeefd1
-def unpack(archive, # zip file
-           to       # folder to unpack into
-          ) -> Path: # the folder in it, if the archive holds a single one, else `to`
-    "Unpack a zip file; members that lead out of `to`, links, and what would overwrite are refused before anything is written."
+# %% ../../nbs/data/07_download.ipynb #7109d22c
+def unpack(
+    archive, to  # zip file  # folder to unpack into
+) -> Path:  # the folder in it, if the archive holds a single one, else `to`
+    """Unpack a zip file; members that lead out of `to`, links, and what would overwrite are refused
+    before anything is written."""
     archive, to = Path(archive), Path(to)
-    if not archive.exists(): raise FileNotFoundError(f"no archive {archive}")
+    if not archive.exists():
+        raise FileNotFoundError(f"no archive {archive}")
     if not zipfile.is_zipfile(archive):
-        raise ValueError(f"{archive} is no complete zip file; was the download interrupted, or did it bring a web page? Remove it and fetch it again")
+        raise ValueError(
+            f"{archive} is no complete zip file; was the download interrupted, or did it bring a"
+            " web page? Remove it and fetch it again"
+        )
     with zipfile.ZipFile(archive) as z:
-        members = [m for m in z.infolist() if "__MACOSX" not in m.filename.split("/")]      # notes of macOS, no files of the set
+        members = [
+            m for m in z.infolist() if "__MACOSX" not in m.filename.split("/")
+        ]  # notes of macOS, no files of the set
         for m in members:
             name = m.filename.replace("\\", "/")
-            if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):       # C: is a drive
-                raise ValueError(f"{archive.name} holds {m.filename!r}, which leads out of the folder; do not trust this archive")
-            if stat.S_ISLNK(m.external_attr >> 16): raise ValueError(f"{archive.name} holds a link, {m.filename!r}; expected files and folders only")
-            if m.flag_bits & 1: raise ValueError(f"{archive.name} is encrypted; unpack it with its password")
-        tops = sorted({p[0] for m in members if (p := [x for x in m.filename.split("/") if x not in ("", ".")])})    # "./set" is "set"
-        if not tops: raise ValueError(f"{archive} is empty")
-        if there := [t for t in tops if (to / t).exists()]: raise FileExistsError(f"{to} has {', '.join(there[:3])} already; remove it, or choose another folder")
+            if (
+                name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/")
+            ):  # C: is a drive
+                raise ValueError(
+                    f"{archive.name} holds {m.filename!r}, which leads out of the folder; do not"
+                    " trust this archive"
+                )
+            if stat.S_ISLNK(m.external_attr >> 16):
+                raise ValueError(
+                    f"{archive.name} holds a link, {m.filename!r}; expected files and folders only"
+                )
+            if m.flag_bits & 1:
+                raise ValueError(f"{archive.name} is encrypted; unpack it with its password")
+        tops = sorted(
+            {
+                p[0]
+                for m in members
+                if (p := [x for x in m.filename.split("/") if x not in ("", ".")])
+            }
+        )  # "./set" is "set"
+        if not tops:
+            raise ValueError(f"{archive} is empty")
+        if there := [t for t in tops if (to / t).exists()]:
+            raise FileExistsError(
+                f"{to} has {', '.join(there[:3])} already; remove it, or choose another folder"
+            )
         to.mkdir(parents=True, exist_ok=True)
         need, free = sum(m.file_size for m in members), shutil.disk_usage(to).free
-        if need > free: raise OSError(f"{to} has {free / 1e9:.3g} GB left, {need / 1e9:.3g} are needed; make room or choose another folder")
+        if need > free:
+            raise OSError(
+                f"{to} has {free / 1e9:.3g} GB left, {need / 1e9:.3g} are needed; make room or"
+                " choose another folder"
+            )
         beside = to / f".{archive.stem}.unpacking"
         shutil.rmtree(beside, ignore_errors=True)
         try:
             z.extractall(beside, members)
-            for t in tops: (beside / t).rename(to / t)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as e: raise ValueError(f"{archive} is damaged ({e}); remove it and fetch it again") from e
-        finally: shutil.rmtree(beside, ignore_errors=True)
+            for t in tops:
+                (beside / t).rename(to / t)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as e:
+            raise ValueError(f"{archive} is damaged ({e}); remove it and fetch it again") from e
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     return to / tops[0] if len(tops) == 1 and (to / tops[0]).is_dir() else to

@@ -7,7 +7,7 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'medmnist_dls']
 
-# %% ../../nbs/data/06_endoscopy.ipynb #8ab53d61
+# %% ../../nbs/data/06_endoscopy.ipynb #620c7698
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -19,30 +19,82 @@ from fastai.data.transforms import Categorize
 from PIL import Image
 
 from .download import download, unpack
-from .images import (HIDDEN, FolderLabel, ReadImage, SetLoaders, batch_tfms, check_options, find_splits, in_range, list_images,
-                                    make_loaders, some, split_off, table_dls, visible)
+from kdmedlearn.data.images import (
+    HIDDEN,
+    FolderLabel,
+    ReadImage,
+    SetLoaders,
+    batch_tfms,
+    check_options,
+    find_splits,
+    in_range,
+    list_images,
+    make_loaders,
+    some,
+    split_off,
+    table_dls,
+    visible,
+)
 from .phantom import CHUNK, CLASSES, check, render
 from .polyps import MARK, _fits, _right_folder, _warn_counts
 from ..taps import near_hint, near_names
 
-# %% ../../nbs/data/06_endoscopy.ipynb #3a33d889
-KVASIR_V2 = dict.fromkeys(CLASSES, 1000)   # class: images
-HYPER_KVASIR = {                           # folder below labeled-images/: class: images
+# %% ../../nbs/data/06_endoscopy.ipynb #fd56bd02
+KVASIR_V2 = dict.fromkeys(CLASSES, 1000)  # class: images
+HYPER_KVASIR = {  # folder below labeled-images/: class: images
     "lower-gi-tract/anatomical-landmarks": {"cecum": 1009, "ileum": 9, "retroflex-rectum": 391},
     "lower-gi-tract/pathological-findings": {
-        "hemorrhoids": 6, "polyps": 1028, "ulcerative-colitis-grade-0-1": 35, "ulcerative-colitis-grade-1": 201, "ulcerative-colitis-grade-1-2": 11,
-        "ulcerative-colitis-grade-2": 443, "ulcerative-colitis-grade-2-3": 28, "ulcerative-colitis-grade-3": 133},
-    "lower-gi-tract/quality-of-mucosal-views": {"bbps-0-1": 646, "bbps-2-3": 1148, "impacted-stool": 131},
-    "lower-gi-tract/therapeutic-interventions": {"dyed-lifted-polyps": 1002, "dyed-resection-margins": 989},
-    "upper-gi-tract/anatomical-landmarks": {"pylorus": 999, "retroflex-stomach": 764, "z-line": 932},
-    "upper-gi-tract/pathological-findings": {"barretts": 41, "barretts-short-segment": 53, "esophagitis-a": 403, "esophagitis-b-d": 260}}
+        "hemorrhoids": 6,
+        "polyps": 1028,
+        "ulcerative-colitis-grade-0-1": 35,
+        "ulcerative-colitis-grade-1": 201,
+        "ulcerative-colitis-grade-1-2": 11,
+        "ulcerative-colitis-grade-2": 443,
+        "ulcerative-colitis-grade-2-3": 28,
+        "ulcerative-colitis-grade-3": 133,
+    },
+    "lower-gi-tract/quality-of-mucosal-views": {
+        "bbps-0-1": 646,
+        "bbps-2-3": 1148,
+        "impacted-stool": 131,
+    },
+    "lower-gi-tract/therapeutic-interventions": {
+        "dyed-lifted-polyps": 1002,
+        "dyed-resection-margins": 989,
+    },
+    "upper-gi-tract/anatomical-landmarks": {
+        "pylorus": 999,
+        "retroflex-stomach": 764,
+        "z-line": 932,
+    },
+    "upper-gi-tract/pathological-findings": {
+        "barretts": 41,
+        "barretts-short-segment": 53,
+        "esophagitis-a": 403,
+        "esophagitis-b-d": 260,
+    },
+}
 HYPER_COUNTS = {c: n for classes in HYPER_KVASIR.values() for c, n in classes.items()}
 FOLDS = "2_fold_split.csv"
 
-# %% ../../nbs/data/06_endoscopy.ipynb #773090a5
-LOOKS = {"cecum": "normal-cecum", "ileum": "normal-cecum", "pylorus": "normal-pylorus", "z-line": "normal-z-line", "retroflex": "normal-pylorus",
-         "hemorrhoids": "polyps", "polyps": "polyps", "ulcerative": "ulcerative-colitis", "bbps": "normal-cecum", "impacted": "ulcerative-colitis",
-         "dyed-lifted": "dyed-lifted-polyps", "dyed-resection": "dyed-resection-margins", "barretts": "normal-z-line", "esophagitis": "esophagitis"}
+# %% ../../nbs/data/06_endoscopy.ipynb #1e9fa47c
+LOOKS = {
+    "cecum": "normal-cecum",
+    "ileum": "normal-cecum",
+    "pylorus": "normal-pylorus",
+    "z-line": "normal-z-line",
+    "retroflex": "normal-pylorus",
+    "hemorrhoids": "polyps",
+    "polyps": "polyps",
+    "ulcerative": "ulcerative-colitis",
+    "bbps": "normal-cecum",
+    "impacted": "ulcerative-colitis",
+    "dyed-lifted": "dyed-lifted-polyps",
+    "dyed-resection": "dyed-resection-margins",
+    "barretts": "normal-z-line",
+    "esophagitis": "esophagitis",
+}
+
 
 def _draw(folder, n, look, size, seed, first, names):
     "`n` phantoms of class `look` in `folder`; returns their file names."
@@ -50,209 +102,447 @@ def _draw(folder, n, look, size, seed, first, names):
     files = [f"{uuid.UUID(int=names.getrandbits(128))}.jpg" for _ in range(n)]
     for i in range(0, n, CHUNK):
         ids = range(first + i, first + min(i + CHUNK, n))
-        s = render(seed, ids, np.full(len(ids), CLASSES.index(look)), size, .5)
-        for f, x in zip(files[i:], (np.clip(s.rgb, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)): Image.fromarray(x).save(folder / f, quality=95)
+        s = render(seed, ids, np.full(len(ids), CLASSES.index(look)), size, 0.5)
+        for f, x in zip(
+            files[i:], (np.clip(s.rgb, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        ):
+            Image.fromarray(x).save(folder / f, quality=95)
     return files
 
-def write_phantom_endoscopy(path,                 # a new or empty folder
-                            layout="kvasir-v2",   # "kvasir-v2": class folders; "hyper-kvasir": labeled-images/ and the file of folds
-                            n_per_class: int = 8, # images of each class, at least 4
-                            size: int = 64,       # side in pixels, at least 32
-                            seed: int = 0         # same seed, same files
-                           ) -> Path:             # the folder
+# %% ../../nbs/data/06_endoscopy.ipynb #58b45b0e
+def write_phantom_endoscopy(
+    path,  # a new or empty folder
+    # "kvasir-v2": class folders; "hyper-kvasir": labeled-images/ and the file of folds
+    layout="kvasir-v2",
+    n_per_class: int = 8,  # images of each class, at least 4
+    size: int = 64,  # side in pixels, at least 32
+    seed: int = 0,  # same seed, same files
+) -> Path:  # the folder
     "Made-up endoscopy in the folders of the real sets, to try a cell before the download."
-    if layout not in ("kvasir-v2", "hyper-kvasir"): raise ValueError(f"layout={layout!r}; expected 'kvasir-v2' or 'hyper-kvasir'")
-    if not isinstance(n_per_class, int) or n_per_class < 4: raise ValueError(f"n_per_class={n_per_class!r}; expected at least 4, for training, validation and test")
-    check(n_per_class, size, "classify", seed, .5)
+    if layout not in ("kvasir-v2", "hyper-kvasir"):
+        raise ValueError(f"layout={layout!r}; expected 'kvasir-v2' or 'hyper-kvasir'")
+    if not isinstance(n_per_class, int) or n_per_class < 4:
+        raise ValueError(
+            f"n_per_class={n_per_class!r}; expected at least 4, for training, validation and test"
+        )
+    check(n_per_class, size, "classify", seed, 0.5)
     path, names, rows = Path(path), random.Random(seed), []
-    if path.exists() and (not path.is_dir() or any(path.iterdir())): raise FileExistsError(f"{path} is there and not empty; choose a new folder")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is there and not empty; choose a new folder")
     top = path / "labeled-images" if layout == "hyper-kvasir" else path
-    for k, c in enumerate(KVASIR_V2 if layout == "kvasir-v2" else [f"{d}/{c}" for d, classes in HYPER_KVASIR.items() for c in classes]):
+    for k, c in enumerate(
+        KVASIR_V2
+        if layout == "kvasir-v2"
+        else [f"{d}/{c}" for d, classes in HYPER_KVASIR.items() for c in classes]
+    ):
         label = c.split("/")[-1]
-        look = c if layout == "kvasir-v2" else next(v for key, v in LOOKS.items() if label.startswith(key))
-        rows += [(f, c, i) for i, f in enumerate(_draw(top / c, n_per_class, look, size, seed, k * n_per_class, names))]
-    (top / MARK).write_text("Made-up images from kdmedlearn.data.endoscopy.write_phantom_endoscopy; no image here is real.\n")
+        look = (
+            c
+            if layout == "kvasir-v2"
+            else next(v for key, v in LOOKS.items() if label.startswith(key))
+        )
+        rows += [
+            (f, c, i)
+            for i, f in enumerate(
+                _draw(top / c, n_per_class, look, size, seed, k * n_per_class, names)
+            )
+        ]
+    (top / MARK).write_text(
+        "Made-up images from kdmedlearn.data.endoscopy.write_phantom_endoscopy; no image here is"
+        " real.\n"
+    )
     if layout == "hyper-kvasir":
         organ, kind, label = zip(*(c.split("/") for _, c, _ in rows))
-        pd.DataFrame({"Video file": [f[:-4] for f, *_ in rows], "Organ": [f"{o.split('-')[0].title()} GI" for o in organ], "Finding": label,
-                      "Classification": kind}).to_csv(top / "image-labels.csv", index=False)
+        pd.DataFrame(
+            {
+                "Video file": [f[:-4] for f, *_ in rows],
+                "Organ": [f"{o.split('-')[0].title()} GI" for o in organ],
+                "Finding": label,
+                "Classification": kind,
+            }
+        ).to_csv(top / "image-labels.csv", index=False)
         named = [f"normal-{c}" if c in ("cecum", "pylorus", "z-line") else c for c in label]
-        pd.DataFrame({"file-name": [f for f, *_ in rows], "class-name": named,
-                      "split-index": [int(i >= n_per_class // 2) for *_, i in rows]}).to_csv(path / FOLDS, sep=";", index=False)
+        pd.DataFrame(
+            {
+                "file-name": [f for f, *_ in rows],
+                "class-name": named,
+                "split-index": [int(i >= n_per_class // 2) for *_, i in rows],
+            }
+        ).to_csv(path / FOLDS, sep=";", index=False)
     return path
 
-# %% ../../nbs/data/06_endoscopy.ipynb #d5b7839d
-def count_trouble(labels,        # class of each image
-                  expected: dict # class: images
-                 ) -> list:      # sentences, none where all is as expected
+# %% ../../nbs/data/06_endoscopy.ipynb #5c5337f9
+def count_trouble(
+    labels, expected: dict  # class of each image  # class: images
+) -> list:  # sentences, none where all is as expected
     "What differs from the published counts."
     seen = pd.Series(list(labels)).value_counts()
-    lost, extra = [c for c in expected if c not in seen], [c for c in seen.index if c not in expected]
-    wrong = [f"{c} {seen[c]} (expected {n})" for c, n in expected.items() if c in seen and seen[c] != n]
-    return [f"{what}: {some(cs, 4)}" for what, cs in (("classes not here", lost), ("unknown classes", extra), ("other counts", wrong)) if cs]
+    lost, extra = [c for c in expected if c not in seen], [
+        c for c in seen.index if c not in expected
+    ]
+    wrong = [
+        f"{c} {seen[c]} (expected {n})" for c, n in expected.items() if c in seen and seen[c] != n
+    ]
+    return [
+        f"{what}: {some(cs, 4)}"
+        for what, cs in (
+            ("classes not here", lost),
+            ("unknown classes", extra),
+            ("other counts", wrong),
+        )
+        if cs
+    ]
 
-# %% ../../nbs/data/06_endoscopy.ipynb #12109659
-def _inside(path, name): # the folder `name` in `path`, if it is there
+# %% ../../nbs/data/06_endoscopy.ipynb #960b1b3a
+def _inside(path, name):  # the folder `name` in `path`, if it is there
     return Path(path) / name if (Path(path) / name).is_dir() else Path(path)
 
-def _is_kvasir_v2(d):
-    return any(len(set(KVASIR_V2) & {p.name for p in visible(s)[0]}) > 1 for s in find_splits(_inside(d, "kvasir-dataset-v2")).values())
 
-def _is_hyper(d): return any((_inside(d, "labeled-images") / organ).is_dir() for organ in ("lower-gi-tract", "upper-gi-tract"))
+def _is_kvasir_v2(d):
+    return any(
+        len(set(KVASIR_V2) & {p.name for p in visible(s)[0]}) > 1
+        for s in find_splits(_inside(d, "kvasir-dataset-v2")).values()
+    )
+
+
+def _is_hyper(d):
+    return any(
+        (_inside(d, "labeled-images") / organ).is_dir()
+        for organ in ("lower-gi-tract", "upper-gi-tract")
+    )
+
 
 def _set_folder(path, name, fits, expected, other, call):
-    "The set's folder at or in `path`; the error names the other reader where the other set is there."
-    hint = f"; is it the other set? Then call {call}" if Path(path).is_dir() and _fits(other, Path(path)) else ""
+    """The set's folder at or in `path`; the error names the other reader where the other set is
+    there."""
+    hint = (
+        f"; is it the other set? Then call {call}"
+        if Path(path).is_dir() and _fits(other, Path(path))
+        else ""
+    )
     return _inside(_right_folder(path, lambda d: _fits(fits, d), expected, hint), name)
 
-_LOADER_ARGS = [k for k in signature(table_dls).parameters if k not in ("t", "path", "size", "test")]
+
+_LOADER_ARGS = [
+    k for k in signature(table_dls).parameters if k not in ("t", "path", "size", "test")
+]
+
 
 def _check_names(kw, call, known):
-    "Answer an argument that `call` does not have; else the answer would come from a function that the reader never called."
+    """Answer an argument that `call` does not have; else the answer would come from a function that
+    the reader never called."""
     for k in kw:
-        if k not in known: raise TypeError(f"{call} has no argument {k!r}; {near_hint(k, known)}known: {', '.join(known)}")
+        if k not in known:
+            raise TypeError(
+                f"{call} has no argument {k!r}; {near_hint(k, known)}known: {', '.join(known)}"
+            )
 
-def kvasir_v2(path,       # the folder kvasir-dataset-v2 or the one that holds it: class folders, or train/ and test/ with class folders
-              size=64,    # side in pixels; pretrained networks mostly saw 224
-              test=.2,    # share of each class to test on, where the folders bring no division; None: no test set
-              **kw        # further arguments of `image_dls`, bs, valid, group, manifest, seed, fraction, ...; modality="endoscopy" if not said
-             ) -> SetLoaders: # dls.test, always the same images for the same files
+# %% ../../nbs/data/06_endoscopy.ipynb #2ca6c2a7
+def kvasir_v2(
+    # the folder kvasir-dataset-v2 or the one that holds it: class folders, or train/ and test/ with
+    # class folders
+    path,
+    size=64,  # side in pixels; pretrained networks mostly saw 224
+    # share of each class to test on, where the folders bring no division; None: no test set
+    test=0.2,
+    # further arguments of `image_dls`, bs, valid, group, manifest, seed, fraction, ...;
+    # modality="endoscopy" if not said
+    **kw,
+) -> SetLoaders:  # dls.test, always the same images for the same files
     "Kvasir v2 (Pogorelov et al. 2017); warns when classes or images are missing."
     _check_names(kw, "kvasir_v2", ["size", "test", *_LOADER_ARGS])
-    path = _set_folder(path, "kvasir-dataset-v2", _is_kvasir_v2, "class folders such as polyps/ and normal-cecum/", _is_hyper, "hyper_kvasir(path)")
+    path = _set_folder(
+        path,
+        "kvasir-dataset-v2",
+        _is_kvasir_v2,
+        "class folders such as polyps/ and normal-cecum/",
+        _is_hyper,
+        "hyper_kvasir(path)",
+    )
     t = list_images(path)
     _warn_counts(path, count_trouble(t.label, KVASIR_V2))
     return table_dls(t, path, size, test=test, **dict(modality="endoscopy") | kw)
 
-# %% ../../nbs/data/06_endoscopy.ipynb #356d8986
-SOURCES = {"kvasir-v2": "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip",
-           "hyper-kvasir": "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-labeled-images.zip",
-           FOLDS: f"https://raw.githubusercontent.com/simula/hyper-kvasir/49c0d0f915b57ac0b6cb18b49776ffa61c5512e3/official_splits/{FOLDS}"}
+# %% ../../nbs/data/06_endoscopy.ipynb #5e686995
+SOURCES = {
+    "kvasir-v2": "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip",
+    "hyper-kvasir": (
+        "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-labeled-images.zip"
+    ),
+    FOLDS: (
+        f"https://raw.githubusercontent.com/simula/hyper-kvasir/49c0d0f915b57ac0b6cb18b49776ffa61c5512e3/official_splits/{FOLDS}"
+    ),
+}
 
-def _fold_places(path): return [d / FOLDS for d in (path, path.parent, path / "official_splits", path.parent / "official_splits")]
 
-def read_folds(path,      # the folder labeled-images
-               split=None # the file, where it does not lie in or beside `path`
-              ) -> pd.Series: # file name -> 0 or 1
+def _fold_places(path):
+    return [
+        d / FOLDS
+        for d in (path, path.parent, path / "official_splits", path.parent / "official_splits")
+    ]
+
+# %% ../../nbs/data/06_endoscopy.ipynb #1c008256
+def read_folds(
+    path,  # the folder labeled-images
+    split=None,  # the file, where it does not lie in or beside `path`
+) -> pd.Series:  # file name -> 0 or 1
     "The official two folds of Hyper-Kvasir."
     path = Path(path).resolve()
     places = [Path(split)] if split else _fold_places(path)
     f = next((p for p in places if p.is_file()), None)
     if f is None:
-        raise FileNotFoundError(f"no {places[0] if split else FOLDS + ' in or beside ' + str(path)}; the archive of images does not hold it: get {SOURCES[FOLDS]} "
-                                "and put it beside labeled-images/, or pass split=")
+        raise FileNotFoundError(
+            f"no {places[0] if split else FOLDS + ' in or beside ' + str(path)}; the archive of"
+            f" images does not hold it: get {SOURCES[FOLDS]} and put it beside labeled-images/, or"
+            " pass split="
+        )
     s = pd.read_csv(f, sep=";", dtype=str)
-    if not {"file-name", "split-index"} <= set(s): raise ValueError(f"{f} has the columns {some(s.columns)}; expected file-name;class-name;split-index")
-    if set(s["split-index"]) != {"0", "1"}: raise ValueError(f"{f} has folds {some(sorted(set(s['split-index'].dropna())), 9)}; expected 0 and 1, as in {FOLDS}")
-    if s["file-name"].duplicated().any(): raise ValueError(f"{f} lists {s['file-name'][s['file-name'].duplicated()].iloc[0]} twice; get the file anew")
+    if not {"file-name", "split-index"} <= set(s):
+        raise ValueError(
+            f"{f} has the columns {some(s.columns)}; expected file-name;class-name;split-index"
+        )
+    if set(s["split-index"]) != {"0", "1"}:
+        raise ValueError(
+            f"{f} has folds {some(sorted(set(s['split-index'].dropna())), 9)}; expected 0 and 1, as"
+            f" in {FOLDS}"
+        )
+    if s["file-name"].duplicated().any():
+        raise ValueError(
+            f"{f} lists {s['file-name'][s['file-name'].duplicated()].iloc[0]} twice; get the file"
+            " anew"
+        )
     return s.set_index("file-name")["split-index"].astype(int)
 
-def hyper_kvasir(path,       # the folder labeled-images or the one that holds it
-                 fold=0,     # 0 or 1: the fold to train on; the other is the test set
-                 size=64,    # side in pixels; pretrained networks mostly saw 224
-                 split=None, # the file of folds, where it does not lie in or beside labeled-images/
-                 **kw        # further arguments of `image_dls`, bs, valid, group, manifest, seed, fraction, ...; modality="endoscopy" if not said
-                ) -> SetLoaders:
-    "The labelled images of Hyper-Kvasir (Borgli et al. 2020) in its two official folds; warns when classes or images are missing."
+# %% ../../nbs/data/06_endoscopy.ipynb #b9df869c
+def hyper_kvasir(
+    path,  # the folder labeled-images or the one that holds it
+    fold=0,  # 0 or 1: the fold to train on; the other is the test set
+    size=64,  # side in pixels; pretrained networks mostly saw 224
+    split=None,  # the file of folds, where it does not lie in or beside labeled-images/
+    # further arguments of `image_dls`, bs, valid, group, manifest, seed, fraction, ...;
+    # modality="endoscopy" if not said
+    **kw,
+) -> SetLoaders:
+    """The labelled images of Hyper-Kvasir (Borgli et al. 2020) in its two official folds; warns
+    when classes or images are missing."""
     _check_names(kw, "hyper_kvasir", ["fold", "size", "split", *_LOADER_ARGS])
-    if fold not in (0, 1) or isinstance(fold, bool): raise ValueError(f"fold={fold!r}; expected 0 or 1, the fold to train on")
-    path = _set_folder(path, "labeled-images", _is_hyper, "labeled-images/ with lower-gi-tract/ and upper-gi-tract/", _is_kvasir_v2, "kvasir_v2(path)")
-    files = [f for f in sorted(path.glob("*-gi-tract/*/*/*")) if f.is_file() and not f.name.startswith(".") and f.name.lower() not in HIDDEN]
-    if not files: raise ValueError(f"no images in {path}; expected them in class folders such as {next(iter(HYPER_KVASIR))}/cecum/")
-    t = pd.DataFrame([(f, f.parent.name, f.relative_to(path).as_posix()) for f in files], columns=["file", "label", "rel"])
+    if fold not in (0, 1) or isinstance(fold, bool):
+        raise ValueError(f"fold={fold!r}; expected 0 or 1, the fold to train on")
+    path = _set_folder(
+        path,
+        "labeled-images",
+        _is_hyper,
+        "labeled-images/ with lower-gi-tract/ and upper-gi-tract/",
+        _is_kvasir_v2,
+        "kvasir_v2(path)",
+    )
+    files = [
+        f
+        for f in sorted(path.glob("*-gi-tract/*/*/*"))
+        if f.is_file() and not f.name.startswith(".") and f.name.lower() not in HIDDEN
+    ]
+    if not files:
+        raise ValueError(
+            f"no images in {path}; expected them in class folders such as"
+            f" {next(iter(HYPER_KVASIR))}/cecum/"
+        )
+    t = pd.DataFrame(
+        [(f, f.parent.name, f.relative_to(path).as_posix()) for f in files],
+        columns=["file", "label", "rel"],
+    )
     at = t.file.map(lambda f: f.name).map(read_folds(path, split))
-    if at.isna().any(): raise ValueError(f"{at.isna().sum()} of {len(t)} images are not in the file of folds: {some(t.rel[at.isna()])}; is it the file of these images?")
+    if at.isna().any():
+        raise ValueError(
+            f"{at.isna().sum()} of {len(t)} images are not in the file of folds:"
+            f" {some(t.rel[at.isna()])}; is it the file of these images?"
+        )
     t["split"] = np.where(at == fold, "train", "test")
-    if not {"train", "test"} <= set(t.split): raise ValueError(f"all {len(t)} images are in one fold; are files missing?")
+    if not {"train", "test"} <= set(t.split):
+        raise ValueError(f"all {len(t)} images are in one fold; are files missing?")
     _warn_counts(path, count_trouble(t.label, HYPER_COUNTS))
     return table_dls(t, path, size, test=None, **dict(modality="endoscopy") | kw)
 
-# %% ../../nbs/data/06_endoscopy.ipynb #cf4ab8c3
+# %% ../../nbs/data/06_endoscopy.ipynb #30884b90
 _FETCH_ARGS = [k for k in signature(download).parameters if k not in ("url", "to")]
+
 
 def _fetch_set(to, folder, name, kw, folds=False):
     "The folder of a set, fetched and unpacked unless it is there; the file of folds likewise."
     _check_names(kw, f"download_{name.replace('-', '_')}", ["to", *_FETCH_ARGS])
-    at, sums = Path(to) / folder, [k for k in ("sha256", "md5", "size") if kw.get(k) is not None]      # these are of the archive
+    at, sums = Path(to) / folder, [
+        k for k in ("sha256", "md5", "size") if kw.get(k) is not None
+    ]  # these are of the archive
     there = at.is_dir()
     if there and sums:
-        warnings.warn(f"{at} is there, so no archive was fetched and nothing compared with {' and '.join(sums)}; to have it compared, remove this folder and call again")
-    try: at.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise OSError(f"cannot make the folder {to} ({e.strerror}); choose another") from e
-    if folds and not any(f.is_file() for f in _fold_places(at)): download(SOURCES[FOLDS], at.parent, **{k: v for k, v in kw.items() if k not in sums} | dict(bar=False))
-    if not there: unpack(download(SOURCES[name], at.parent, **kw), at.parent)
+        warnings.warn(
+            f"{at} is there, so no archive was fetched and nothing compared with"
+            f" {' and '.join(sums)}; to have it compared, remove this folder and call again"
+        )
+    try:
+        at.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OSError(f"cannot make the folder {to} ({e.strerror}); choose another") from e
+    if folds and not any(f.is_file() for f in _fold_places(at)):
+        download(
+            SOURCES[FOLDS],
+            at.parent,
+            **{k: v for k, v in kw.items() if k not in sums} | dict(bar=False),
+        )
+    if not there:
+        unpack(download(SOURCES[name], at.parent, **kw), at.parent)
     return at
 
-def download_kvasir_v2(to,  # folder; the archive stays in it
-                       **kw # further arguments of `download`: sha256, tries, ...
-                      ) -> Path: # the folder for `kvasir_v2`
-    "Fetch and unpack Kvasir v2 from its authors; read the terms on datasets.simula.no/kvasir first."
+
+def download_kvasir_v2(
+    to,  # folder; the archive stays in it
+    **kw,  # further arguments of `download`: sha256, tries, ...
+) -> Path:  # the folder for `kvasir_v2`
+    """Fetch and unpack Kvasir v2 from its authors; read the terms on datasets.simula.no/kvasir
+    first."""
     return _fetch_set(to, "kvasir-dataset-v2", "kvasir-v2", kw)
 
-def download_hyper_kvasir(to,  # folder; the archive (about 3.9 GB) stays in it
-                          **kw # further arguments of `download`: sha256, tries, ...
-                         ) -> Path: # the folder for `hyper_kvasir`
-    "Fetch and unpack the labelled images of Hyper-Kvasir and its folds from their authors; read the licence on datasets.simula.no/hyper-kvasir first."
+
+def download_hyper_kvasir(
+    to,  # folder; the archive (about 3.9 GB) stays in it
+    **kw,  # further arguments of `download`: sha256, tries, ...
+) -> Path:  # the folder for `hyper_kvasir`
+    """Fetch and unpack the labelled images of Hyper-Kvasir and its folds from their authors; read
+    the licence on datasets.simula.no/hyper-kvasir first."""
     return _fetch_set(to, "labeled-images", "hyper-kvasir", kw, folds=True)
 
-# %% ../../nbs/data/06_endoscopy.ipynb #582242b5
+# %% ../../nbs/data/06_endoscopy.ipynb #c85b8593
 def load_medmnist():
     "The package medmnist, or the command that installs it."
-    try: import medmnist
-    except ImportError as e: raise ImportError("the table of MedMNIST comes with the package medmnist, which is not installed: pip install 'kdmedlearn[medmnist]'") from e
+    try:
+        import medmnist
+    except ImportError as e:
+        raise ImportError(
+            "the table of MedMNIST comes with the package medmnist, which is not installed: pip"
+            " install 'kdmedlearn[medmnist]'"
+        ) from e
     return medmnist
 
-def medmnist_sets() -> pd.DataFrame: # by flag: task, classes, channels, train, val, test, license
+
+def medmnist_sets() -> pd.DataFrame:  # by flag: task, classes, channels, train, val, test, license
     "The sets of MedMNIST with one class for each flat image, as the package lists them."
-    rows = {k: dict(task=v["task"], classes=len(v["label"]), channels=v["n_channels"], **v["n_samples"], license=v["license"])
-            for k, v in load_medmnist().INFO.items() if "multi-label" not in v["task"] and not k.endswith("3d")}
+    rows = {
+        k: dict(
+            task=v["task"],
+            classes=len(v["label"]),
+            channels=v["n_channels"],
+            **v["n_samples"],
+            license=v["license"]
+        )
+        for k, v in load_medmnist().INFO.items()
+        if "multi-label" not in v["task"] and not k.endswith("3d")
+    }
     return pd.DataFrame(rows).T
 
-# %% ../../nbs/data/06_endoscopy.ipynb #1ea508e4
-def medmnist_file(flag, size, root, fetch): # -> (the package's facts of the set, its npz file)
-    "The file of a set, fetched if `fetch` and not there; raises for sets and sizes that do not fit."
+# %% ../../nbs/data/06_endoscopy.ipynb #c2009830
+def medmnist_file(flag, size, root, fetch):  # -> (the package's facts of the set, its npz file)
+    """The file of a set, fetched if `fetch` and not there; raises for sets and sizes that do not
+    fit."""
     fits, known = list(medmnist_sets().index), load_medmnist().INFO
     if flag not in fits:
         near = near_names(str(flag), fits)
-        why = "has several labels for each image, or volumes" if flag in known else "is no set of MedMNIST" + (f" (near: {near[0]!r})" if near else "")
-        raise ValueError(f"flag={flag!r} {why}; with one class for each image there are {', '.join(fits)}")
-    if size not in (28, 64, 128, 224): raise ValueError(f"size={size!r}; MedMNIST has 28, 64, 128 and 224")
+        why = (
+            "has several labels for each image, or volumes"
+            if flag in known
+            else "is no set of MedMNIST" + (f" (near: {near[0]!r})" if near else "")
+        )
+        raise ValueError(
+            f"flag={flag!r} {why}; with one class for each image there are {', '.join(fits)}"
+        )
+    if size not in (28, 64, 128, 224):
+        raise ValueError(f"size={size!r}; MedMNIST has 28, 64, 128 and 224")
     end, info = "" if size == 28 else f"_{size}", known[flag]
     f = Path(root or Path.home() / ".medmnist") / f"{flag}{end}.npz"
     if not f.exists():
-        if not fetch: raise FileNotFoundError(f"no {f}; pass download=True to fetch it from {info[f'url{end}']}, or root= if it lies elsewhere")
+        if not fetch:
+            raise FileNotFoundError(
+                f"no {f}; pass download=True to fetch it from {info[f'url{end}']}, or root= if it"
+                " lies elsewhere"
+            )
         download(info[f"url{end}"], f, md5=info[f"MD5{end}"])
     return info, f
 
-def medmnist_dls(flag="pathmnist",  # name of the set, see `medmnist_sets`
-                 size=28,           # 28, 64, 128 or 224 pixels: one file each
-                 root=None,         # folder of the files; None: .medmnist in the home folder, as the package does
-                 download=False,    # fetch the file if it is not there; unpacked it has images x channels x size**2 bytes
-                 bs=32, channels=None, # channels=3: grey repeated; None: as in the set
-                 modality=None, norm="train", fraction=1., seed=0, augment=True, device=None, save_to="." # as in `image_dls`
-                ) -> SetLoaders:    # dls.facts["license"]: of this set
+# %% ../../nbs/data/06_endoscopy.ipynb #90d7ccb2
+def medmnist_dls(
+    flag="pathmnist",  # name of the set, see `medmnist_sets`
+    size=28,  # 28, 64, 128 or 224 pixels: one file each
+    root=None,  # folder of the files; None: .medmnist in the home folder, as the package does
+    # fetch the file if it is not there; unpacked it has images x channels x size**2 bytes
+    download=False,
+    bs=32,
+    channels=None,  # channels=3: grey repeated; None: as in the set
+    modality=None,
+    norm="train",
+    fraction=1.0,
+    seed=0,
+    augment=True,
+    device=None,
+    save_to=".",  # as in `image_dls`
+) -> SetLoaders:  # dls.facts["license"]: of this set
     "A set of MedMNIST (Yang et al. 2023) in its official division."
     info, f = medmnist_file(flag, size, root, download)
     n, names = info["n_channels"], [info["label"][str(i)] for i in range(len(info["label"]))]
-    if channels not in (None, n, 3): raise ValueError(f"channels={channels!r}; {flag} has {n}, expected {' or '.join(str(c) for c in sorted({n, 3}))}")
-    check_options(size, channels, modality, norm, augment); in_range("fraction", fraction, closed=True)
-    if (need := sum(info["n_samples"].values()) * n * size ** 2) > 2e9: warnings.warn(f"{flag} at {size} pixels takes {need / 1e9:.2g} GB of memory; a smaller size= takes less")
+    if channels not in (None, n, 3):
+        raise ValueError(
+            f"channels={channels!r}; {flag} has {n}, expected"
+            f" {' or '.join(str(c) for c in sorted({n, 3}))}"
+        )
+    check_options(size, channels, modality, norm, augment)
+    in_range("fraction", fraction, closed=True)
+    if (need := sum(info["n_samples"].values()) * n * size**2) > 2e9:
+        warnings.warn(
+            f"{flag} at {size} pixels takes {need / 1e9:.2g} GB of memory; a smaller size= takes"
+            " less"
+        )
     reader, rows = ReadImage(size, channels or n), []
     with np.load(f) as z:
         for split, ours in (("train", "train"), ("val", "valid"), ("test", "test")):
             x, y = z[f"{split}_images"], z[f"{split}_labels"].reshape(-1).astype(int)
-            if x.dtype != np.uint8 or x.shape[1:] != (size, size, 3)[:2 + (n == 3)] or len(x) != len(y) or not 0 <= y.min() <= y.max() < len(names):
-                raise ValueError(f"{f} holds {split} images of {x.dtype} {x.shape} with {len(y)} labels from {y.min()} to {y.max()}; "
-                                 f"expected {size} x {size} pixels, {n} channels and {len(names)} classes")
+            if (
+                x.dtype != np.uint8
+                or x.shape[1:] != (size, size, 3)[: 2 + (n == 3)]
+                or len(x) != len(y)
+                or not 0 <= y.min() <= y.max() < len(names)
+            ):
+                raise ValueError(
+                    f"{f} holds {split} images of {x.dtype} {x.shape} with {len(y)} labels from"
+                    f" {y.min()} to {y.max()}; expected {size} x {size} pixels, {n} channels and"
+                    f" {len(names)} classes"
+                )
             x = torch.from_numpy(x)
-            x = x.permute(0, 3, 1, 2) if n == 3 else x[:, None].expand(-1, reader.channels, -1, -1)      # views, no copies
+            x = (
+                x.permute(0, 3, 1, 2) if n == 3 else x[:, None].expand(-1, reader.channels, -1, -1)
+            )  # views, no copies
             items = [f"{flag}/{split}/{names[c]}/{i}" for i, c in enumerate(y)]
             reader.kept |= dict(zip(items, x))
             rows += [(item, ours, names[c]) for item, c in zip(items, y)]
-    t = pd.DataFrame(rows, columns=["file", "split", "label"]).assign(rel=lambda d: d.file, group=lambda d: d.file)
+    t = pd.DataFrame(rows, columns=["file", "split", "label"]).assign(
+        rel=lambda d: d.file, group=lambda d: d.file
+    )
     seen = t.split.replace("valid", "val").value_counts()
-    _warn_counts(f.parent, [f"{f.name}, {s}: {seen[s]} images, expected {k}" for s, k in info["n_samples"].items() if seen[s] != k])
-    t = split_off(t, .1, fraction, seed, True)
-    dls = make_loaders(t, [[reader], [FolderLabel(), Categorize(vocab=names, sort=False)]], batch_tfms(t, reader, norm, modality, augment), bs, device, 0, save_to)
-    dls.facts = dict(channels=reader.channels, size=size, group=None, license=info["license"], task=info["task"])
+    _warn_counts(
+        f.parent,
+        [
+            f"{f.name}, {s}: {seen[s]} images, expected {k}"
+            for s, k in info["n_samples"].items()
+            if seen[s] != k
+        ],
+    )
+    t = split_off(t, 0.1, fraction, seed, True)
+    dls = make_loaders(
+        t,
+        [[reader], [FolderLabel(), Categorize(vocab=names, sort=False)]],
+        batch_tfms(t, reader, norm, modality, augment),
+        bs,
+        device,
+        0,
+        save_to,
+    )
+    dls.facts = dict(
+        channels=reader.channels, size=size, group=None, license=info["license"], task=info["task"]
+    )
     return dls

@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'HIDDEN', 'MODALITIES', 'TEST_SEED', 'visible', 'some', 'fi
            'TensorGrey', 'ReadImage', 'FolderLabel', 'SetLoaders', 'make_loaders', 'it_fits', 'fill_memory',
            'sample_pixels', 'check_options', 'batch_tfms', 'table_dls', 'image_dls', 'describe']
 
-# %% ../../nbs/data/02_images.ipynb #89a30bd1
+# %% ../../nbs/data/02_images.ipynb #405e905f
 import hashlib, io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,191 +25,286 @@ from fastai.torch_core import TensorImage, TensorImageBW, default_device
 from fastai.vision.augment import PadMode, aug_transforms
 from fastai.vision.core import imagenet_stats
 from fasttransform import Transform
-import fastai.vision.learner   # registers show_batch and show_results for images
+import fastai.vision.learner  # registers show_batch and show_results for images
 
 from ..taps import near_hint
 
-# %% ../../nbs/data/02_images.ipynb #3f54fa4d
-SPLITS = {"train": ("train", "training", "traindataset"), "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
-          "test": ("test", "testing", "testdataset")}
+# %% ../../nbs/data/02_images.ipynb #066a1b6e
+SPLITS = {
+    "train": ("train", "training", "traindataset"),
+    "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
+    "test": ("test", "testing", "testdataset"),
+}
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}
 
-def visible(folder: Path # a folder that exists
-           ) -> tuple:   # (folders, files), both sorted
+
+def visible(folder: Path) -> tuple:  # a folder that exists  # (folders, files), both sorted
     "What lies in `folder`, hidden files and folders left out."
-    ps = [p for p in sorted(Path(folder).iterdir()) if not p.name.startswith(".") and p.name.lower() not in HIDDEN]
+    ps = [
+        p
+        for p in sorted(Path(folder).iterdir())
+        if not p.name.startswith(".") and p.name.lower() not in HIDDEN
+    ]
     return [p for p in ps if p.is_dir()], [p for p in ps if p.is_file()]
 
-def some(xs, n=3): # -> "a, b, c and 4 more"
+
+def some(xs, n=3):  # -> "a, b, c and 4 more"
     "The first `n` of `xs` as text, and how many more there are."
     xs = [str(x) for x in xs]
     return ", ".join(xs[:n]) + (f" and {len(xs) - n} more" if len(xs) > n else "")
 
-# %% ../../nbs/data/02_images.ipynb #c30c7328
-def find_splits(path # the folder of the set
-               ) -> dict: # "train", "valid", "test" -> folder, as far as there; or "all" -> path
+# %% ../../nbs/data/02_images.ipynb #3007a68e
+def find_splits(
+    path,  # the folder of the set
+) -> dict:  # "train", "valid", "test" -> folder, as far as there; or "all" -> path
     "Which folders under `path` are splits; upper and lower case are the same."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"no folder {path}; is the path spelled right, and the set unpacked?")
-    if not path.is_dir(): raise ValueError(f"{path} is a file; expected the folder of the set (unpack an archive first)")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no folder {path}; is the path spelled right, and the set unpacked?"
+        )
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} is a file; expected the folder of the set (unpack an archive first)"
+        )
     dirs, found = visible(path)[0], {}
     for split, names in SPLITS.items():
         hits = [d for d in dirs if d.name.lower() in names]
         if len(hits) > 1:
-            raise ValueError(f"both {some(d.name for d in hits)} in {path} mean {split}; keep one, or pass a folder with one")
-        if hits: found[split] = hits[0]
+            raise ValueError(
+                f"both {some(d.name for d in hits)} in {path} mean {split}; keep one, or pass a"
+                " folder with one"
+            )
+        if hits:
+            found[split] = hits[0]
     if found and "train" not in found:
-        raise ValueError(f"{path} has {some(d.name for d in found.values())} but no train folder; expected train/ beside it")
+        raise ValueError(
+            f"{path} has {some(d.name for d in found.values())} but no train folder; expected"
+            " train/ beside it"
+        )
     return found or {"all": path}
 
-# %% ../../nbs/data/02_images.ipynb #ac43dd89
-def class_files(folder: Path # one split: a folder of class folders
-               ) -> dict:    # class name -> its files
+# %% ../../nbs/data/02_images.ipynb #bc6f9a1d
+def class_files(
+    folder: Path,  # one split: a folder of class folders
+) -> dict:  # class name -> its files
     "The files of each class under `folder`."
     dirs, files = visible(folder)
     if not dirs:
-        raise ValueError(f"no class folders in {folder} ({len(files)} files seen); expected one folder of images per class")
+        raise ValueError(
+            f"no class folders in {folder} ({len(files)} files seen); expected one folder of images"
+            " per class"
+        )
     names = {}
-    for d in dirs: names.setdefault(d.name.strip().lower(), []).append(repr(d.name))
+    for d in dirs:
+        names.setdefault(d.name.strip().lower(), []).append(repr(d.name))
     if set(names) <= {"image", "images", "mask", "masks"} and len(names) > 1:
-        raise ValueError(f"{folder} holds {some(d.name for d in dirs)}: images with masks, no classes; read them with mask_dls")
+        raise ValueError(
+            f"{folder} holds {some(d.name for d in dirs)}: images with masks, no classes; read them"
+            " with mask_dls"
+        )
     twins = [" and ".join(v) for v in names.values() if len(v) > 1]
     if twins:
-        raise ValueError(f"classes in {folder} differ only in case or blanks: {some(twins)}; put their images into one folder")
+        raise ValueError(
+            f"classes in {folder} differ only in case or blanks: {some(twins)}; put their images"
+            " into one folder"
+        )
     for d in dirs:
         sub, files = visible(d)
-        if sub: raise ValueError(f"class folder {d} holds folders ({some(s.name for s in sub)}); expected images only. "
-                                 f"Is {d} itself the set? Then pass its path; else move the images up")
-        if not files: raise ValueError(f"class {d.name!r} in {folder} is empty; add its images or remove the folder")
+        if sub:
+            raise ValueError(
+                f"class folder {d} holds folders ({some(s.name for s in sub)}); expected images"
+                f" only. Is {d} itself the set? Then pass its path; else move the images up"
+            )
+        if not files:
+            raise ValueError(
+                f"class {d.name!r} in {folder} is empty; add its images or remove the folder"
+            )
     return {d.name: visible(d)[1] for d in dirs}
 
-# %% ../../nbs/data/02_images.ipynb #c083440d
-def list_images(path # the folder of the set
-               ) -> pd.DataFrame: # one row per file: file, split, label, rel (its path below `path`)
+# %% ../../nbs/data/02_images.ipynb #5b49fe89
+def list_images(
+    path,  # the folder of the set
+) -> pd.DataFrame:  # one row per file: file, split, label, rel (its path below `path`)
     "All files of a class-folder set; the splits must have the same classes."
     path = Path(path)
     found = {s: class_files(d) for s, d in find_splits(path).items()}
     first = next(iter(found))
     for s in found:
         a, b = set(found[first]) - set(found[s]), set(found[s]) - set(found[first])
-        if a or b: raise ValueError(f"{first} and {s} have different classes: only in {first}: {some(sorted(a), 9) or 'none'}; "
-                                    f"only in {s}: {some(sorted(b), 9) or 'none'}; rename the folders so that they agree")
+        if a or b:
+            raise ValueError(
+                f"{first} and {s} have different classes: only in {first}:"
+                f" {some(sorted(a), 9) or 'none'}; only in {s}: {some(sorted(b), 9) or 'none'};"
+                " rename the folders so that they agree"
+            )
     if len(found[first]) < 2:
-        raise ValueError(f"only one class, {some(found[first])}, in {path}; expected at least two class folders")
-    rows = [(f, s, c, f.relative_to(path).as_posix()) for s, cs in found.items() for c, fs in cs.items() for f in fs]
+        raise ValueError(
+            f"only one class, {some(found[first])}, in {path}; expected at least two class folders"
+        )
+    rows = [
+        (f, s, c, f.relative_to(path).as_posix())
+        for s, cs in found.items()
+        for c, fs in cs.items()
+        for f in fs
+    ]
     return pd.DataFrame(rows, columns=["file", "split", "label", "rel"])
 
-# %% ../../nbs/data/02_images.ipynb #5038fd85
-def as_pil(o # path, bytes, PIL image, uint8 array or tensor
-          ) -> Image.Image:
+# %% ../../nbs/data/02_images.ipynb #4418b7fb
+def as_pil(o) -> Image.Image:  # path, bytes, PIL image, uint8 array or tensor
     "`o` as a PIL image."
-    if isinstance(o, Image.Image): return o
-    if isinstance(o, bytes): return Image.open(io.BytesIO(o))
-    if isinstance(o, (str, Path)): return Image.open(o)
-    if isinstance(o, Tensor): o = o.detach().cpu().permute(1, 2, 0).numpy() if o.ndim == 3 else o.detach().cpu().numpy()
-    if o.ndim == 3 and o.shape[-1] == 1: o = o[..., 0]
+    if isinstance(o, Image.Image):
+        return o
+    if isinstance(o, bytes):
+        return Image.open(io.BytesIO(o))
+    if isinstance(o, (str, Path)):
+        return Image.open(o)
+    if isinstance(o, Tensor):
+        o = o.detach().cpu().permute(1, 2, 0).numpy() if o.ndim == 3 else o.detach().cpu().numpy()
+    if o.ndim == 3 and o.shape[-1] == 1:
+        o = o[..., 0]
     if o.dtype != np.uint8 or not (o.ndim == 2 or o.ndim == 3 and o.shape[-1] in (3, 4)):
-        raise ValueError(f"array of {o.dtype}, shape {o.shape}; expected uint8 (H, W) or (H, W, 3) with values 0..255")
+        raise ValueError(
+            f"array of {o.dtype}, shape {o.shape}; expected uint8 (H, W) or (H, W, 3) with values"
+            " 0..255"
+        )
     return Image.fromarray(o)
 
-def to_pixels(im: Image.Image, # any 8-bit image
-              size: int,       # side of the result, pixels
-              channels: int    # 1 or 3
-             ) -> Tensor:      # (channels, size, size) uint8
+
+def to_pixels(
+    im: Image.Image,  # any 8-bit image
+    size: int,  # side of the result, pixels
+    channels: int,  # 1 or 3
+) -> Tensor:  # (channels, size, size) uint8
     "`im` squeezed to a square of `size`, grey or colour."
     if im.mode[0] in "IF":
-        raise ValueError(f"pixels of mode {im.mode!r} (more than 8 bits); choose a window and save 8-bit images first")
-    x = np.array(im.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR))
+        raise ValueError(
+            f"pixels of mode {im.mode!r} (more than 8 bits); choose a window and save 8-bit images"
+            " first"
+        )
+    x = np.array(
+        im.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+    )
     return torch.from_numpy(x[None] if channels == 1 else x.transpose(2, 0, 1).copy())
 
-# %% ../../nbs/data/02_images.ipynb #ecb09582
+# %% ../../nbs/data/02_images.ipynb #cfe9fa3b
 def is_grey(im: Image.Image) -> bool:
     "Is `im` grey, or colour with equal channels?"
-    if im.mode[0] in "1LIF": return True
+    if im.mode[0] in "1LIF":
+        return True
     x = np.asarray(im.convert("RGB"), dtype=np.int16)
     return int(np.ptp(x, axis=-1).max()) <= 3
 
-def find_channels(files,  # the files of the set
-                  n=50    # look at about so many
-                 ) -> int: # 1 or 3
-    "1 when all files looked at are grey, else 3. Unreadable files do not vote: they are reported when all are read."
-    for f in files[::max(1, len(files) // n)]:
+
+def find_channels(files, n=50) -> int:  # the files of the set  # look at about so many  # 1 or 3
+    """1 when all files looked at are grey, else 3. Unreadable files do not vote: they are reported
+    when all are read."""
+    for f in files[:: max(1, len(files) // n)]:
         try:
-            if not is_grey(Image.open(f)): return 3
-        except OSError: pass
+            if not is_grey(Image.open(f)):
+                return 3
+        except OSError:
+            pass
     return 1
 
-# %% ../../nbs/data/02_images.ipynb #be8cd1fe
-def read_all(files,       # paths
-             read,        # path or bytes -> anything; raises on a bad file
-             bad="error", # "error" or "skip": what to do about files that cannot be read
-             threads=None # None: one per core, at most 8
-            ) -> tuple:   # (results, fingerprints), lists as long as `files`; None where a file was skipped
+# %% ../../nbs/data/02_images.ipynb #56226efb
+def read_all(
+    files,  # paths
+    read,  # path or bytes -> anything; raises on a bad file
+    bad="error",  # "error" or "skip": what to do about files that cannot be read
+    threads=None,  # None: one per core, at most 8
+) -> tuple:  # (results, fingerprints), lists as long as `files`; None where a file was skipped
     "Every file of `files` read once."
-    if bad not in ("error", "skip"): raise ValueError(f"bad={bad!r}; expected 'error' or 'skip'")
+    if bad not in ("error", "skip"):
+        raise ValueError(f"bad={bad!r}; expected 'error' or 'skip'")
+
     def one(f):
         try:
             data = Path(f).read_bytes()
             return read(data), hashlib.blake2b(data, digest_size=16).hexdigest()
-        except Exception as e: return e, None
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool: got = list(pool.map(one, files))
+        except Exception as e:
+            return e, None
+
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        got = list(pool.map(one, files))
     wrong = [(f, r) for f, (r, h) in zip(files, got) if h is None]
     if wrong:
         f, e = wrong[0]
         names = some("/".join(Path(f).parts[-3:]) for f, _ in wrong)
         say = f"{len(wrong)} of {len(files)} files cannot be read as images: {names} (the first: "
         say += "it is no image" if "cannot identify" in str(e) else str(e)
-        if bad == "error": raise ValueError(say + "); remove or repair them, or pass bad='skip' to leave them out")
+        if bad == "error":
+            raise ValueError(say + "); remove or repair them, or pass bad='skip' to leave them out")
         warnings.warn(say + "); left out because bad='skip'")
     return [r if h else None for r, h in got], [h for _, h in got]
 
-# %% ../../nbs/data/02_images.ipynb #4b361283
-def read_manifest(manifest, # csv file (also relative to `path`), DataFrame, or None for path/manifest.csv
-                  path,     # the folder of the set
-                  column    # the column that will be asked for
-                 ) -> pd.DataFrame:
+# %% ../../nbs/data/02_images.ipynb #8d97ff0f
+def read_manifest(
+    manifest,  # csv file (also relative to `path`), DataFrame, or None for path/manifest.csv
+    path,  # the folder of the set
+    column,  # the column that will be asked for
+) -> pd.DataFrame:
     "The table that says which files belong together."
     if not isinstance(manifest, pd.DataFrame):
         f = Path(path) / "manifest.csv" if manifest is None else Path(manifest)
-        if not f.exists() and (Path(path) / f).exists(): f = Path(path) / f
+        if not f.exists() and (Path(path) / f).exists():
+            f = Path(path) / f
         if not f.exists():
-            raise FileNotFoundError(f"no manifest {f}; group={column!r} needs a csv with columns "
-                                    f"file, {column} (and class, split)")
+            raise FileNotFoundError(
+                f"no manifest {f}; group={column!r} needs a csv with columns "
+                f"file, {column} (and class, split)"
+            )
         manifest = pd.read_csv(f, dtype={"file": str, "class": str, "split": str})
     for c in ("file", column):
-        if c not in manifest: raise ValueError(f"the manifest has no column {c!r}; {near_hint(c, manifest.columns)}it has {some(manifest.columns, 12)}")
+        if c not in manifest:
+            raise ValueError(
+                f"the manifest has no column {c!r}; {near_hint(c, manifest.columns)}it has"
+                f" {some(manifest.columns, 12)}"
+            )
     empty = int(manifest[column].isna().sum())
     if empty:
-        raise ValueError(f"column {column!r} of the manifest is empty in {empty} rows; give every file a group, if only its own")
+        raise ValueError(
+            f"column {column!r} of the manifest is empty in {empty} rows; give every file a group,"
+            " if only its own"
+        )
     return manifest
 
-# %% ../../nbs/data/02_images.ipynb #e408c6d1
-def file_groups(rel,      # paths below the set's folder, such as "train/ring/0_1.png"
-                manifest: pd.DataFrame, # with columns file, `column`; perhaps split, class
-                column: str             # the groups
-               ) -> list: # the group of each file as text, None where the manifest does not list it
+# %% ../../nbs/data/02_images.ipynb #80bb0ae2
+def file_groups(
+    rel,  # paths below the set's folder, such as "train/ring/0_1.png"
+    manifest: pd.DataFrame,  # with columns file, `column`; perhaps split, class
+    column: str,  # the groups
+) -> list:  # the group of each file as text, None where the manifest does not list it
     "The group of each file of `rel`."
     depth = 1 + max(r.count("/") for r in rel)
     cols = [manifest[c].astype(str) for c in ("split", "class", "file") if c in manifest]
-    if cols[-1].str.contains("/").any(): cols = cols[-1:]           # file says the whole path
+    if cols[-1].str.contains("/").any():
+        cols = cols[-1:]  # file says the whole path
     names = ["/".join("/".join(r).split("/")[-depth:]) for r in zip(*cols)]
     groups = {}
     for n, g in zip(names, manifest[column].astype(str)):
         if groups.setdefault(n, g) != g:
-            raise ValueError(f"the manifest lists {n!r} in groups {groups[n]!r} and {g!r}; add a split or class column")
+            raise ValueError(
+                f"the manifest lists {n!r} in groups {groups[n]!r} and {g!r}; add a split or class"
+                " column"
+            )
     parts = 1 + max((n.count("/") for n in names), default=0)
     return [groups.get("/".join(r.split("/")[-parts:])) for r in rel]
 
-# %% ../../nbs/data/02_images.ipynb #092785e6
-def cut(labels,      # class of each item
-        groups,      # group of each item
-        share,       # 0 < share < 1: the part of each class to take
-        seed=0,      # same seed, same cut
-        leave=True   # leave at least one item of every class behind
-       ) -> np.ndarray: # bool, true where taken
+# %% ../../nbs/data/02_images.ipynb #ae887404
+def cut(
+    labels,  # class of each item
+    groups,  # group of each item
+    share,  # 0 < share < 1: the part of each class to take
+    seed=0,  # same seed, same cut
+    leave=True,  # leave at least one item of every class behind
+) -> np.ndarray:  # bool, true where taken
     "Take whole groups that hold about `share` of every class."
-    lab, grp = pd.factorize(np.asarray(labels, dtype=object))[0], pd.factorize(np.asarray(groups, dtype=object))[0]
-    holds = np.zeros((grp.max() + 1, lab.max() + 1))               # (groups, classes) counts
+    lab, grp = (
+        pd.factorize(np.asarray(labels, dtype=object))[0],
+        pd.factorize(np.asarray(groups, dtype=object))[0],
+    )
+    holds = np.zeros((grp.max() + 1, lab.max() + 1))  # (groups, classes) counts
     np.add.at(holds, (grp, lab), 1)
     total = holds.sum(0)
     wish = (share * total).clip(1, np.maximum(total - leave, 0))
@@ -217,7 +312,8 @@ def cut(labels,      # class of each item
     fits = lambda have: not leave or (have < total).all()
     have, taken = np.zeros_like(total), np.zeros(len(holds), bool)
     for g in np.random.default_rng(seed).permutation(len(holds)):
-        if fits(have + holds[g]) and away(have + holds[g]) < away(have): have, taken[g] = have + holds[g], True
+        if fits(have + holds[g]) and away(have + holds[g]) < away(have):
+            have, taken[g] = have + holds[g], True
     for c in np.flatnonzero(have == 0):
         able = [g for g in np.flatnonzero(holds[:, c]) if not taken[g] and fits(have + holds[g])]
         if able and have[c] == 0:
@@ -225,271 +321,468 @@ def cut(labels,      # class of each item
             have, taken[g] = have + holds[g], True
     return taken[grp]
 
-# %% ../../nbs/data/02_images.ipynb #c8e3c848
-def add_groups(t: pd.DataFrame, # file, split, label, rel, print (the fingerprint)
-               path, group=None, manifest=None # see `image_dls`
-              ) -> pd.DataFrame: # with a column group
+# %% ../../nbs/data/02_images.ipynb #91bfe9a7
+def add_groups(
+    t: pd.DataFrame,  # file, split, label, rel, print (the fingerprint)
+    path,
+    group=None,
+    manifest=None,  # see `image_dls`
+) -> pd.DataFrame:  # with a column group
     "Who belongs together: by the manifest, else exact copies only."
     if group is None:
         if manifest is not None:
-            raise ValueError("manifest= without group=; say which column holds the patients (or videos, near duplicates)")
+            raise ValueError(
+                "manifest= without group=; say which column holds the patients (or videos, near"
+                " duplicates)"
+            )
         return t.assign(group=t.print)
     m = read_manifest(manifest, path, group)
     if set(t.split) == {"all"} and "split" in m and m.split.nunique() > 1:
-        warnings.warn(f"the manifest has a column split ({some(sorted(map(str, m.split.dropna().unique())))}), the folders have none, and only folders count here: "
-                      "test images of the column may train. Move them into train/ and test/, or give a table with the column to table_dls")
+        warnings.warn(
+            "the manifest has a column split"
+            f" ({some(sorted(map(str, m.split.dropna().unique())))}), the folders have none, and"
+            " only folders count here: test images of the column may train. Move them into train/"
+            " and test/, or give a table with the column to table_dls"
+        )
     t = t.assign(group=file_groups(list(t.rel), m, group))
     lost = t[t.group.isna() & t.split.isin(["train", "all"])]
     if len(lost):
-        raise ValueError(f"the manifest does not list {len(lost)} training files: {some(lost.rel)}; "
-                         "add them, or remove the files")
-    t.group = t.group.fillna("file " + t.rel)   # test files may be unlisted; each is its own group
+        raise ValueError(
+            f"the manifest does not list {len(lost)} training files: {some(lost.rel)}; "
+            "add them, or remove the files"
+        )
+    t.group = t.group.fillna("file " + t.rel)  # test files may be unlisted; each is its own group
     across = t.groupby("group").split.nunique() > 1
     if across.any():
-        warnings.warn(f"{across.sum()} groups of {group!r} have files in more than one split, e.g. {across.idxmax()!r}: a "
-                      "leak that is there before anything is cut here")
+        warnings.warn(
+            f"{across.sum()} groups of {group!r} have files in more than one split, e.g."
+            f" {across.idxmax()!r}: a leak that is there before anything is cut here"
+        )
     return t
 
-# %% ../../nbs/data/02_images.ipynb #ec9e0120
-def in_range(name, x, upto=1., closed=False):
+# %% ../../nbs/data/02_images.ipynb #b2f6e42e
+def in_range(name, x, upto=1.0, closed=False):
     "Raise unless 0 < x < `upto` (or = `upto` when `closed`)."
     ok = isinstance(x, (int, float)) and 0 < x and (x <= upto if closed else x < upto)
-    if not ok: raise ValueError(f"{name}={x!r}; expected a share between 0 and {upto:g}, such as {name}=.1")
+    if not ok:
+        raise ValueError(
+            f"{name}={x!r}; expected a share between 0 and {upto:g}, such as {name}=.1"
+        )
 
-def split_off(t: pd.DataFrame,  # file, split, label, group
-              valid, fraction, seed, # see `image_dls`
-              grouped: bool     # do the groups come from a manifest?
-             ) -> pd.DataFrame: # splits train, valid, perhaps test; files cut away by `fraction` are gone
+
+def split_off(
+    t: pd.DataFrame,  # file, split, label, group
+    valid,
+    fraction,
+    seed,  # see `image_dls`
+    grouped: bool,  # do the groups come from a manifest?
+) -> pd.DataFrame:  # splits train, valid, perhaps test; files cut away by `fraction` are gone
     "Validation cut from train where the folders bring none; never from test."
-    in_range("valid", valid); in_range("fraction", fraction, closed=True)
+    in_range("valid", valid)
+    in_range("fraction", fraction, closed=True)
     t = t.assign(split=t.split.replace("all", "train"))
     tr = t[t.split == "train"]
     if "valid" not in set(t.split):
-        if tr.group.nunique() < 2: raise ValueError(f"all {len(tr)} training files are in one group; a split needs at least two")
+        if tr.group.nunique() < 2:
+            raise ValueError(
+                f"all {len(tr)} training files are in one group; a split needs at least two"
+            )
         took = cut(tr.label, tr.group, valid, seed)
-        if not took.any(): raise ValueError("no validation set can be cut: every class has one group only; collect more groups")
+        if not took.any():
+            raise ValueError(
+                "no validation set can be cut: every class has one group only; collect more groups"
+            )
         if not grouped:
-            warnings.warn("validation is cut at random by image: if a patient (or video) has several images, they can land "
-                          "on both sides and the score is too good. group='column' with a manifest keeps them together")
+            warnings.warn(
+                "validation is cut at random by image: if a patient (or video) has several images,"
+                " they can land on both sides and the score is too good. group='column' with a"
+                " manifest keeps them together"
+            )
         t.loc[tr.index[took], "split"] = "valid"
         gone = set(tr.label) - set(tr.label[took])
-        if gone: warnings.warn(f"no validation image of {some(sorted(gone))}: too few groups hold that class")
+        if gone:
+            warnings.warn(
+                f"no validation image of {some(sorted(gone))}: too few groups hold that class"
+            )
     tr = t[t.split == "train"]
-    return t if fraction == 1 else t.drop(tr.index[~cut(tr.label, tr.group, fraction, seed, leave=False)])
+    return (
+        t
+        if fraction == 1
+        else t.drop(tr.index[~cut(tr.label, tr.group, fraction, seed, leave=False)])
+    )
 
-# %% ../../nbs/data/02_images.ipynb #f4fa1ad4
-def warn_copies(t: pd.DataFrame # file, split, label, rel, print
-               ) -> int:        # files that have an exact copy in another split
+# %% ../../nbs/data/02_images.ipynb #1a57e7c6
+def warn_copies(
+    t: pd.DataFrame,  # file, split, label, rel, print
+) -> int:  # files that have an exact copy in another split
     "Warn when files with the same bytes lie in two splits, or in two classes."
     by = t.groupby("print")
-    for what, why in (("split", "the score is too good by them"), ("label", "at least one label is wrong")):
+    for what, why in (
+        ("split", "the score is too good by them"),
+        ("label", "at least one label is wrong"),
+    ):
         twice = t[by[what].transform("nunique") > 1]
         if len(twice):
             a, b = twice[twice.print == twice.print.iloc[0]].drop_duplicates(what).rel.iloc[:2]
-            warnings.warn(f"{len(twice)} files have an exact copy in another {what} (e.g. {a} = {b}): {why}; remove the copies")
+            warnings.warn(
+                f"{len(twice)} files have an exact copy in another {what} (e.g. {a} = {b}): {why};"
+                " remove the copies"
+            )
     return int((by.split.transform("nunique") > 1).sum())
 
-# %% ../../nbs/data/02_images.ipynb #48013655
-def norm_stats(norm,           # "train", "imagenet" or (mean, std) in [0, 1] units
-               pixels: Tensor, # (N, C, H, W) uint8, training images
-               channels: int   # 1 or 3
-              ) -> tuple:      # (mean, std), lists of `channels` numbers
+# %% ../../nbs/data/02_images.ipynb #0f74f50f
+def norm_stats(
+    norm,  # "train", "imagenet" or (mean, std) in [0, 1] units
+    pixels: Tensor,  # (N, C, H, W) uint8, training images
+    channels: int,  # 1 or 3
+) -> tuple:  # (mean, std), lists of `channels` numbers
     "Mean and standard deviation of each channel."
     if isinstance(norm, str) and norm == "train":
         x = pixels.double() / 255
         return x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp(min=1e-3).tolist()
     if isinstance(norm, str) and norm == "imagenet":
         if channels != 3:
-            raise ValueError("norm='imagenet' has three channels, the images one; pass channels=3 (grey repeated) or "
-                             "norm='train'")
+            raise ValueError(
+                "norm='imagenet' has three channels, the images one; pass channels=3 (grey"
+                " repeated) or norm='train'"
+            )
         return imagenet_stats
     if not isinstance(norm, (tuple, list)) or len(norm) != 2:
         raise ValueError(f"norm={norm!r}; expected 'train', 'imagenet' or (mean, std)")
-    mean, std = (np.broadcast_to(np.asarray(v, float), (channels,)).tolist() if np.size(v) in (1, channels) else None
-                 for v in norm)
+    mean, std = (
+        (
+            np.broadcast_to(np.asarray(v, float), (channels,)).tolist()
+            if np.size(v) in (1, channels)
+            else None
+        )
+        for v in norm
+    )
     if mean is None or std is None:
-        raise ValueError(f"norm={norm!r} does not fit {channels} channels; give one number or {channels} each for mean and std")
+        raise ValueError(
+            f"norm={norm!r} does not fit {channels} channels; give one number or {channels} each"
+            " for mean and std"
+        )
     if min(std) <= 0 or max(mean) > 1:
-        raise ValueError(f"norm={norm!r}; expected [0, 1] units: mean up to 1, std above 0 (divide by 255)")
+        raise ValueError(
+            f"norm={norm!r}; expected [0, 1] units: mean up to 1, std above 0 (divide by 255)"
+        )
     return mean, std
 
-# %% ../../nbs/data/02_images.ipynb #b8415c4c
+# %% ../../nbs/data/02_images.ipynb #ef39e5c7
 MODALITIES = {
-    None:        dict(do_flip=False, max_rotate=10., max_zoom=1.1, max_lighting=.1),
-    "endoscopy": dict(do_flip=True, flip_vert=True, max_rotate=180., max_zoom=1.1, max_lighting=.15),
-    "mri":       dict(do_flip=True, max_rotate=10., min_zoom=.95, max_zoom=1.1, max_lighting=.1, 
-                      pad_mode=PadMode.Zeros),                      # air is black
-    "none":      None}
+    None: dict(do_flip=False, max_rotate=10.0, max_zoom=1.1, max_lighting=0.1),
+    "endoscopy": dict(
+        do_flip=True, flip_vert=True, max_rotate=180.0, max_zoom=1.1, max_lighting=0.15
+    ),
+    "mri": dict(
+        do_flip=True,
+        max_rotate=10.0,
+        min_zoom=0.95,
+        max_zoom=1.1,
+        max_lighting=0.1,
+        pad_mode=PadMode.Zeros,
+    ),  # air is black
+    "none": None,
+}
 
-def augmentations(modality=None # None, "endoscopy", "mri" or "none"
-                 ) -> list:     # fastai batch transforms, at work on training batches only
+
+def augmentations(
+    modality=None,  # None, "endoscopy", "mri" or "none"
+) -> list:  # fastai batch transforms, at work on training batches only
     "Random changes that could have happened in the machine of this `modality`."
-    if modality not in MODALITIES: raise ValueError(f"modality={modality!r}; expected one of {', '.join(map(repr, MODALITIES))}")
+    if modality not in MODALITIES:
+        raise ValueError(
+            f"modality={modality!r}; expected one of {', '.join(map(repr, MODALITIES))}"
+        )
     kw = MODALITIES[modality]
-    return [] if kw is None else aug_transforms(max_warp=0., **kw)
+    return [] if kw is None else aug_transforms(max_warp=0.0, **kw)
 
-def random_tfms(modality=None, # see `augmentations`; not used where `augment` is a list
-                augment=True   # False: none; a list of fastai batch transforms for images in [0, 1]: these
-               ) -> list:
+
+def random_tfms(
+    modality=None,  # see `augmentations`; not used where `augment` is a list
+    augment=True,  # False: none; a list of fastai batch transforms for images in [0, 1]: these
+) -> list:
     "The random changes that `augment` asks for."
-    if isinstance(augment, (list, tuple)) and all(map(callable, augment)): return list(augment)
-    if not isinstance(augment, bool): raise ValueError(f"augment={augment!r}; expected True, False or a list of fastai batch transforms")
+    if isinstance(augment, (list, tuple)) and all(map(callable, augment)):
+        return list(augment)
+    if not isinstance(augment, bool):
+        raise ValueError(
+            f"augment={augment!r}; expected True, False or a list of fastai batch transforms"
+        )
     return augmentations(modality) if augment else []
 
-# %% ../../nbs/data/02_images.ipynb #6618a36f
+# %% ../../nbs/data/02_images.ipynb #b14b7f5c
 class TensorGrey(TensorImageBW):
     "A grey image shown white on black, as radiologists see it."
+
     _show_args = {"cmap": "gray"}
+
 
 class ReadImage(Transform):
     "File (or bytes, PIL image, uint8 array or tensor) -> uint8 tensor (channels, size, size)."
+
     input_types = (Path, str, bytes, np.ndarray, Image.Image, Tensor)
+
     def __init__(self, size, channels):
         super().__init__()
-        self.size, self.channels, self.kept = size, channels, {}   # kept: str(file) -> pixels
-    def read(self, o): return to_pixels(as_pil(o), self.size, self.channels)
+        self.size, self.channels, self.kept = size, channels, {}  # kept: str(file) -> pixels
+
+    def read(self, o):
+        return to_pixels(as_pil(o), self.size, self.channels)
+
     def encodes(self, o):
         x = self.kept.get(str(o)) if isinstance(o, (str, Path)) else None
         return (TensorGrey if self.channels == 1 else TensorImage)(self.read(o) if x is None else x)
-    def __getstate__(self): return {**self.__dict__, "kept": {}}
+
+    def __getstate__(self):
+        return {**self.__dict__, "kept": {}}
+
 
 class FolderLabel(Transform):
     "File -> name of the folder it lies in."
+
     input_types = (Path, str)
-    def encodes(self, o): return Path(o).parent.name
 
-# %% ../../nbs/data/02_images.ipynb #119b7418
+    def encodes(self, o):
+        return Path(o).parent.name
+
+# %% ../../nbs/data/02_images.ipynb #262f1a2b
 class SetLoaders(DataLoaders):
-    "fastai `DataLoaders` with test sets: `dls.test` if there is one, `dls.tests` by name; `dls.table` lists the files."
-    test_names = ()
-    @property
-    def tests(self): return dict(zip(self.test_names, self.loaders[2:]))
-    def __getattr__(self, k):
-        if k != "test": return super().__getattr__(k)
-        if len(self.test_names) == 1: return self.loaders[2]
-        raise AttributeError(f"several test sets: choose from dls.tests: {some(self.test_names, 9)}" if self.test_names else
-                             "this set has no test folder: dls.test does not exist, and dls.valid is no test set")
+    """fastai `DataLoaders` with test sets: `dls.test` if there is one, `dls.tests` by name;
+    `dls.table` lists the files."""
 
-def make_loaders(t: pd.DataFrame, # file, split; splits train, valid and any test sets
-                 tfms,            # fastai transforms of the file, one list for x and one for y
-                 after_batch, bs, device=None, num_workers=0, path=".", **kw # as in fastai
-                ) -> SetLoaders:
+    test_names = ()
+
+    @property
+    def tests(self):
+        return dict(zip(self.test_names, self.loaders[2:]))
+
+    def __getattr__(self, k):
+        if k != "test":
+            return super().__getattr__(k)
+        if len(self.test_names) == 1:
+            return self.loaders[2]
+        raise AttributeError(
+            f"several test sets: choose from dls.tests: {some(self.test_names, 9)}"
+            if self.test_names
+            else (
+                "this set has no test folder: dls.test does not exist, and dls.valid is no test set"
+            )
+        )
+
+
+def make_loaders(
+    t: pd.DataFrame,  # file, split; splits train, valid and any test sets
+    tfms,  # fastai transforms of the file, one list for x and one for y
+    after_batch,
+    bs,
+    device=None,
+    num_workers=0,
+    path=".",
+    **kw,  # as in fastai
+) -> SetLoaders:
     "Train, validation and test loaders of the files in `t`."
     names = ["train", "valid"] + [s for s in t.split.unique() if s not in ("train", "valid")]
-    if not isinstance(bs, int) or bs < 1: raise ValueError(f"bs={bs!r}; expected a batch size of at least 1")
+    if not isinstance(bs, int) or bs < 1:
+        raise ValueError(f"bs={bs!r}; expected a batch size of at least 1")
     splits = [np.flatnonzero(t.split == s).tolist() for s in names]
     device = torch.device(device) if device is not None else default_device()
     dls = Datasets(list(t.file), tfms, splits=splits).dataloaders(
-        bs=bs, after_batch=after_batch, num_workers=num_workers, device=device, drop_last=len(splits[0]) >= bs, **kw)
+        bs=bs,
+        after_batch=after_batch,
+        num_workers=num_workers,
+        device=device,
+        drop_last=len(splits[0]) >= bs,
+        **kw,
+    )
     dls = SetLoaders(*dls.loaders, path=path, device=device)
     dls.test_names, dls.table = tuple(names[2:]), t
     return dls
 
-# %% ../../nbs/data/02_images.ipynb #fa34b736
-def it_fits(size: int, limit) -> bool: # both in bytes
+# %% ../../nbs/data/02_images.ipynb #b4ee768b
+def it_fits(size: int, limit) -> bool:  # both in bytes
     "Do the pixels fit into memory? Warns when not."
     if size > limit:
-        warnings.warn(f"{size / 1e9:.2g} GB of pixels are not kept in memory (limit {limit / 1e9:.2g}) but read anew in "
-                      "each epoch; num_workers= helps, a smaller size= too")
+        warnings.warn(
+            f"{size / 1e9:.2g} GB of pixels are not kept in memory (limit {limit / 1e9:.2g}) but"
+            " read anew in each epoch; num_workers= helps, a smaller size= too"
+        )
     return size <= limit
 
-def fill_memory(t: pd.DataFrame,    # file, split, rel
-                reader: ReadImage,  # gets the pixels, if they fit
-                bad="error", cache=True, limit=1e9 # limit: bytes of pixels to keep
-               ) -> pd.DataFrame:   # with fingerprints in column print, skipped files gone
-    "Read and check every file once; keep the pixels for training when `cache` is true and they fit."
-    cache = cache and it_fits(len(t) * reader.channels * reader.size ** 2, limit)
-    xs, prints = read_all(list(t.file), reader.read if cache else lambda b: (reader.read(b), None)[1], bad)
+
+def fill_memory(
+    t: pd.DataFrame,  # file, split, rel
+    reader: ReadImage,  # gets the pixels, if they fit
+    bad="error",
+    cache=True,
+    limit=1e9,  # limit: bytes of pixels to keep
+) -> pd.DataFrame:  # with fingerprints in column print, skipped files gone
+    """Read and check every file once; keep the pixels for training when `cache` is true and they
+    fit."""
+    cache = cache and it_fits(len(t) * reader.channels * reader.size**2, limit)
+    xs, prints = read_all(
+        list(t.file), reader.read if cache else lambda b: (reader.read(b), None)[1], bad
+    )
     t = t.assign(print=prints)
-    if cache: reader.kept = {str(f): x for f, x, h in zip(t.file, xs, prints) if h}
+    if cache:
+        reader.kept = {str(f): x for f, x, h in zip(t.file, xs, prints) if h}
     kept = t[t.print.notna()]
-    lost = {(s, c) for s, c in zip(t.split, t.label)} - {(s, c) for s, c in zip(kept.split, kept.label)}
+    lost = {(s, c) for s, c in zip(t.split, t.label)} - {
+        (s, c) for s, c in zip(kept.split, kept.label)
+    }
     if lost:
-        raise ValueError(f"without the bad files nothing is left of {some(f'{c!r} in {s}' for s, c in sorted(lost))}; "
-                         f"repair them or remove the class")
+        raise ValueError(
+            "without the bad files nothing is left of"
+            f" {some(f'{c!r} in {s}' for s, c in sorted(lost))}; repair them or remove the class"
+        )
     return kept
 
-# %% ../../nbs/data/02_images.ipynb #056fb79e
-def sample_pixels(t, reader, n=500): # -> (up to n, C, size, size) uint8
+# %% ../../nbs/data/02_images.ipynb #a2cb441c
+def sample_pixels(t, reader, n=500):  # -> (up to n, C, size, size) uint8
     "Pixels of up to `n` training images, spread over the classes."
     files = t[t.split == "train"].file
-    return torch.stack([reader(f).as_subclass(Tensor) for f in files.iloc[::max(1, -(-len(files) // n))]])
+    return torch.stack(
+        [reader(f).as_subclass(Tensor) for f in files.iloc[:: max(1, -(-len(files) // n))]]
+    )
+
 
 def check_options(size, channels, modality, norm, augment=True):
     "Raise on a bad option before a single file is read."
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size={size!r}; expected the side of the square images in pixels, such as size=64")
-    if channels not in (None, 1, 3): raise ValueError(f"channels={channels!r}; expected 1, 3 or None (look at the files)")
-    augmentations(modality); random_tfms(modality, augment)
+        raise ValueError(
+            f"size={size!r}; expected the side of the square images in pixels, such as size=64"
+        )
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels={channels!r}; expected 1, 3 or None (look at the files)")
+    augmentations(modality)
+    random_tfms(modality, augment)
     norm_stats(norm, torch.zeros(1, channels or 3, 2, 2), channels or 3)
+
 
 def batch_tfms(t, reader, norm, modality, augment):
     "What is done to a whole batch: to [0, 1], random changes, normalisation."
     mean, std = norm_stats(norm, sample_pixels(t, reader), reader.channels)
-    return [IntToFloatTensor(), *random_tfms(modality, augment), Normalize.from_stats(mean, std, cuda=False)]
+    return [
+        IntToFloatTensor(),
+        *random_tfms(modality, augment),
+        Normalize.from_stats(mean, std, cuda=False),
+    ]
 
-# %% ../../nbs/data/02_images.ipynb #514a2643
-TEST_SEED = 2017   # of every test cut: `seed` does not move the test set
+# %% ../../nbs/data/02_images.ipynb #75a75073
+TEST_SEED = 2017  # of every test cut: `seed` does not move the test set
 
-def table_dls(t: pd.DataFrame,      # file, split ("all", or "train", perhaps "valid", and tests), label, rel
-              path,                 # folder of the set, for its manifest
-              size=64, bs=32, valid=.1, # as in `image_dls`, as all below but `test`
-              test=None,            # share of each class to test on, where no file has a split yet; None: no test set
-              group=None, manifest=None, channels=None, modality=None, norm="train", fraction=1., seed=0, bad="error",
-              augment=True, device=None, num_workers=0, cache=True, save_to="."
-             ) -> SetLoaders:
+
+def table_dls(
+    t: pd.DataFrame,  # file, split ("all", or "train", perhaps "valid", and tests), label, rel
+    path,  # folder of the set, for its manifest
+    size=64,
+    bs=32,
+    valid=0.1,  # as in `image_dls`, as all below but `test`
+    test=None,  # share of each class to test on, where no file has a split yet; None: no test set
+    group=None,
+    manifest=None,
+    channels=None,
+    modality=None,
+    norm="train",
+    fraction=1.0,
+    seed=0,
+    bad="error",
+    augment=True,
+    device=None,
+    num_workers=0,
+    cache=True,
+    save_to=".",
+) -> SetLoaders:
     "`image_dls` for files that are listed already."
-    check_options(size, channels, modality, norm, augment); in_range("valid", valid); in_range("fraction", fraction, closed=True)
-    if test is not None: in_range("test", test)
-    t = t.reset_index(drop=True)                            # tables put together by concat number their rows twice
-    ours = test is not None and set(t.split) == {"all"}     # the test set is ours to cut
+    check_options(size, channels, modality, norm, augment)
+    in_range("valid", valid)
+    in_range("fraction", fraction, closed=True)
+    if test is not None:
+        in_range("test", test)
+    t = t.reset_index(drop=True)  # tables put together by concat number their rows twice
+    ours = test is not None and set(t.split) == {"all"}  # the test set is ours to cut
     reader = ReadImage(size, channels or find_channels(list(t.file)))
     t = add_groups(fill_memory(t, reader, bad, cache), path, group, manifest)
     if ours:
         t = t.assign(split=np.where(cut(t.label, t.group, test, TEST_SEED), "test", "all"))
         if group is None:
-            warnings.warn("test and validation are cut at random by image: if a patient (or video) has several images, they can land "
-                          "on both sides and the score is too good. group='column' with a manifest keeps them together")
+            warnings.warn(
+                "test and validation are cut at random by image: if a patient (or video) has"
+                " several images, they can land on both sides and the score is too good."
+                " group='column' with a manifest keeps them together"
+            )
     t = split_off(t, valid, fraction, seed, ours or group is not None)
     warn_copies(t)
     tfms = [[reader], [FolderLabel(), Categorize(vocab=sorted(t.label.unique()))]]
-    dls = make_loaders(t, tfms, batch_tfms(t, reader, norm, modality, augment), bs, device, num_workers, save_to)
+    dls = make_loaders(
+        t, tfms, batch_tfms(t, reader, norm, modality, augment), bs, device, num_workers, save_to
+    )
     dls.facts = dict(channels=reader.channels, size=size, group=group)
     return dls
 
-# %% ../../nbs/data/02_images.ipynb #b53099ff
-def image_dls(path,            # folder of the set: train/ + test/, train/ + valid/ (+ test/), or class folders
-              size=64,         # images are squeezed to size x size pixels
-              bs=32,           # batch size
-              valid=.1,        # share of train to validate on, when there is no valid/ folder
-              group=None,      # column of the manifest: files with the same value stay on the same side
-              manifest=None,   # csv file or DataFrame; None: manifest.csv in the set's folder
-              channels=None,   # 1, 3, or None: find out
-              modality=None,   # None, "endoscopy", "mri" or "none": which augmentation is sensible
-              norm="train",    # "train", "imagenet" or (mean, std)
-              fraction=1.,     # use this part of the training images (whole groups, at least one image per class)
-              seed=0,          # of the cuts
-              bad="error",     # "error" or "skip" for files that are no images
-              augment=True,    # False: no random changes; or a list of fastai batch transforms, instead of `modality`
-              device=None, num_workers=0, # as in fastai
-              cache=True,      # keep the small images in memory, if they fit
-              save_to="."      # dls.path: where learn.save and learn.export write
-             ) -> SetLoaders:  # a fastai DataLoaders; dls.test if there is a test set
+# %% ../../nbs/data/02_images.ipynb #1694a5e8
+def image_dls(
+    path,  # folder of the set: train/ + test/, train/ + valid/ (+ test/), or class folders
+    size=64,  # images are squeezed to size x size pixels
+    bs=32,  # batch size
+    valid=0.1,  # share of train to validate on, when there is no valid/ folder
+    group=None,  # column of the manifest: files with the same value stay on the same side
+    manifest=None,  # csv file or DataFrame; None: manifest.csv in the set's folder
+    channels=None,  # 1, 3, or None: find out
+    modality=None,  # None, "endoscopy", "mri" or "none": which augmentation is sensible
+    norm="train",  # "train", "imagenet" or (mean, std)
+    # use this part of the training images (whole groups, at least one image per class)
+    fraction=1.0,
+    seed=0,  # of the cuts
+    bad="error",  # "error" or "skip" for files that are no images
+    # False: no random changes; or a list of fastai batch transforms, instead of `modality`
+    augment=True,
+    device=None,
+    num_workers=0,  # as in fastai
+    cache=True,  # keep the small images in memory, if they fit
+    save_to=".",  # dls.path: where learn.save and learn.export write
+) -> SetLoaders:  # a fastai DataLoaders; dls.test if there is a test set
     "DataLoaders of a set of class folders; every mistake in the set is answered before training."
-    return table_dls(list_images(path), path, size, bs, valid, None, group, manifest, channels, modality, norm, fraction, seed, bad,
-                     augment, device, num_workers, cache, save_to)
+    return table_dls(
+        list_images(path),
+        path,
+        size,
+        bs,
+        valid,
+        None,
+        group,
+        manifest,
+        channels,
+        modality,
+        norm,
+        fraction,
+        seed,
+        bad,
+        augment,
+        device,
+        num_workers,
+        cache,
+        save_to,
+    )
 
-# %% ../../nbs/data/02_images.ipynb #63645f06
-def describe(dls: SetLoaders # from `image_dls` or `mask_dls`
-            ) -> pd.DataFrame: # one row per split
-    "Images per class and split, groups, channels; imbalance (largest class / smallest) or, with masks, the share of foreground."
+# %% ../../nbs/data/02_images.ipynb #36d9c1b5
+def describe(
+    dls: SetLoaders,  # from `image_dls` or `mask_dls`
+) -> pd.DataFrame:  # one row per split
+    """Images per class and split, groups, channels; imbalance (largest class / smallest) or, with
+    masks, the share of foreground."""
     t = dls.table
     out = pd.crosstab(t.split, t.label).reindex(t.split.unique())
     out = out.loc[["train", "valid", *[s for s in out.index if s not in ("train", "valid")]]]
     counts = out.copy()
     out["images"] = counts.sum(1)
-    if "share" in t: out[["foreground median", "min", "max"]] = t.groupby("split").share.agg(["median", "min", "max"]).round(3)
-    else: out["imbalance"] = (counts.max(1) / counts.min(1).clip(lower=1)).round(2)
-    if dls.facts["group"]: out[f"groups ({dls.facts['group']})"] = t.groupby("split").group.nunique()
+    if "share" in t:
+        out[["foreground median", "min", "max"]] = (
+            t.groupby("split").share.agg(["median", "min", "max"]).round(3)
+        )
+    else:
+        out["imbalance"] = (counts.max(1) / counts.min(1).clip(lower=1)).round(2)
+    if dls.facts["group"]:
+        out[f"groups ({dls.facts['group']})"] = t.groupby("split").group.nunique()
     out["channels"] = dls.facts["channels"]
     return out.rename_axis(index=None, columns=None)

@@ -6,7 +6,7 @@
 __all__ = ['TARGETS', 'side', 'by_stem', 'find_pairs', 'list_pairs', 'mask_trouble', 'mask_values', 'partner', 'ReadMask',
            'raise_first', 'read_pairs', 'MaskToChannel', 'check_mask_options', 'mask_dls']
 
-# %% ../../nbs/data/03_masks.ipynb #45430aca
+# %% ../../nbs/data/03_masks.ipynb #39e3c8ce
 import warnings
 from pathlib import Path
 
@@ -18,46 +18,72 @@ from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.torch_core import TensorMask
 from fastai.vision.core import AddMaskCodes
 from fasttransform import Transform
-from .images import (ReadImage, SetLoaders, add_groups, as_pil, batch_tfms, check_options, find_channels,
-                                    find_splits, in_range, it_fits, make_loaders, read_all, some, split_off, visible, warn_copies)
+from kdmedlearn.data.images import (
+    ReadImage,
+    SetLoaders,
+    add_groups,
+    as_pil,
+    batch_tfms,
+    check_options,
+    find_channels,
+    find_splits,
+    in_range,
+    it_fits,
+    make_loaders,
+    read_all,
+    some,
+    split_off,
+    visible,
+    warn_copies,
+)
 
-# %% ../../nbs/data/03_masks.ipynb #0c919cc6
+# %% ../../nbs/data/03_masks.ipynb #c58efed4
 def side(folder: Path, kind: str):  # kind: "image" or "mask"
     "The subfolder of images or of masks, or None."
     hits = [d for d in visible(folder)[0] if d.name.lower() in (kind, kind + "s")]
-    if len(hits) > 1: raise ValueError(f"both {some(d.name for d in hits)} in {folder}; keep one")
+    if len(hits) > 1:
+        raise ValueError(f"both {some(d.name for d in hits)} in {folder}; keep one")
     return hits[0] if hits else None
 
-def by_stem(folder: Path) -> dict: # name without extension -> file
+
+def by_stem(folder: Path) -> dict:  # name without extension -> file
     "The files of `folder` by their stem."
     files, out = visible(folder)[1], {}
-    if not files: raise ValueError(f"folder {folder} is empty; add its files")
+    if not files:
+        raise ValueError(f"folder {folder} is empty; add its files")
     for f in files:
         if f.stem in out:
-            raise ValueError(f"{out[f.stem].name} and {f.name} in {folder} have the same name up to the extension; which "
-                             f"one is meant?")
+            raise ValueError(
+                f"{out[f.stem].name} and {f.name} in {folder} have the same name up to the"
+                " extension; which one is meant?"
+            )
         out[f.stem] = f
     return out
 
-def find_pairs(folder: Path # holds images/ and masks/
-              ) -> list:    # (image file, mask file)
+
+def find_pairs(folder: Path) -> list:  # holds images/ and masks/  # (image file, mask file)
     "Images and masks of one split, paired by name."
     dirs = [side(folder, k) for k in ("image", "mask")]
     if None in dirs:
-        raise ValueError(f"no {'images' if dirs[0] is None else 'masks'} folder in {folder}; it holds "
-                         f"{some(d.name for d in visible(folder)[0]) or 'no folders'}; "
-                         "expected images/ (or image/) and masks/ (or mask/)")
+        raise ValueError(
+            f"no {'images' if dirs[0] is None else 'masks'} folder in {folder}; it holds "
+            f"{some(d.name for d in visible(folder)[0]) or 'no folders'}; "
+            "expected images/ (or image/) and masks/ (or mask/)"
+        )
     ims, ms = map(by_stem, dirs)
     for a, b, what in ((ims, ms, "images without a mask"), (ms, ims, "masks without an image")):
         alone = sorted(set(a) - set(b))
         if alone:
-            raise ValueError(f"{len(alone)} {what} in {folder}: {some(a[s].name for s in alone)}; names must agree up to "
-                             f"the extension")
+            raise ValueError(
+                f"{len(alone)} {what} in {folder}: {some(a[s].name for s in alone)}; names must"
+                " agree up to the extension"
+            )
     return [(ims[s], ms[s]) for s in ims]
 
-# %% ../../nbs/data/03_masks.ipynb #c93b39b0
-def list_pairs(path # the folder of the set
-              ) -> pd.DataFrame: # one row per pair: file, mask, split, rel
+# %% ../../nbs/data/03_masks.ipynb #a8e47c02
+def list_pairs(
+    path,  # the folder of the set
+) -> pd.DataFrame:  # one row per pair: file, mask, split, rel
     "All pairs of a set; several test sets go by their folder's name."
     path = Path(path)
     found = {"all": path} if path.is_dir() and side(path, "image") else find_splits(path)
@@ -66,138 +92,233 @@ def list_pairs(path # the folder of the set
         del found["test"]
         sets = {d.name: d for d in visible(test)[0]}
         if not sets or {"train", "valid", "all"} & set(sets):
-            raise ValueError(f"test folder {test} holds {some(sets) or 'no folders'}; expected images/ and masks/, or named "
-                             f"test sets that hold these")
+            raise ValueError(
+                f"test folder {test} holds {some(sets) or 'no folders'}; expected images/ and"
+                " masks/, or named test sets that hold these"
+            )
         found |= sets
-    rows = [(f, m, s, (f.parent.parent / f.name).relative_to(path).as_posix())
-            for s, d in found.items() for f, m in find_pairs(d)]
+    rows = [
+        (f, m, s, (f.parent.parent / f.name).relative_to(path).as_posix())
+        for s, d in found.items()
+        for f, m in find_pairs(d)
+    ]
     return pd.DataFrame(rows, columns=["file", "mask", "split", "rel"])
 
-# %% ../../nbs/data/03_masks.ipynb #ca92826c
-def mask_trouble(x: np.ndarray,   # (H, W) uint8
-                 threshold: int   # above is foreground
-                ):                # -> text, or None when all is well
+# %% ../../nbs/data/03_masks.ipynb #cb5f0498
+def mask_trouble(
+    x: np.ndarray, threshold: int  # (H, W) uint8  # above is foreground
+):  # -> text, or None when all is well
     "What is wrong with mask values `x`, read at `threshold`."
     count = np.bincount(x.ravel(), minlength=256)
     seen, M = np.flatnonzero(count), int(x.max())
-    if M == 0: return None                                          # an empty mask is a mask
+    if M == 0:
+        return None  # an empty mask is a mask
     low, high = seen[seen <= M / 4], seen[seen >= 3 * M / 4]
     mid = seen[(seen > M / 4) & (seen < 3 * M / 4)]
-    if len(mid) and (count[mid].max() > .001 * x.size or count[mid].sum() > .02 * x.size):
-        return (f"values between the two sides: {some(mid, 6)} besides {low.min() if len(low) else M}..{M}; "
-                "expected two classes: make one mask per class, or binarise")
+    if len(mid) and (count[mid].max() > 0.001 * x.size or count[mid].sum() > 0.02 * x.size):
+        return (
+            f"values between the two sides: {some(mid, 6)} besides"
+            f" {low.min() if len(low) else M}..{M}; expected two classes: make one mask per class,"
+            " or binarise"
+        )
     if high.min() <= threshold:
         cure = "pass threshold=0 for masks of 0 and 1" if M <= 20 else "save masks as 0 and 255"
-        return f"values {some(seen, 4)}, the upper side not above threshold={threshold}: foreground would be lost; {cure}"
+        return (
+            f"values {some(seen, 4)}, the upper side not above threshold={threshold}: foreground"
+            f" would be lost; {cure}"
+        )
     if len(low) and low.max() > threshold:
-        return f"background values up to {low.max()} are above threshold={threshold}; pass threshold=127 for masks saved as JPEG"
+        return (
+            f"background values up to {low.max()} are above threshold={threshold}; pass"
+            " threshold=127 for masks saved as JPEG"
+        )
 
-# %% ../../nbs/data/03_masks.ipynb #3b2a8095
-def mask_values(im: Image.Image) -> np.ndarray: # (H, W) uint8
+# %% ../../nbs/data/03_masks.ipynb #ccfe6637
+def mask_values(im: Image.Image) -> np.ndarray:  # (H, W) uint8
     "The values of a mask file."
-    if im.mode == "1": im = im.convert("L")
+    if im.mode == "1":
+        im = im.convert("L")
     x = np.asarray(im)
-    if im.mode in ("LA", "RGBA"): x = x[..., :-1]
+    if im.mode in ("LA", "RGBA"):
+        x = x[..., :-1]
     if x.ndim == 3:
         if np.ptp(x.astype(int), axis=-1).max() > 3:
             raise ValueError("a colour mask; expected one channel, 0 and 255 (one mask per class)")
         x = x[..., 0]
-    if x.dtype != np.uint8: raise ValueError(f"a mask of {x.dtype}; expected 8 bits, 0 and 255")
+    if x.dtype != np.uint8:
+        raise ValueError(f"a mask of {x.dtype}; expected 8 bits, 0 and 255")
     return x
+
 
 def partner(file) -> Path:
     "The mask file of an image file, by the folder convention."
     file = Path(file)
     masks = side(file.parent.parent, "mask")
     hits = [m for m in visible(masks)[1] if m.stem == file.stem] if masks else []
-    if not hits: raise FileNotFoundError(f"no mask of {file.name}; expected it in masks/ beside the image's folder")
+    if not hits:
+        raise FileNotFoundError(
+            f"no mask of {file.name}; expected it in masks/ beside the image's folder"
+        )
     return hits[0]
 
-# %% ../../nbs/data/03_masks.ipynb #749ba6e6
+# %% ../../nbs/data/03_masks.ipynb #6b05e173
 class ReadMask(Transform):
     "Image file -> its mask (size, size), 0 background and 1 foreground."
+
     input_types = (Path, str)
+
     def __init__(self, size, threshold=127, codes=("background", "polyp"), loss_func=None):
         super().__init__()
-        self.size, self.threshold, self.vocab, self.c, self.loss_func = size, threshold, list(codes), len(codes), loss_func
-        self.kept = {}                                   # str(image file) -> mask
+        self.size, self.threshold, self.vocab, self.c, self.loss_func = (
+            size,
+            threshold,
+            list(codes),
+            len(codes),
+            loss_func,
+        )
+        self.kept = {}  # str(image file) -> mask
+
     def read(self, o):
         x = Image.fromarray(((mask_values(as_pil(o)) > self.threshold) * 255).astype(np.uint8))
-        return torch.from_numpy((np.array(x.resize((self.size,) * 2, Image.Resampling.NEAREST)) > 0).astype(np.uint8))
+        return torch.from_numpy(
+            (np.array(x.resize((self.size,) * 2, Image.Resampling.NEAREST)) > 0).astype(np.uint8)
+        )
+
     def encodes(self, o):
         x = self.kept.get(str(o))
         return TensorMask(self.read(partner(o)) if x is None else x)
-    def __getstate__(self): return {**self.__dict__, "kept": {}}
 
-# %% ../../nbs/data/03_masks.ipynb #6570ff37
-def raise_first(t, trouble): # trouble: text or None for each row of `t`
+    def __getstate__(self):
+        return {**self.__dict__, "kept": {}}
+
+# %% ../../nbs/data/03_masks.ipynb #c168805f
+def raise_first(t, trouble):  # trouble: text or None for each row of `t`
     "Raise with the first trouble, and how many files have one."
     hit = [(n, r) for n, r in zip(t.rel, trouble) if r]
-    if hit: raise ValueError(f"{len(hit)} of {len(t)} masks cannot be used: {some(n for n, _ in hit)}; the first: {hit[0][1]}")
+    if hit:
+        raise ValueError(
+            f"{len(hit)} of {len(t)} masks cannot be used: {some(n for n, _ in hit)}; the first:"
+            f" {hit[0][1]}"
+        )
 
-def read_pairs(t: pd.DataFrame,   # file, mask, split, rel
-               reader: ReadImage, masker: ReadMask, # get the pixels, if they fit
-               bad="error", cache=True, limit=1e9   # as in `fill_memory`
-              ) -> pd.DataFrame:  # with columns print, share, label
+# %% ../../nbs/data/03_masks.ipynb #521810e3
+def read_pairs(
+    t: pd.DataFrame,  # file, mask, split, rel
+    reader: ReadImage,
+    masker: ReadMask,  # get the pixels, if they fit
+    bad="error",
+    cache=True,
+    limit=1e9,  # as in `fill_memory`
+) -> pd.DataFrame:  # with columns print, share, label
     "Read and check every image and mask once."
-    cache = cache and it_fits(len(t) * (reader.channels + 1) * reader.size ** 2, limit)
+    cache = cache and it_fits(len(t) * (reader.channels + 1) * reader.size**2, limit)
+
     def image(b):
         im = as_pil(b)
         return im.size, reader.read(im) if cache else reader.read(im).numel()
+
     def mask(b):
         x, thr = mask_values(as_pil(b)), masker.threshold
-        return x.shape[::-1], masker.read(b) if cache else None, mask_trouble(x, thr), float((x > thr).mean())
+        return (
+            x.shape[::-1],
+            masker.read(b) if cache else None,
+            mask_trouble(x, thr),
+            float((x > thr).mean()),
+        )
+
     xs, prints = read_all(list(t["file"]), image, bad)
     ms, mprints = read_all(list(t["mask"]), mask, bad)
     ok = [bool(h and g) for h, g in zip(prints, mprints)]
-    if not any(ok): raise ValueError(f"no readable pair among {len(t)}; repair the files")
+    if not any(ok):
+        raise ValueError(f"no readable pair among {len(t)}; repair the files")
     t = t.assign(print=prints)[ok]
     xs, ms = ([o for o, k in zip(os, ok) if k] for os in (xs, ms))
-    raise_first(t, [None if x[0] == m[0] else f"image {f.name} is {x[0][0]} x {x[0][1]}, mask {mf.name} is {m[0][0]} x "
-                f"{m[0][1]} pixels; "
-                    "expected equal sizes: which one was resized?" for f, mf, x, m in zip(t["file"], t["mask"], xs, ms)])
+    raise_first(
+        t,
+        [
+            (
+                None
+                if x[0] == m[0]
+                else (
+                    f"image {f.name} is {x[0][0]} x {x[0][1]}, mask {mf.name} is {m[0][0]} x "
+                    f"{m[0][1]} pixels; "
+                    "expected equal sizes: which one was resized?"
+                )
+            )
+            for f, mf, x, m in zip(t["file"], t["mask"], xs, ms)
+        ],
+    )
     raise_first(t, [f"mask {mf.name} has {m[2]}" if m[2] else None for mf, m in zip(t["mask"], ms)])
-    if cache: reader.kept, masker.kept = ({str(f): o[1] for f, o in zip(t["file"], os)} for os in (xs, ms))
+    if cache:
+        reader.kept, masker.kept = (
+            {str(f): o[1] for f, o in zip(t["file"], os)} for os in (xs, ms)
+        )
     share = np.array([m[3] for m in ms])
-    if not share.any(): warnings.warn(f"all {len(t)} masks are empty; are these the masks, and is threshold={masker.threshold} right?")
+    if not share.any():
+        warnings.warn(
+            f"all {len(t)} masks are empty; are these the masks, and is"
+            f" threshold={masker.threshold} right?"
+        )
     return t.assign(share=share, label=np.where(share > 0, f"with {masker.vocab[1]}", "empty"))
 
-# %% ../../nbs/data/03_masks.ipynb #b570e681
+# %% ../../nbs/data/03_masks.ipynb #cc09ca4a
 class MaskToChannel(Transform):
     "Mask batch (B, H, W) of 0, 1 -> float (B, 1, H, W)."
-    order = 100    # after the random changes
-    def encodes(self, o: TensorMask): return o.float()[:, None]
-    def decodes(self, o: TensorMask): return (o[:, 0] if o.ndim == 4 else o).long()    # StructureLoss has dropped the channel already
+
+    order = 100  # after the random changes
+
+    def encodes(self, o: TensorMask):
+        return o.float()[:, None]
+
+    def decodes(self, o: TensorMask):
+        return (
+            o[:, 0] if o.ndim == 4 else o
+        ).long()  # StructureLoss has dropped the channel already
+
 
 TARGETS = {"index": (CrossEntropyLossFlat, dict(axis=1)), "channel": (BCEWithLogitsLossFlat, {})}
+
 
 def check_mask_options(threshold, target, codes):
     "Raise on a bad option before a single file is read."
     if not (isinstance(threshold, int) and 0 <= threshold < 255):
-        raise ValueError(f"threshold={threshold!r}; expected an int from 0 to 254, foreground is above it")
-    if target not in TARGETS: raise ValueError(f"target={target!r}; expected 'index' (B, H, W) or 'channel' (B, 1, H, W)")
-    if len(codes) != 2 or isinstance(codes, str): raise ValueError(f"codes={codes!r}; expected two names, background first")
+        raise ValueError(
+            f"threshold={threshold!r}; expected an int from 0 to 254, foreground is above it"
+        )
+    if target not in TARGETS:
+        raise ValueError(f"target={target!r}; expected 'index' (B, H, W) or 'channel' (B, 1, H, W)")
+    if len(codes) != 2 or isinstance(codes, str):
+        raise ValueError(f"codes={codes!r}; expected two names, background first")
 
-# %% ../../nbs/data/03_masks.ipynb #b760e140
-def mask_dls(path,            # folder of the set: {images,masks}, or train/ + validation/ (+ test/) that hold these
-             size=128,        # images and masks are squeezed to size x size pixels
-             bs=8,            # batch size
-             valid=.1,        # share of train to validate on, when there is no validation folder
-             group=None, manifest=None, # files that stay together, as in `image_dls`
-             channels=None,   # 1, 3, or None: find out
-             modality="endoscopy", # None, "endoscopy", "mri" or "none"
-             norm="train",    # "train", "imagenet" or (mean, std)
-             fraction=1.,     # use this part of the training pairs
-             seed=0,          # of the cuts
-             threshold=127,   # mask values above are foreground
-             target="index",  # "index": int64 (B, H, W); "channel": float (B, 1, H, W)
-             codes=("background", "polyp"), # names of 0 and 1
-             bad="error",     # "error" or "skip" for files that cannot be read
-             augment=True,    # False: no random changes; or a list of fastai batch transforms, instead of `modality`
-             device=None, num_workers=0, cache=True, save_to="." # as in `image_dls`
-            ) -> SetLoaders:  # a fastai DataLoaders; dls.tests: test sets by name
-    "DataLoaders of a set of image and mask pairs; every mistake in the set is answered before training."
-    check_options(size, channels, modality, norm, augment); in_range("valid", valid); in_range("fraction", fraction, closed=True)
+# %% ../../nbs/data/03_masks.ipynb #9f7862d9
+def mask_dls(
+    path,  # folder of the set: {images,masks}, or train/ + validation/ (+ test/) that hold these
+    size=128,  # images and masks are squeezed to size x size pixels
+    bs=8,  # batch size
+    valid=0.1,  # share of train to validate on, when there is no validation folder
+    group=None,
+    manifest=None,  # files that stay together, as in `image_dls`
+    channels=None,  # 1, 3, or None: find out
+    modality="endoscopy",  # None, "endoscopy", "mri" or "none"
+    norm="train",  # "train", "imagenet" or (mean, std)
+    fraction=1.0,  # use this part of the training pairs
+    seed=0,  # of the cuts
+    threshold=127,  # mask values above are foreground
+    target="index",  # "index": int64 (B, H, W); "channel": float (B, 1, H, W)
+    codes=("background", "polyp"),  # names of 0 and 1
+    bad="error",  # "error" or "skip" for files that cannot be read
+    # False: no random changes; or a list of fastai batch transforms, instead of `modality`
+    augment=True,
+    device=None,
+    num_workers=0,
+    cache=True,
+    save_to=".",  # as in `image_dls`
+) -> SetLoaders:  # a fastai DataLoaders; dls.tests: test sets by name
+    """DataLoaders of a set of image and mask pairs; every mistake in the set is answered before
+    training."""
+    check_options(size, channels, modality, norm, augment)
+    in_range("valid", valid)
+    in_range("fraction", fraction, closed=True)
     check_mask_options(threshold, target, codes)
     t = list_pairs(path)
     loss, kw = TARGETS[target]
@@ -206,7 +327,18 @@ def mask_dls(path,            # folder of the set: {images,masks}, or train/ + v
     t = read_pairs(t, reader, masker, bad, cache)
     t = split_off(add_groups(t, path, group, manifest), valid, fraction, seed, group is not None)
     warn_copies(t)
-    after = batch_tfms(t, reader, norm, modality, augment) + ([MaskToChannel()] if target == "channel" else [])
-    dls = make_loaders(t, [[reader], [masker]], after, bs, device, num_workers, save_to, after_item=AddMaskCodes(list(codes)))
+    after = batch_tfms(t, reader, norm, modality, augment) + (
+        [MaskToChannel()] if target == "channel" else []
+    )
+    dls = make_loaders(
+        t,
+        [[reader], [masker]],
+        after,
+        bs,
+        device,
+        num_workers,
+        save_to,
+        after_item=AddMaskCodes(list(codes)),
+    )
     dls.facts = dict(channels=reader.channels, size=size, group=group)
     return dls

@@ -9,12 +9,20 @@ __all__ = ['SIGNS', 'RECIPES', 'CLASSES', 'SIMILAR', 'LAYERS', 'TASKS', 'CHUNK',
            'render', 'second_polyp', 'check', 'balanced_labels', 'phantom', 'Shot', 'ReadImage', 'MaskCodes',
            'class_of', 'mask_of', 'split_seeds', 'phantom_dls']
 
-# %% ../../nbs/data/01_phantom.ipynb #d36bbb28
+# %% ../../nbs/data/01_phantom.ipynb #327357ae
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fastai.data.all import Categorize, DataLoaders, Datasets, IntToFloatTensor, Normalize, Transform, broadcast_vec
+from fastai.data.all import (
+    Categorize,
+    DataLoaders,
+    Datasets,
+    IntToFloatTensor,
+    Normalize,
+    Transform,
+    broadcast_vec,
+)
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import TensorImage, default_device
 from fastai.vision.augment import Dihedral
@@ -23,363 +31,507 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, from_numpy
 
-# %% ../../nbs/data/01_phantom.ipynb #922e02ca
-SIGNS = ["folds", "vessels", "pale", "border", "erosions", "hole", "slit", "granular", "ulcers", "dye", "cut", "polyp"]
+# %% ../../nbs/data/01_phantom.ipynb #e7e88d27
+SIGNS = [
+    "folds",
+    "vessels",
+    "pale",
+    "border",
+    "erosions",
+    "hole",
+    "slit",
+    "granular",
+    "ulcers",
+    "dye",
+    "cut",
+    "polyp",
+]
 RECIPES = {  #               folds vess pale bord eros hole slit gran ulce dye  cut polyp
-    "dyed-lifted-polyps":     (.9,  .4,   0,   0,   0,   0,   0,   0,   0,   1,   0,   1),
-    "dyed-resection-margins": (.9,  .4,   0,   0,   0,   0,   0,   0,   0,   1,   1,   0),
-    "esophagitis":            ( 0,  .3,   1,  .5,   1,   0,   0,   0,   0,   0,   0,   0),
-    "normal-cecum":           ( 0,   1,   0,   0,   0,   0,   1,   0,   0,   0,   0,   0),
-    "normal-pylorus":         ( 0,  .1,   0,   0,   0,   1,   0,   0,   0,   0,   0,   0),
-    "normal-z-line":          ( 0,  .5,   1,   1,   0,   0,   0,   0,   0,   0,   0,   0),
-    "polyps":                 (.9,  .6,   0,   0,   0,   0,   0,   0,   0,   0,   0,   1),
-    "ulcerative-colitis":     (.6,   0,   0,   0,   0,   0,   0,   1,   1,   0,   0,   0)}
+    "dyed-lifted-polyps": (0.9, 0.4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1),
+    "dyed-resection-margins": (0.9, 0.4, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0),
+    "esophagitis": (0, 0.3, 1, 0.5, 1, 0, 0, 0, 0, 0, 0, 0),
+    "normal-cecum": (0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0),
+    "normal-pylorus": (0, 0.1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0),
+    "normal-z-line": (0, 0.5, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+    "polyps": (0.9, 0.6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1),
+    "ulcerative-colitis": (0.6, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0),
+}
 CLASSES = list(RECIPES)
-SIMILAR = {  # the classes that an image of a class may be mixed with: more often the first, sometimes the second
+# the classes that an image of a class may be mixed with: more often the first, sometimes the second
+SIMILAR = {
     "dyed-lifted-polyps": ("polyps", "dyed-resection-margins"),
     "dyed-resection-margins": ("dyed-lifted-polyps", "polyps"),
-    "esophagitis": ("normal-z-line", "ulcerative-colitis"), "normal-z-line": ("esophagitis", "normal-pylorus"),
-    "normal-cecum": ("normal-pylorus", "polyps"), "normal-pylorus": ("normal-cecum", "normal-z-line"),
-    "polyps": ("dyed-lifted-polyps", "ulcerative-colitis"), "ulcerative-colitis": ("polyps", "esophagitis")}
+    "esophagitis": ("normal-z-line", "ulcerative-colitis"),
+    "normal-z-line": ("esophagitis", "normal-pylorus"),
+    "normal-cecum": ("normal-pylorus", "polyps"),
+    "normal-pylorus": ("normal-cecum", "normal-z-line"),
+    "polyps": ("dyed-lifted-polyps", "ulcerative-colitis"),
+    "ulcerative-colitis": ("polyps", "esophagitis"),
+}
 
-# %% ../../nbs/data/01_phantom.ipynb #fa21c897
-def smooth(grid: np.ndarray,  # (n, k, k) random numbers, mean 0, variance 1
-           size: int          # pixels of a side
-          ) -> np.ndarray:    # (n, size, size) smooth fields of variance about 1
+# %% ../../nbs/data/01_phantom.ipynb #529949ba
+def smooth(
+    grid: np.ndarray, size: int  # (n, k, k) random numbers, mean 0, variance 1  # pixels of a side
+) -> np.ndarray:  # (n, size, size) smooth fields of variance about 1
     "Spread a coarse grid over the image; `k` sets how fine the noise is."
     k = grid.shape[-1]
-    x = np.linspace(.4, k - 1.4, size)[:, None]
-    w = np.exp(-((x - np.arange(k)) / .7) ** 2 / 2).astype(np.float32)
-    w /= np.sqrt((w ** 2).sum(1, keepdims=True))            # rows of length 1 keep the variance
+    x = np.linspace(0.4, k - 1.4, size)[:, None]
+    w = np.exp(-(((x - np.arange(k)) / 0.7) ** 2) / 2).astype(np.float32)
+    w /= np.sqrt((w**2).sum(1, keepdims=True))  # rows of length 1 keep the variance
     return w @ grid @ w.T
 
-# %% ../../nbs/data/01_phantom.ipynb #1c5406bb
+# %% ../../nbs/data/01_phantom.ipynb #eba99811
 def bump(d, width):
     "1 where `d` is 0, falling to nothing over `width`."
-    return np.exp(-(d / width) ** 2)
+    return np.exp(-((d / width) ** 2))
+
 
 def ramp(d, width):
     "0 below, 1 above, a smooth step of `width` around `d` = 0."
-    t = np.clip(d / width + .5, 0, 1)
+    t = np.clip(d / width + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
 
-# %% ../../nbs/data/01_phantom.ipynb #0b60a814
+# %% ../../nbs/data/01_phantom.ipynb #189f6ece
 class Scene:
     "A stack of images under construction; image `i` depends on (`seed`, `i`) alone."
+
     def __init__(self, seed: int, ids, size: int):
         self.n, self.size = len(ids), size
         self.rngs = [np.random.default_rng([seed, i, 0]) for i in ids]
-        self.dice = iter(np.stack([r.random(100, dtype=np.float32) for r in self.rngs], 1)[..., None, None])
-        self.grain, self.used = np.stack([r.standard_normal(4500, dtype=np.float32) for r in self.rngs]), 0
-        x = (np.arange(size, dtype=np.float32) + .5) / size * 2 - 1
-        self.x, self.y = x[None, None], x[None, :, None]                       # -1 ... 1 over the image
+        self.dice = iter(
+            np.stack([r.random(100, dtype=np.float32) for r in self.rngs], 1)[..., None, None]
+        )
+        self.grain, self.used = (
+            np.stack([r.standard_normal(4500, dtype=np.float32) for r in self.rngs]),
+            0,
+        )
+        x = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
+        self.x, self.y = x[None, None], x[None, :, None]  # -1 ... 1 over the image
         self.rgb = np.zeros((self.n, 3, size, size), np.float32)
         self.height = np.zeros((self.n, size, size), np.float32)
 
-    def rand(self, lo=0., hi=1.): return lo + (hi - lo) * next(self.dice)      # (n, 1, 1)
+    def rand(self, lo=0.0, hi=1.0):
+        return lo + (hi - lo) * next(self.dice)  # (n, 1, 1)
 
-    def noise(self, k: int):                                                   # (n, size, size)
+    def noise(self, k: int):  # (n, size, size)
         self.used += k * k
-        return smooth(self.grain[:, self.used - k * k:self.used].reshape(self.n, k, k), self.size)
+        return smooth(self.grain[:, self.used - k * k : self.used].reshape(self.n, k, k), self.size)
 
     def paint(self, colour, alpha):
         self.rgb += alpha[:, None] * (np.array(colour, np.float32).reshape(3, 1, 1) - self.rgb)
 
-# %% ../../nbs/data/01_phantom.ipynb #eda735fc
+# %% ../../nbs/data/01_phantom.ipynb #545ea004
 @dataclass
 class Place:
     "Coordinates of a sign: `r` = 1 on its edge, `R` its radius in image units."
+
     u: np.ndarray
     v: np.ndarray
     r: np.ndarray
     R: np.ndarray
 
+
 def place(s: Scene, cx, cy, R) -> Place:
     "A bent, turned and stretched disc of radius about `R` around (`cx`, `cy`)."
-    turn, stretch = s.rand(0, 2 * np.pi), s.rand(.8, 1.25)
-    x, y = s.x - cx + .05 * s.noise(6), s.y - cy + .05 * s.noise(6)
-    u, v = (np.cos(turn) * x + np.sin(turn) * y) / R * stretch, (np.cos(turn) * y - np.sin(turn) * x) / R / stretch
-    return Place(u, v, np.sqrt(u * u + v * v) * (1 + .07 * np.clip(s.noise(5), -2, 2)), R)
+    turn, stretch = s.rand(0, 2 * np.pi), s.rand(0.8, 1.25)
+    x, y = s.x - cx + 0.05 * s.noise(6), s.y - cy + 0.05 * s.noise(6)
+    u, v = (np.cos(turn) * x + np.sin(turn) * y) / R * stretch, (
+        np.cos(turn) * y - np.sin(turn) * x
+    ) / R / stretch
+    return Place(u, v, np.sqrt(u * u + v * v) * (1 + 0.07 * np.clip(s.noise(5), -2, 2)), R)
+
 
 def main_place(s: Scene, hardness: float):
     "Put the class's sign near the centre; the harder, the farther off and the more varied in size."
-    off, t = np.sqrt(s.rand()) * (.12 + .43 * hardness), s.rand(0, 2 * np.pi)
-    R = s.rand(.44 - .17 * hardness, .50 + .06 * hardness)
-    s.away = t + np.pi                                      # the opposite direction: room for a second polyp
+    off, t = np.sqrt(s.rand()) * (0.12 + 0.43 * hardness), s.rand(0, 2 * np.pi)
+    R = s.rand(0.44 - 0.17 * hardness, 0.50 + 0.06 * hardness)
+    s.away = t + np.pi  # the opposite direction: room for a second polyp
     s.main = place(s, off * np.cos(t), off * np.sin(t), R)
 
-# %% ../../nbs/data/01_phantom.ipynb #9d9cd678
+# %% ../../nbs/data/01_phantom.ipynb #003b72bd
 def mucosa(s: Scene):
     "The wall's colour and its rolling height."
-    s.paint((.80, .47, .38), np.ones_like(s.height))
-    s.paint((.70, .30, .26), s.rand(0, .45) + .12 * s.noise(4))
-    s.paint((.88, .68, .55), s.rand(0, .3) + .08 * s.noise(7))
-    s.height += .10 * s.noise(4)
+    s.paint((0.80, 0.47, 0.38), np.ones_like(s.height))
+    s.paint((0.70, 0.30, 0.26), s.rand(0, 0.45) + 0.12 * s.noise(4))
+    s.paint((0.88, 0.68, 0.55), s.rand(0, 0.3) + 0.08 * s.noise(7))
+    s.height += 0.10 * s.noise(4)
 
-# %% ../../nbs/data/01_phantom.ipynb #674afad3
+# %% ../../nbs/data/01_phantom.ipynb #f8c004cd
 def light(s: Scene):
     "Shade by the height and set highlights where the wet wall faces the lamp."
-    hy, hx = np.gradient(s.height + .006 * s.noise(34), 2 / s.size, axis=(1, 2))
-    lx, ly = s.rand(-.5, .5) - s.x, s.rand(-.5, .5) - s.y
+    hy, hx = np.gradient(s.height + 0.006 * s.noise(34), 2 / s.size, axis=(1, 2))
+    lx, ly = s.rand(-0.5, 0.5) - s.x, s.rand(-0.5, 0.5) - s.y
     cos = (1.3 - hx * lx - hy * ly) / np.sqrt((1 + hx * hx + hy * hy) * (lx * lx + ly * ly + 1.69))
-    s.rgb *= np.clip(.12 + cos, 0, 1.2)[:, None]
-    best = np.quantile(cos[:, ::3, ::3].reshape(s.n, -1), .985, axis=1).astype(np.float32)[:, None, None]
-    s.paint((1, .98, .95), s.rand(.5, 1) * ramp(cos - best, .03) * ramp(s.rgb.mean(1) - .2, .2))   # none in the dark
+    s.rgb *= np.clip(0.12 + cos, 0, 1.2)[:, None]
+    best = np.quantile(cos[:, ::3, ::3].reshape(s.n, -1), 0.985, axis=1).astype(np.float32)[
+        :, None, None
+    ]
+    s.paint(
+        (1, 0.98, 0.95), s.rand(0.5, 1) * ramp(cos - best, 0.03) * ramp(s.rgb.mean(1) - 0.2, 0.2)
+    )  # none in the dark
 
-# %% ../../nbs/data/01_phantom.ipynb #e4f5f32e
+# %% ../../nbs/data/01_phantom.ipynb #c346000b
 def folds(s: Scene, a):
     "Arcs of folds around a dark lumen."
-    t, far = s.rand(0, 2 * np.pi), s.rand(.35, .95)
-    rho = np.sqrt((s.x - far * np.cos(t)) ** 2 + (s.y - far * np.sin(t)) ** 2) + .03 * s.noise(4)
-    wave = np.cos(2 * np.pi * (s.rand(1.2, 2.) * np.log(np.maximum(rho, 0) + .2) + s.rand()) + .8 * s.noise(3))
-    arc = a * ramp(rho - .38, .4) * ramp(s.noise(3) + .5, 1.2)
-    s.height += .22 * arc * np.clip(wave, 0, 1) ** 2
-    s.rgb *= (1 - .4 * arc * np.clip(-wave, 0, 1) ** 2)[:, None]
-    s.height *= 1 - .8 * a * ramp(.35 - rho, .3)
-    s.paint((.10, .02, .02), a * ramp(.3 - rho, .4))
+    t, far = s.rand(0, 2 * np.pi), s.rand(0.35, 0.95)
+    rho = np.sqrt((s.x - far * np.cos(t)) ** 2 + (s.y - far * np.sin(t)) ** 2) + 0.03 * s.noise(4)
+    wave = np.cos(
+        2 * np.pi * (s.rand(1.2, 2.0) * np.log(np.maximum(rho, 0) + 0.2) + s.rand())
+        + 0.8 * s.noise(3)
+    )
+    arc = a * ramp(rho - 0.38, 0.4) * ramp(s.noise(3) + 0.5, 1.2)
+    s.height += 0.22 * arc * np.clip(wave, 0, 1) ** 2
+    s.rgb *= (1 - 0.4 * arc * np.clip(-wave, 0, 1) ** 2)[:, None]
+    s.height *= 1 - 0.8 * a * ramp(0.35 - rho, 0.3)
+    s.paint((0.10, 0.02, 0.02), a * ramp(0.3 - rho, 0.4))
 
-# %% ../../nbs/data/01_phantom.ipynb #7fd32a9d
+# %% ../../nbs/data/01_phantom.ipynb #d0fda503
 def vessels(s: Scene, a):
     "Thin dark red curves at two scales: zero lines of smooth noise."
-    for k, width, strength in ((7, .028, .75), (14, .02, .55)):
+    for k, width, strength in ((7, 0.028, 0.75), (14, 0.02, 0.55)):
         z = s.noise(k)
         zy, zx = np.gradient(z, 2 / s.size, axis=(1, 2))
-        d = z / np.sqrt(zx * zx + zy * zy + .5)
-        s.paint((.50, .06, .08), a * strength * bump(d, width) * ramp(s.noise(4) + .5, 1))
+        d = z / np.sqrt(zx * zx + zy * zy + 0.5)
+        s.paint((0.50, 0.06, 0.08), a * strength * bump(d, width) * ramp(s.noise(4) + 0.5, 1))
 
-# %% ../../nbs/data/01_phantom.ipynb #52f79d58
+# %% ../../nbs/data/01_phantom.ipynb #ad9c325f
 def pale(s: Scene, a):
     "The pale pink of the oesophagus."
-    s.paint((.90, .73, .66), .7 * a * np.ones_like(s.height))
+    s.paint((0.90, 0.73, 0.66), 0.7 * a * np.ones_like(s.height))
+
 
 def border(s: Scene, a):
     "Salmon-red stomach inside an irregular ring, dark towards its middle."
-    edge = s.main.r * s.main.R / s.rand(.45, .75) + .16 * s.noise(9) + .08 * s.noise(18)
-    s.paint((.74, .27, .20), .85 * a * ramp(1 - edge, .12))
-    s.paint((.25, .05, .04), .8 * a * bump(s.main.r * s.main.R, .17))
-    s.height -= a * .25 * bump(edge, .6)
+    edge = s.main.r * s.main.R / s.rand(0.45, 0.75) + 0.16 * s.noise(9) + 0.08 * s.noise(18)
+    s.paint((0.74, 0.27, 0.20), 0.85 * a * ramp(1 - edge, 0.12))
+    s.paint((0.25, 0.05, 0.04), 0.8 * a * bump(s.main.r * s.main.R, 0.17))
+    s.height -= a * 0.25 * bump(edge, 0.6)
 
-# %% ../../nbs/data/01_phantom.ipynb #e973dee6
+# %% ../../nbs/data/01_phantom.ipynb #d4102775
 def erosions(s: Scene, a):
     "Up to five red streaks radiating from the centre."
-    u, v, bend, first = s.main.u, s.main.v, .15 * s.noise(7), s.rand(0, 2 * np.pi)
+    u, v, bend, first = s.main.u, s.main.v, 0.15 * s.noise(7), s.rand(0, 2 * np.pi)
     for k in range(5):
-        t = first + 2 * np.pi * k / 5 + s.rand(-.4, .4)
+        t = first + 2 * np.pi * k / 5 + s.rand(-0.4, 0.4)
         along, across = u * np.cos(t) + v * np.sin(t), v * np.cos(t) - u * np.sin(t) + bend
-        on = (s.rand() < .75) * a * ramp(along - s.rand(.35, .9), .3) * ramp(s.rand(1.4, 2.4) - along, .4)
-        width = s.rand(.10, .2)
-        s.paint((.66, .06, .07), .85 * on * bump(across, width))
-        s.paint((.93, .85, .72), .5 * on * bump(across, .3 * width))
+        on = (
+            (s.rand() < 0.75)
+            * a
+            * ramp(along - s.rand(0.35, 0.9), 0.3)
+            * ramp(s.rand(1.4, 2.4) - along, 0.4)
+        )
+        width = s.rand(0.10, 0.2)
+        s.paint((0.66, 0.06, 0.07), 0.85 * on * bump(across, width))
+        s.paint((0.93, 0.85, 0.72), 0.5 * on * bump(across, 0.3 * width))
 
-# %% ../../nbs/data/01_phantom.ipynb #cc9f53a0
+# %% ../../nbs/data/01_phantom.ipynb #0728e5a1
 def hole(s: Scene, a):
     "A round dark opening with a ring around it."
     r = 1.15 * s.main.r
-    s.height += a * .16 * bump(r - 1, .38)
-    s.paint((.72, .30, .24), .4 * a * bump(r - .75, .3))
-    s.paint((.09, .02, .02), a * ramp(.52 - r, .25))
+    s.height += a * 0.16 * bump(r - 1, 0.38)
+    s.paint((0.72, 0.30, 0.24), 0.4 * a * bump(r - 0.75, 0.3))
+    s.paint((0.09, 0.02, 0.02), a * ramp(0.52 - r, 0.25))
+
 
 def slit(s: Scene, a):
     "A dark crescent between the arms of a whirl."
     u, v, r = s.main.u, s.main.v, s.main.r
     whirl = np.cos(np.arctan2(v, u) + 4.2 * r + 1)
-    s.height += a * .13 * np.clip(whirl, 0, 1) * bump(r - 1, .55)
-    s.rgb *= (1 - .35 * a * np.clip(-whirl, 0, 1) ** 2 * bump(r - .9, .5))[:, None]
-    bow = v - .55 * u * u + .25
-    s.paint((.12, .03, .03), a * np.minimum(1, 1.3 * bump(bow, .17) * ramp(.75 - np.abs(u), .35)))
+    s.height += a * 0.13 * np.clip(whirl, 0, 1) * bump(r - 1, 0.55)
+    s.rgb *= (1 - 0.35 * a * np.clip(-whirl, 0, 1) ** 2 * bump(r - 0.9, 0.5))[:, None]
+    bow = v - 0.55 * u * u + 0.25
+    s.paint(
+        (0.12, 0.03, 0.03), a * np.minimum(1, 1.3 * bump(bow, 0.17) * ramp(0.75 - np.abs(u), 0.35))
+    )
 
-# %% ../../nbs/data/01_phantom.ipynb #fe2beeb9
+# %% ../../nbs/data/01_phantom.ipynb #f86909bc
 def granular(s: Scene, a):
     "Red, grainy mucosa."
     g = s.noise(30)
-    s.height += a * .022 * g
-    s.paint((.68, .14, .12), a * (.45 + .22 * np.clip(g, -1, 1)))
+    s.height += a * 0.022 * g
+    s.paint((0.68, 0.14, 0.12), a * (0.45 + 0.22 * np.clip(g, -1, 1)))
+
 
 def ulcers(s: Scene, a):
     "Whitish patches with a red rim: peaks of smooth noise."
     z = s.noise(11)
-    s.paint((.60, .05, .06), .5 * a * ramp(z - 1.0, .7))
-    s.paint((.95, .90, .68), .9 * a * ramp(z - 1.5, .35))
+    s.paint((0.60, 0.05, 0.06), 0.5 * a * ramp(z - 1.0, 0.7))
+    s.paint((0.95, 0.90, 0.68), 0.9 * a * ramp(z - 1.5, 0.35))
 
-# %% ../../nbs/data/01_phantom.ipynb #97556b1d
+# %% ../../nbs/data/01_phantom.ipynb #7bd88770
 def dye(s: Scene, a):
     "A blotchy indigo cushion around the place."
-    s.paint((.12, .24, .52), a * ramp(2.1 - s.main.r + .5 * s.noise(5), 1.) * np.clip(.62 + .16 * s.noise(8), 0, .9))
-    s.height += a * .12 * ramp(1.8 - s.main.r, 1.)
+    s.paint(
+        (0.12, 0.24, 0.52),
+        a
+        * ramp(2.1 - s.main.r + 0.5 * s.noise(5), 1.0)
+        * np.clip(0.62 + 0.16 * s.noise(8), 0, 0.9),
+    )
+    s.height += a * 0.12 * ramp(1.8 - s.main.r, 1.0)
+
 
 def cut(s: Scene, a):
     "A flat pale cut bed with a red rim."
-    bed = a * ramp(.9 - s.main.r, .2)
-    s.height *= 1 - .8 * bed
-    s.paint((.62, .12, .12), .85 * a * bump(s.main.r - .95, .16))
-    s.paint((.93, .78, .66), bed * (.8 + .1 * s.noise(14)))
+    bed = a * ramp(0.9 - s.main.r, 0.2)
+    s.height *= 1 - 0.8 * bed
+    s.paint((0.62, 0.12, 0.12), 0.85 * a * bump(s.main.r - 0.95, 0.16))
+    s.paint((0.93, 0.78, 0.66), bed * (0.8 + 0.1 * s.noise(14)))
 
-# %% ../../nbs/data/01_phantom.ipynb #1113d16e
+# %% ../../nbs/data/01_phantom.ipynb #24a9b40b
 def polyp(s: Scene, a, at: Place | None = None):
     "A reddish dome on the wall, at the scene's main place or `at` another."
     at = at or s.main
-    dome, pits, over = np.clip(1 - at.r ** 2, 0, 1) ** .6, s.noise(20), a * ramp(1 - at.r, .06)
-    s.rgb *= (1 - .35 * a * ramp(1.15 - at.r, .25))[:, None]
-    s.paint((.76, .30, .26), .95 * over)
-    s.paint((.56, .10, .10), .35 * over * np.clip(pits, 0, 1))
+    dome, pits, over = np.clip(1 - at.r**2, 0, 1) ** 0.6, s.noise(20), a * ramp(1 - at.r, 0.06)
+    s.rgb *= (1 - 0.35 * a * ramp(1.15 - at.r, 0.25))[:, None]
+    s.paint((0.76, 0.30, 0.26), 0.95 * over)
+    s.paint((0.56, 0.10, 0.10), 0.35 * over * np.clip(pits, 0, 1))
     inside = at.r < 1
-    foot = (s.height * inside).sum((1, 2), keepdims=True) / np.maximum(inside.sum((1, 2), keepdims=True), 1)
-    s.height += a * ramp(1 - at.r, .3) * (foot.astype(np.float32) - s.height)          # level the ground, then build
-    s.height += a * at.R * dome * (.55 + .05 * pits)
+    foot = (s.height * inside).sum((1, 2), keepdims=True) / np.maximum(
+        inside.sum((1, 2), keepdims=True), 1
+    )
+    s.height += (
+        a * ramp(1 - at.r, 0.3) * (foot.astype(np.float32) - s.height)
+    )  # level the ground, then build
+    s.height += a * at.R * dome * (0.55 + 0.05 * pits)
 
-LAYERS = [globals()[sign] for sign in SIGNS]      # in the order of the table: later layers lie over earlier ones
 
-# %% ../../nbs/data/01_phantom.ipynb #51c8598f
+LAYERS = [
+    globals()[sign] for sign in SIGNS
+]  # in the order of the table: later layers lie over earlier ones
+
+# %% ../../nbs/data/01_phantom.ipynb #169ee066
 def bubbles(s: Scene, share: float):
     "Up to four bright rings, each there with probability `share`."
     for _ in range(4):
-        r = np.sqrt((s.x - s.rand(-.9, .9)) ** 2 + (s.y - s.rand(-.9, .9)) ** 2) / s.rand(.05, .14)
+        r = np.sqrt((s.x - s.rand(-0.9, 0.9)) ** 2 + (s.y - s.rand(-0.9, 0.9)) ** 2) / s.rand(
+            0.05, 0.14
+        )
         on = s.rand() < share
-        s.paint((.95, .92, .88), .5 * on * bump(r - 1, .2))
-        s.rgb *= (1 - .15 * on * (r < 1))[:, None]
+        s.paint((0.95, 0.92, 0.88), 0.5 * on * bump(r - 1, 0.2))
+        s.rgb *= (1 - 0.15 * on * (r < 1))[:, None]
+
 
 def frame(s: Scene) -> np.ndarray:  # (n, size, size) True where the picture is
     "The visible part: a disc or an octagon."
     x, y, corner = np.abs(s.x), np.abs(s.y), s.rand(1.35, 1.6)
-    disc, octagon = np.sqrt(x * x + y * y) / s.rand(1.02, 1.25), np.maximum(np.maximum(x, y) / .97, (x + y) / corner)
-    return np.where(s.rand() < .5, disc, octagon) < 1
+    disc, octagon = np.sqrt(x * x + y * y) / s.rand(1.02, 1.25), np.maximum(
+        np.maximum(x, y) / 0.97, (x + y) / corner
+    )
+    return np.where(s.rand() < 0.5, disc, octagon) < 1
+
 
 def camera(s: Scene, hardness: float):
     "Cast, exposure, blur, vignette, frame and noise; the harder, the worse."
-    cast = np.stack([s.rand(1 - .25 * hardness, 1 + .2 * hardness) for _ in range(3)], 1)
-    s.rgb *= cast * s.rand(1.05 - .4 * hardness, 1.05 + .3 * hardness)[:, None]
-    blur = s.size * .018
+    cast = np.stack([s.rand(1 - 0.25 * hardness, 1 + 0.2 * hardness) for _ in range(3)], 1)
+    s.rgb *= cast * s.rand(1.05 - 0.4 * hardness, 1.05 + 0.3 * hardness)[:, None]
+    blur = s.size * 0.018
     s.rgb += s.rand(0, hardness)[:, None] * (gaussian_filter(s.rgb, (0, 0, blur, blur)) - s.rgb)
     s.open = frame(s)
-    s.rgb *= (s.open * (1 - .25 * s.rand(.2, 1) * (s.x ** 2 + s.y ** 2)))[:, None]
+    s.rgb *= (s.open * (1 - 0.25 * s.rand(0.2, 1) * (s.x**2 + s.y**2)))[:, None]
     z = np.stack([r.standard_normal((3, s.size, s.size), dtype=np.float32) for r in s.rngs])
-    s.rgb += (s.rand(.01, .01 + .09 * hardness) * s.open)[:, None] * z
+    s.rgb += (s.rand(0.01, 0.01 + 0.09 * hardness) * s.open)[:, None] * z
 
-# %% ../../nbs/data/01_phantom.ipynb #91e603c7
-def amounts(s: Scene,
-            labels: np.ndarray,  # (n,) class numbers
-            hardness: float,     # 0 ... 1
-            keep: float = 0.     # the polyp's amount is at least this (segmentation needs it visible)
-           ) -> np.ndarray:      # (n, number of SIGNS)
+# %% ../../nbs/data/01_phantom.ipynb #374323f8
+def amounts(
+    s: Scene,
+    labels: np.ndarray,  # (n,) class numbers
+    hardness: float,  # 0 ... 1
+    keep: float = 0.0,  # the polyp's amount is at least this (segmentation needs it visible)
+) -> np.ndarray:  # (n, number of SIGNS)
     "The amount of each sign in each image: a recipe, mixed with a similar one and faded."
     recipe = np.array([RECIPES[c] for c in CLASSES], np.float32)
     similar = np.array([[CLASSES.index(o) for o in SIMILAR[c]] for c in CLASSES])
-    other = np.where(s.rand()[:, 0, 0] < .65, similar[labels, 0], similar[labels, 1])
-    m = .5 * hardness * s.rand()[:, 0]
-    fade = np.concatenate([s.rand(1 - .85 * hardness, 1) for _ in SIGNS], 1)[..., 0]
+    other = np.where(s.rand()[:, 0, 0] < 0.65, similar[labels, 0], similar[labels, 1])
+    m = 0.5 * hardness * s.rand()[:, 0]
+    fade = np.concatenate([s.rand(1 - 0.85 * hardness, 1) for _ in SIGNS], 1)[..., 0]
     a = fade * ((1 - m) * recipe[labels] + m * recipe[other])
     a[:, SIGNS.index("polyp")] = np.maximum(a[:, SIGNS.index("polyp")], keep)
     return a
 
-def render(seed: int, ids, labels: np.ndarray, size: int, difficulty: float, segment: bool = False) -> Scene:
+
+def render(
+    seed: int, ids, labels: np.ndarray, size: int, difficulty: float, segment: bool = False
+) -> Scene:
     "Draw a stack of images; `rgb` holds them, with `segment` also `mask`."
-    s, h = Scene(seed, ids, size), difficulty ** .4
-    a = amounts(s, labels, h, keep=.5 if segment else 0.)
-    main_place(s, h); mucosa(s)
-    for f, amount in zip(LAYERS, a.T): f(s, amount[:, None, None])
-    if segment: second = second_polyp(s, a[:, -1, None, None])
-    light(s); bubbles(s, .1 + .5 * h); camera(s, h)
-    if segment: s.mask = ((s.main.r < 1) | second) & s.open
+    s, h = Scene(seed, ids, size), difficulty**0.4
+    a = amounts(s, labels, h, keep=0.5 if segment else 0.0)
+    main_place(s, h)
+    mucosa(s)
+    for f, amount in zip(LAYERS, a.T):
+        f(s, amount[:, None, None])
+    if segment:
+        second = second_polyp(s, a[:, -1, None, None])
+    light(s)
+    bubbles(s, 0.1 + 0.5 * h)
+    camera(s, h)
+    if segment:
+        s.mask = ((s.main.r < 1) | second) & s.open
     return s
+
 
 def second_polyp(s: Scene, a) -> np.ndarray:  # (n, size, size) True on the second polyp
     "In one image of five, a small second polyp, on the other side of the first."
-    there, t, off = s.rand() < .2, s.away + s.rand(-.8, .8), s.rand(.55, .7)
-    at = place(s, off * np.cos(t), off * np.sin(t), s.rand(.16, .24))
+    there, t, off = s.rand() < 0.2, s.away + s.rand(-0.8, 0.8), s.rand(0.55, 0.7)
+    at = place(s, off * np.cos(t), off * np.sin(t), s.rand(0.16, 0.24))
     polyp(s, a * there, at)
     return there & (at.r < 1)
 
-# %% ../../nbs/data/01_phantom.ipynb #855d7f19
+# %% ../../nbs/data/01_phantom.ipynb #a31f7119
 TASKS, CHUNK = ("classify", "segment"), 32
+
 
 def check(n, size, task, seed, difficulty):
     "Refuse what cannot be drawn, and say what can."
-    if task not in TASKS: raise ValueError(f"task {task!r} is not known; choose one of {', '.join(TASKS)}")
-    if n < 1: raise ValueError(f"n is the number of images, at least 1, got {n}")
-    if size < 32: raise ValueError(f"size is the side in pixels, at least 32 (smaller images cannot show the signs), got {size}")
-    if not 0 <= difficulty <= 1: raise ValueError(f"difficulty lies between 0 (easy) and 1 (hard), got {difficulty}")
-    if seed < 0: raise ValueError(f"seed must be 0 or a positive integer, got {seed}")
+    if task not in TASKS:
+        raise ValueError(f"task {task!r} is not known; choose one of {', '.join(TASKS)}")
+    if n < 1:
+        raise ValueError(f"n is the number of images, at least 1, got {n}")
+    if size < 32:
+        raise ValueError(
+            "size is the side in pixels, at least 32 (smaller images cannot show the signs), got"
+            f" {size}"
+        )
+    if not 0 <= difficulty <= 1:
+        raise ValueError(f"difficulty lies between 0 (easy) and 1 (hard), got {difficulty}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or a positive integer, got {seed}")
+
 
 def balanced_labels(n: int, seed: int) -> np.ndarray:  # (n,) int64
     "Class numbers in shuffled blocks of eight."
     k = len(CLASSES)
-    return np.concatenate([np.random.default_rng([seed, b, 1]).permutation(k) for b in range(-(-n // k))])[:n].astype(np.int64)
+    return np.concatenate(
+        [np.random.default_rng([seed, b, 1]).permutation(k) for b in range(-(-n // k))]
+    )[:n].astype(np.int64)
 
-def phantom(n: int,                    # images
-            size: int = 96,            # side in pixels, at least 32
-            task: str = "classify",    # "classify" or "segment"
-            seed: int = 0,             # same seed, same images
-            difficulty: float = .5     # 0 easy ... 1 hard
-           ) -> tuple:                 # images uint8 (n, size, size, 3); labels int64 (n,) or masks uint8 (n, size, size), 0 or 255
+
+def phantom(
+    n: int,  # images
+    size: int = 96,  # side in pixels, at least 32
+    task: str = "classify",  # "classify" or "segment"
+    seed: int = 0,  # same seed, same images
+    difficulty: float = 0.5,  # 0 easy ... 1 hard
+) -> (
+    tuple
+):  # images uint8 (n, size, size, 3); labels int64 (n,) or masks uint8 (n, size, size), 0 or 255
     "Endoscopy-like images made from a seed, with their labels or polyp masks."
     check(n, size, task, seed, difficulty)
     segment = task == "segment"
     y = np.full(n, CLASSES.index("polyps")) if segment else balanced_labels(n, seed)
-    x, masks = np.empty((n, size, size, 3), np.uint8), np.empty((n, size, size) if segment else (0,), np.uint8)
+    x, masks = np.empty((n, size, size, 3), np.uint8), np.empty(
+        (n, size, size) if segment else (0,), np.uint8
+    )
     for i in range(0, n, CHUNK):
         ids = range(i, min(i + CHUNK, n))
-        s = render(seed, ids, y[i:i + CHUNK], size, difficulty, segment)
-        x[i:ids.stop] = (np.clip(s.rgb, 0, 1) * 255).transpose(0, 2, 3, 1)
-        if segment: masks[i:ids.stop] = s.mask * np.uint8(255)
+        s = render(seed, ids, y[i : i + CHUNK], size, difficulty, segment)
+        x[i : ids.stop] = (np.clip(s.rgb, 0, 1) * 255).transpose(0, 2, 3, 1)
+        if segment:
+            masks[i : ids.stop] = s.mask * np.uint8(255)
     return (x, masks) if segment else (x, y)
 
-# %% ../../nbs/data/01_phantom.ipynb #ff19d2e4
+# %% ../../nbs/data/01_phantom.ipynb #a14d9228
 @dataclass
 class Shot:
     "One item: an image, and a label or a mask."
-    image: np.ndarray   # uint8 (size, size, 3)
-    target: object      # class number or mask
+
+    image: np.ndarray  # uint8 (size, size, 3)
+    target: object  # class number or mask
+
 
 class ReadImage(Transform):
     "A `Shot`, array, tensor, PIL image or file becomes a (3, `size`, `size`) image."
-    input_types = (Shot, np.ndarray, Tensor, Image.Image, str, Path)   # what learn.predict may be given
+
+    input_types = (
+        Shot,
+        np.ndarray,
+        Tensor,
+        Image.Image,
+        str,
+        Path,
+    )  # what learn.predict may be given
     order = -10
-    def __init__(self, size: int): self.size = size
+
+    def __init__(self, size: int):
+        self.size = size
+
     def encodes(self, o):
-        if isinstance(o, Shot): o = o.image
-        if isinstance(o, (str, Path)): o = Image.open(o)
-        if isinstance(o, Image.Image): o = o.convert("RGB")
+        if isinstance(o, Shot):
+            o = o.image
+        if isinstance(o, (str, Path)):
+            o = Image.open(o)
+        if isinstance(o, Image.Image):
+            o = o.convert("RGB")
         o = np.asarray(o)
         if o.ndim != 3 or o.shape[-1] != 3 or o.dtype != np.uint8:
-            raise ValueError(f"expected an RGB image as uint8 array (height, width, 3), got {o.dtype} {o.shape}")
-        if o.shape[:2] != (self.size, self.size): o = np.array(Image.fromarray(o).resize((self.size, self.size), Image.BILINEAR))
+            raise ValueError(
+                f"expected an RGB image as uint8 array (height, width, 3), got {o.dtype} {o.shape}"
+            )
+        if o.shape[:2] != (self.size, self.size):
+            o = np.array(Image.fromarray(o).resize((self.size, self.size), Image.BILINEAR))
         return TensorImage(from_numpy(np.ascontiguousarray(o.transpose(2, 0, 1))))
+
 
 class MaskCodes(AddMaskCodes):
     "Names of the mask's values, and the loss that a `Learner` picks where it is given none."
+
     loss_func = CrossEntropyLossFlat(axis=1)
 
-def class_of(shot: Shot) -> str: return CLASSES[shot.target]
-def mask_of(shot: Shot) -> TensorMask: return TensorMask(from_numpy((shot.target > 0).astype(np.int64)))
 
-# %% ../../nbs/data/01_phantom.ipynb #25047dc1
-MEAN, STD = (.52, .32, .28), (.27, .18, .16)   # of the pixels at difficulty .5, between 0 and 1, for red, green, blue
+def class_of(shot: Shot) -> str:
+    return CLASSES[shot.target]
+
+
+def mask_of(shot: Shot) -> TensorMask:
+    return TensorMask(from_numpy((shot.target > 0).astype(np.int64)))
+
+# %% ../../nbs/data/01_phantom.ipynb #9dc60f5f
+MEAN, STD = (0.52, 0.32, 0.28), (
+    0.27,
+    0.18,
+    0.16,
+)  # of the pixels at difficulty .5, between 0 and 1, for red, green, blue
 CODES = ["background", "polyp"]
+
 
 def split_seeds(seed: int) -> tuple:  # two different integers
     "The seeds of the training and the validation images."
     check(1, 32, "classify", seed, 0)
     return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(2))
 
-def phantom_dls(n_train: int = 1000, n_valid: int = 1000, # images
-                size: int = 64,           # side in pixels
-                task: str = "classify",   # "classify": a class each; "segment": a mask each
-                seed: int = 0,            # training and validation images use two seeds derived from it
-                difficulty: float = .5,   # 0 easy ... 1 hard
-                bs: int = 32,             # images in a batch
-                augment: bool = True,     # turn and mirror the training images
-                device=None,              # fastai's default where None
-                num_workers: int = 0,     # the images are in memory: workers would only cost
-                **kw                      # passed on to `Datasets.dataloaders`
-               ) -> DataLoaders:
+
+def phantom_dls(
+    n_train: int = 1000,
+    n_valid: int = 1000,  # images
+    size: int = 64,  # side in pixels
+    task: str = "classify",  # "classify": a class each; "segment": a mask each
+    seed: int = 0,  # training and validation images use two seeds derived from it
+    difficulty: float = 0.5,  # 0 easy ... 1 hard
+    bs: int = 32,  # images in a batch
+    augment: bool = True,  # turn and mirror the training images
+    device=None,  # fastai's default where None
+    num_workers: int = 0,  # the images are in memory: workers would only cost
+    **kw  # passed on to `Datasets.dataloaders`
+) -> DataLoaders:
     "fastai DataLoaders of phantoms, for classification or segmentation."
-    for n in (n_train, n_valid): check(n, size, task, seed, difficulty)
-    parts = [phantom(n, size, task, sd, difficulty) for n, sd in zip((n_train, n_valid), split_seeds(seed))]
+    for n in (n_train, n_valid):
+        check(n, size, task, seed, difficulty)
+    parts = [
+        phantom(n, size, task, sd, difficulty)
+        for n, sd in zip((n_train, n_valid), split_seeds(seed))
+    ]
     items = [Shot(*it) for part in parts for it in zip(*part)]
     splits = [list(range(n_train)), list(range(n_train, n_train + n_valid))]
-    target = [class_of, Categorize(vocab=CLASSES, sort=False)] if task == "classify" else [mask_of, MaskCodes(CODES)]
+    target = (
+        [class_of, Categorize(vocab=CLASSES, sort=False)]
+        if task == "classify"
+        else [mask_of, MaskCodes(CODES)]
+    )
     dsets = Datasets(items, [[ReadImage(size)], target], splits=splits)
     device = default_device() if device is None else device
-    stats = [t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)]   # `from_stats` knows only the default device
-    tfms = [IntToFloatTensor(), *([Dihedral(p=.9)] if augment else []), Normalize(*stats)]
-    return dsets.dataloaders(bs=min(bs, n_train), device=device, num_workers=num_workers, after_batch=tfms, **kw)
+    stats = [
+        t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)
+    ]  # `from_stats` knows only the default device
+    tfms = [IntToFloatTensor(), *([Dihedral(p=0.9)] if augment else []), Normalize(*stats)]
+    return dsets.dataloaders(
+        bs=min(bs, n_train), device=device, num_workers=num_workers, after_batch=tfms, **kw
+    )

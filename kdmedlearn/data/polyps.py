@@ -17,108 +17,212 @@ from .images import SetLoaders, find_splits, some, visible
 from .masks import list_pairs, mask_dls, side
 from .phantom import phantom
 
-# %% ../../nbs/data/05_polyps.ipynb #4dc073dd
-PROTOCOL = dict(norm="imagenet", threshold=127, target="channel")     # with size=352: the protocol's size, normalisation and mask threshold
-KVASIR_IMAGES = 1000                                                  # whole, or divided, by the protocol 900 + 100
-PRANET_TRAIN = 1450                                                   # 900 of Kvasir-SEG, 550 of CVC-ClinicDB
-PRANET_TESTS = {"Kvasir": 100, "CVC-ClinicDB": 62, "CVC-ColonDB": 380, "CVC-300": 60, "ETIS-LaribPolypDB": 196}
-MARK = "PHANTOM.txt"                                                  # lies in folders of made-up images
+# %% ../../nbs/data/05_polyps.ipynb #7be980f1
+PROTOCOL = dict(
+    norm="imagenet", threshold=127, target="channel"
+)  # with size=352: the protocol's size, normalisation and mask threshold
+KVASIR_IMAGES = 1000  # whole, or divided, by the protocol 900 + 100
+PRANET_TRAIN = 1450  # 900 of Kvasir-SEG, 550 of CVC-ClinicDB
+PRANET_TESTS = {
+    "Kvasir": 100,
+    "CVC-ClinicDB": 62,
+    "CVC-ColonDB": 380,
+    "CVC-300": 60,
+    "ETIS-LaribPolypDB": 196,
+}
+MARK = "PHANTOM.txt"  # lies in folders of made-up images
 
-# %% ../../nbs/data/05_polyps.ipynb #fa807b58
+# %% ../../nbs/data/05_polyps.ipynb #41732639
 LAYOUTS = ("kvasir", "kvasir-official", "pranet")
 
-def _write(folder, n, size, seed, dirs=("images", "masks"), ext="jpg", difficulty=.5):
+
+def _write(folder, n, size, seed, dirs=("images", "masks"), ext="jpg", difficulty=0.5):
     xs, ms = phantom(n, size, task="segment", seed=seed, difficulty=difficulty)
     for d, arrays in zip(dirs, (xs, ms)):
         (folder / d).mkdir(parents=True)
-        for k, a in enumerate(arrays): Image.fromarray(a).save(folder / d / f"{k + 1}.{ext}", quality=95)
+        for k, a in enumerate(arrays):
+            Image.fromarray(a).save(folder / d / f"{k + 1}.{ext}", quality=95)
 
-def write_phantom_polyps(path,              # a new or empty folder
-                         n_train: int = 40, # training images
-                         n_valid: int = 10, # validation images; with "pranet", images in each test set
-                         size: int = 96,    # side in pixels
-                         seed: int = 0,     # same seed, same files
-                         layout="kvasir"    # "kvasir": train/ + validation/; "kvasir-official": one folder; "pranet": TrainDataset/ + TestDataset/
-                        ) -> Path:          # the folder
+
+def write_phantom_polyps(
+    path,  # a new or empty folder
+    n_train: int = 40,  # training images
+    n_valid: int = 10,  # validation images; with "pranet", images in each test set
+    size: int = 96,  # side in pixels
+    seed: int = 0,  # same seed, same files
+    # "kvasir": train/ + validation/; "kvasir-official": one folder; "pranet": TrainDataset/ +
+    # TestDataset/
+    layout="kvasir",
+) -> Path:  # the folder
     "Made-up polyps in the folders of the real sets, to try a cell before the download."
-    if layout not in LAYOUTS: raise ValueError(f"layout={layout!r}; expected one of {', '.join(map(repr, LAYOUTS))}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r}; expected one of {', '.join(map(repr, LAYOUTS))}")
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())): raise FileExistsError(f"{path} is there and not empty; choose a new folder")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is there and not empty; choose a new folder")
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(7)]
-    if layout == "kvasir-official": _write(path, n_train + n_valid, size, seeds[0]); (path / "kavsir_bboxes.json").write_text("{}")
+    if layout == "kvasir-official":
+        _write(path, n_train + n_valid, size, seeds[0])
+        (path / "kavsir_bboxes.json").write_text("{}")
     elif layout == "kvasir":
-        for d, n, s in zip(("train", "validation"), (n_train, n_valid), seeds): _write(path / d, n, size, s)
+        for d, n, s in zip(("train", "validation"), (n_train, n_valid), seeds):
+            _write(path / d, n, size, s)
     else:
         _write(path / "TrainDataset", n_train, size, seeds[0], ("image", "mask"), "png")
         for name, s in zip(PRANET_TESTS, seeds[1:]):
-            _write(path / "TestDataset" / name, n_valid, size, s, ext="png", difficulty=.5 if name in ("Kvasir", "CVC-ClinicDB") else .9)
-    (path / MARK).write_text("Made-up images from kdmedlearn.data.polyps.write_phantom_polyps; no image here is real.\n")
+            _write(
+                path / "TestDataset" / name,
+                n_valid,
+                size,
+                s,
+                ext="png",
+                difficulty=0.5 if name in ("Kvasir", "CVC-ClinicDB") else 0.9,
+            )
+    (path / MARK).write_text(
+        "Made-up images from kdmedlearn.data.polyps.write_phantom_polyps; no image here is real.\n"
+    )
     return path
 
-# %% ../../nbs/data/05_polyps.ipynb #e19a7f2d
-def _is_kvasir(d): return bool(side(d, "image") and side(d, "mask")) or "train" in _splits(d) and not _named_tests(d)
-def _is_pranet(d): return {"train", "test"} <= set(_splits(d)) and _named_tests(d) or "train" in _splits(d) and "valid" not in _splits(d) and not _splits(d).get("test")
+# %% ../../nbs/data/05_polyps.ipynb #97991303
+def _is_kvasir(d):
+    return (
+        bool(side(d, "image") and side(d, "mask")) or "train" in _splits(d) and not _named_tests(d)
+    )
+
+
+def _is_pranet(d):
+    return (
+        {"train", "test"} <= set(_splits(d))
+        and _named_tests(d)
+        or "train" in _splits(d)
+        and "valid" not in _splits(d)
+        and not _splits(d).get("test")
+    )
+
 
 def _splits(d):
-    try: return {k: v for k, v in find_splits(d).items() if k != "all"}
-    except ValueError: return {}
+    try:
+        return {k: v for k, v in find_splits(d).items() if k != "all"}
+    except ValueError:
+        return {}
+
 
 def _named_tests(d):
     "Folders of the test folder, where they are named test sets."
     test = _splits(d).get("test")
     return [] if test is None or side(test, "image") else visible(test)[0]
 
-def _fits(fits, d):
-    try: return bool(fits(d))
-    except (OSError, ValueError): return False      # a folder that cannot be read or understood
 
-def _right_folder(path, fits, expected, other=""): # fits: folder -> bool; other: cure where the folder is of the other set
+def _fits(fits, d):
+    try:
+        return bool(fits(d))
+    except (OSError, ValueError):
+        return False  # a folder that cannot be read or understood
+
+# %% ../../nbs/data/05_polyps.ipynb #fd28989f
+def _right_folder(
+    path, fits, expected, other=""
+):  # fits: folder -> bool; other: cure where the folder is of the other set
     "`path`, or an error that says what is there."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"no folder {path}; is the path spelled right, and the archive unpacked?")
-    if not path.is_dir(): raise ValueError(f"{path} is a file; expected a folder (unpack an archive first)")
-    if fits(path): return path
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no folder {path}; is the path spelled right, and the archive unpacked?"
+        )
+    if not path.is_dir():
+        raise ValueError(f"{path} is a file; expected a folder (unpack an archive first)")
+    if fits(path):
+        return path
     dirs, files = visible(path)
-    near = [d for d in (*dirs, path.resolve().parent.parent, path.resolve().parent) if _fits(fits, d)]
+    near = [
+        d for d in (*dirs, path.resolve().parent.parent, path.resolve().parent) if _fits(fits, d)
+    ]
     cure = f"; {near[0]} looks right: pass that" if near else other
-    raise ValueError(f"{path} holds {some([d.name + '/' for d in dirs] + [f.name for f in files], 6) or 'nothing'}; expected {expected}{cure}")
+    raise ValueError(
+        f"{path} holds"
+        f" {some([d.name + '/' for d in dirs] + [f.name for f in files], 6) or 'nothing'}; expected"
+        f" {expected}{cure}"
+    )
 
-# %% ../../nbs/data/05_polyps.ipynb #2ae67902
+# %% ../../nbs/data/05_polyps.ipynb #aca3e1eb
 def _warn_counts(path, said):
     if said and not (Path(path) / MARK).exists():
         warnings.warn(f"{path}: {'; '.join(said)}; scores cannot be compared with published ones")
 
-def kvasir_seg(path,       # folder with images/ and masks/ (the official download), or with train/ and validation/ that hold these
-               size=352,   # side in pixels
-               **kw        # further arguments of `mask_dls`: bs, valid, augment, group, ...; also norm, threshold, target
-              ) -> SetLoaders:
-    "Kvasir-SEG (Jha et al. 2020) with the size, normalisation and mask threshold of PraNet's protocol; warns when images are missing."
+
+def kvasir_seg(
+    # folder with images/ and masks/ (the official download), or with train/ and validation/ that
+    # hold these
+    path,
+    size=352,  # side in pixels
+    # further arguments of `mask_dls`: bs, valid, augment, group, ...; also norm, threshold, target
+    **kw,
+) -> SetLoaders:
+    """Kvasir-SEG (Jha et al. 2020) with the size, normalisation and mask threshold of PraNet's
+    protocol; warns when images are missing."""
     path = Path(path)
-    if path.is_dir() and _named_tests(path): raise ValueError(f"{path} has several test sets ({some(d.name for d in _named_tests(path))}); is it the PraNet benchmark? Then call pranet(path)")
-    path = _right_folder(path, _is_kvasir, "images/ and masks/, or train/ and validation/ that hold these")
+    if path.is_dir() and _named_tests(path):
+        raise ValueError(
+            f"{path} has several test sets ({some(d.name for d in _named_tests(path))}); is it the"
+            " PraNet benchmark? Then call pranet(path)"
+        )
+    path = _right_folder(
+        path, _is_kvasir, "images/ and masks/, or train/ and validation/ that hold these"
+    )
     bench = path.resolve().parent
     if _fits(lambda d: _splits(d).get("train") == path.resolve() and _named_tests(d), bench):
-        raise ValueError(f"{path} is the training part of a set with named test sets; is it the PraNet benchmark? Then call pranet({str(bench)!r})")
+        raise ValueError(
+            f"{path} is the training part of a set with named test sets; is it the PraNet"
+            f" benchmark? Then call pranet({str(bench)!r})"
+        )
     n = list_pairs(path).split.value_counts()
     if (lost := KVASIR_IMAGES - n.sum()) != 0:
         seen = ", ".join(f"{k} {v}" for k, v in n.items()) if len(n) > 1 else f"{n.sum()} images"
-        _warn_counts(path, [f"seen {seen}; " + (f"{lost} of {KVASIR_IMAGES} images are not here" if lost > 0 else f"expected {KVASIR_IMAGES}")])
+        _warn_counts(
+            path,
+            [
+                f"seen {seen}; "
+                + (
+                    f"{lost} of {KVASIR_IMAGES} images are not here"
+                    if lost > 0
+                    else f"expected {KVASIR_IMAGES}"
+                )
+            ],
+        )
     return mask_dls(path, size, **PROTOCOL | kw)
 
-# %% ../../nbs/data/05_polyps.ipynb #d0d90edb
-def pranet(path,       # folder with TrainDataset/ and TestDataset/
-           size=352,   # side in pixels
-           **kw        # further arguments of `mask_dls`: bs, valid, augment, group, ...; also norm, threshold, target
-          ) -> SetLoaders: # dls.tests: the test sets by name
-    "The polyp benchmark of PraNet (Fan et al. 2020) with its size, normalisation and mask threshold; warns when sets or images are missing."
-    other = "; is it Kvasir-SEG? Then call kvasir_seg(path)" if Path(path).is_dir() and _fits(_is_kvasir, Path(path)) else ""
-    path = _right_folder(path, _is_pranet, "TrainDataset/ with image/ and mask/, and TestDataset/ with a folder for each test set", other)
+# %% ../../nbs/data/05_polyps.ipynb #c61b10ee
+def pranet(
+    path,  # folder with TrainDataset/ and TestDataset/
+    size=352,  # side in pixels
+    # further arguments of `mask_dls`: bs, valid, augment, group, ...; also norm, threshold, target
+    **kw,
+) -> SetLoaders:  # dls.tests: the test sets by name
+    """The polyp benchmark of PraNet (Fan et al. 2020) with its size, normalisation and mask
+    threshold; warns when sets or images are missing."""
+    other = (
+        "; is it Kvasir-SEG? Then call kvasir_seg(path)"
+        if Path(path).is_dir() and _fits(_is_kvasir, Path(path))
+        else ""
+    )
+    path = _right_folder(
+        path,
+        _is_pranet,
+        "TrainDataset/ with image/ and mask/, and TestDataset/ with a folder for each test set",
+        other,
+    )
     n, said = list_pairs(path).split.value_counts(), []
     names = {str(s).lower(): s for s in n.index}
-    unknown = [names[k] for k in names if k not in {"train", "valid", *map(str.lower, PRANET_TESTS)}]
+    unknown = [
+        names[k] for k in names if k not in {"train", "valid", *map(str.lower, PRANET_TESTS)}
+    ]
     for name, want in {"train": PRANET_TRAIN, **PRANET_TESTS}.items():
         seen = n.get(names.get(name.lower()), 0)
-        if not seen: said.append(f"no test set {name}" + f" (of another name: {some(unknown)})" * bool(unknown))
-        elif seen != want: said.append(f"{name}: {seen} images, expected {want}")
+        if not seen:
+            said.append(
+                f"no test set {name}" + f" (of another name: {some(unknown)})" * bool(unknown)
+            )
+        elif seen != want:
+            said.append(f"{name}: {seen} images, expected {want}")
     _warn_counts(path, said)
     return mask_dls(path, size, **PROTOCOL | kw)

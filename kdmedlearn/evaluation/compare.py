@@ -25,37 +25,54 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..distillation import Teacher, norm_of, plain
 
-# %% ../../nbs/evaluation/01_compare.ipynb #910a11c8
-def predictions(model,  # module, or a `Teacher`, which gets the images in its own normalisation and size
-                dl) -> tuple:  # (N, C) logits, (N,) labels, on the CPU
+# %% ../../nbs/evaluation/01_compare.ipynb #4669209d
+def predictions(
+    model, dl  # module, or a `Teacher`, which gets the images in its own normalisation and size
+) -> tuple:  # (N, C) logits, (N,) labels, on the CPU
     "What `model` answers on all batches of `dl`, in eval mode and without gradients."
     net, norm = (model.model, norm_of(dl)) if isinstance(model, Teacher) else (model, None)
     device, was, outs, ys = next(net.parameters()).device, net.training, [], []
-    if net is not model: model.ready(device); norm = norm and tuple(v.to(device) for v in norm)
+    if net is not model:
+        model.ready(device)
+        norm = norm and tuple(v.to(device) for v in norm)
     answer = model if net is model else lambda x: model.see((x,), norm).out
     net.eval()
     try:
         with torch.no_grad():
             for x, y in dl:
-                outs.append(plain(answer(plain(x).to(device))).float().cpu()); ys.append(plain(y).cpu())
-    finally: net.train(was)
+                outs.append(plain(answer(plain(x).to(device))).float().cpu())
+                ys.append(plain(y).cpu())
+    finally:
+        net.train(was)
     return torch.cat(outs), torch.cat(ys)
 
-def scores(logits: Tensor, y: Tensor) -> dict:
-    "Accuracy, balanced accuracy and macro F1 of the arg max of (N, C) `logits` against labels (N,)."
-    if logits.ndim != 2 or len(logits) != len(y):
-        raise ValueError(f"scores need logits (N, C) and labels (N,), got {tuple(logits.shape)} and {tuple(y.shape)}")
-    p = logits.argmax(1)
-    return {"accuracy": accuracy_score(y, p), "balanced accuracy": balanced_accuracy_score(y, p),
-            "macro F1": f1_score(y, p, average="macro", zero_division=0)}
 
-# %% ../../nbs/evaluation/01_compare.ipynb #7ce4baa5
-def n_params(model: nn.Module) -> int: return sum(p.numel() for p in model.parameters())
+def scores(logits: Tensor, y: Tensor) -> dict:
+    """Accuracy, balanced accuracy and macro F1 of the arg max of (N, C) `logits` against labels
+    (N,)."""
+    if logits.ndim != 2 or len(logits) != len(y):
+        raise ValueError(
+            f"scores need logits (N, C) and labels (N,), got {tuple(logits.shape)} and"
+            f" {tuple(y.shape)}"
+        )
+    p = logits.argmax(1)
+    return {
+        "accuracy": accuracy_score(y, p),
+        "balanced accuracy": balanced_accuracy_score(y, p),
+        "macro F1": f1_score(y, p, average="macro", zero_division=0),
+    }
+
+# %% ../../nbs/evaluation/01_compare.ipynb #4c32b9da
+def n_params(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
 
 def flops(model: nn.Module, x: Tensor) -> int:
     "Floating point operations of one forward on `x`, per image."
-    with FlopCounterMode(display=False) as count, torch.no_grad(): model(x)
+    with FlopCounterMode(display=False) as count, torch.no_grad():
+        model(x)
     return count.get_total_flops() // len(x)
+
 
 def file_bytes(model: nn.Module) -> int:
     "Size of the weights as a safetensors file."
@@ -63,73 +80,146 @@ def file_bytes(model: nn.Module) -> int:
         save_weights(model, str(Path(d) / "w.safetensors"))
         return (Path(d) / "w.safetensors").stat().st_size
 
+
 def ms_per_image(model: nn.Module, x: Tensor, repeats: int = 30) -> float:
     "Median milliseconds of a forward on the single image `x` (1, channels, H, W)."
     sync = torch.cuda.synchronize if x.is_cuda else lambda: None
     times = []
     with torch.no_grad():
         for i in range(repeats + 5):
-            sync(); start = perf_counter(); model(x); sync()
-            if i >= 5: times.append(perf_counter() - start)
+            sync()
+            start = perf_counter()
+            model(x)
+            sync()
+            if i >= 5:
+                times.append(perf_counter() - start)
     return 1000 * median(times)
 
-# %% ../../nbs/evaluation/01_compare.ipynb #112a625d
+# %% ../../nbs/evaluation/01_compare.ipynb #95908fdf
 def cost(model: nn.Module, x: Tensor) -> dict:
     "Parameters, MFLOPs, kB on disk and ms for one image; `x` is a batch of one."
     was = model.training
     model.eval()
     try:
-        return {"parameters": n_params(model), "MFLOPs": flops(model, x) / 1e6, "kB on disk": file_bytes(model) / 1e3,
-                "ms per image": ms_per_image(model, x)}
-    finally: model.train(was)
+        return {
+            "parameters": n_params(model),
+            "MFLOPs": flops(model, x) / 1e6,
+            "kB on disk": file_bytes(model) / 1e3,
+            "ms per image": ms_per_image(model, x),
+        }
+    finally:
+        model.train(was)
 
-def compare(models: dict,  # name -> module, Learner or `Teacher`, the teacher first
-            dl             # DataLoader with labels that none of them was trained or chosen on
-           ) -> pd.DataFrame:
+
+def compare(
+    models: dict,  # name -> module, Learner or `Teacher`, the teacher first
+    dl,  # DataLoader with labels that none of them was trained or chosen on
+) -> pd.DataFrame:
     "Scores and cost of each model, one row each."
-    if not isinstance(models, dict) or not models: raise ValueError("no models to compare; give a dict name -> module, Learner or Teacher")
-    if isinstance(dl, DataLoaders): raise TypeError("got DataLoaders, which hold several sets; give one of them, such as dls.valid or a test loader")
+    if not isinstance(models, dict) or not models:
+        raise ValueError("no models to compare; give a dict name -> module, Learner or Teacher")
+    if isinstance(dl, DataLoaders):
+        raise TypeError(
+            "got DataLoaders, which hold several sets; give one of them, such as dls.valid or a"
+            " test loader"
+        )
     rows, x = {}, plain(dl.one_batch()[0])[:1]
     for name, m in models.items():
         m = m.model if isinstance(m, Learner) else m
-        if not isinstance(m, (nn.Module, Teacher)): raise TypeError(f"{name} is a {type(m).__name__}; expected a module, a Learner or a Teacher")
+        if not isinstance(m, (nn.Module, Teacher)):
+            raise TypeError(
+                f"{name} is a {type(m).__name__}; expected a module, a Learner or a Teacher"
+            )
         logits, y = predictions(m, dl)
-        if logits.ndim == 2 and y.max() >= logits.shape[1]: raise ValueError(f"{name} answers with {logits.shape[1]} classes, the labels go up to {y.max()}: it knows other classes than these data")
+        if logits.ndim == 2 and y.max() >= logits.shape[1]:
+            raise ValueError(
+                f"{name} answers with {logits.shape[1]} classes, the labels go up to {y.max()}: it"
+                " knows other classes than these data"
+            )
         net, one = (m.model, m.prepare((x,), norm_of(dl))[0]) if isinstance(m, Teacher) else (m, x)
         rows[name] = scores(logits, y) | cost(net, one.to(next(net.parameters()).device))
     return pd.DataFrame.from_dict(rows, orient="index")
 
+# %% ../../nbs/evaluation/01_compare.ipynb #1bc2ab20
 def show_table(df: pd.DataFrame):
     "The table of `compare` with units and sensible digits."
     fmt = {c: "{:.3f}" for c in ("accuracy", "balanced accuracy", "macro F1")}
-    fmt |= {"parameters": "{:,.0f}", "MFLOPs": "{:.1f}", "kB on disk": "{:,.0f}", "ms per image": "{:.2f}"}
+    fmt |= {
+        "parameters": "{:,.0f}",
+        "MFLOPs": "{:.1f}",
+        "kB on disk": "{:,.0f}",
+        "ms per image": "{:.2f}",
+    }
     return pd.DataFrame({c: df[c].map(fmt[c].format) if c in fmt else df[c] for c in df})
 
-# %% ../../nbs/evaluation/01_compare.ipynb #f4f98d67
-COST_UNITS = {"parameters": "parameters", "MFLOPs": "MFLOPs per image", "kB on disk": "weights on disk, kB", "ms per image": "ms per image, this machine"}
+# %% ../../nbs/evaluation/01_compare.ipynb #52b801e5
+COST_UNITS = {
+    "parameters": "parameters",
+    "MFLOPs": "MFLOPs per image",
+    "kB on disk": "weights on disk, kB",
+    "ms per image": "ms per image, this machine",
+}
 
-def compare_figure(df: pd.DataFrame, score: str = "accuracy", cost: str = "parameters") -> go.Figure:
+
+def compare_figure(
+    df: pd.DataFrame, score: str = "accuracy", cost: str = "parameters"
+) -> go.Figure:
     "The table of `compare` as score against cost, one dot a model."
     for c in (score, cost):
-        if c not in df: raise ValueError(f"the table has no column {c!r}; it has {', '.join(df)}")
-    size = 12 + 28 * (df["ms per image"] / df["ms per image"].max()) ** .5
-    hover = lambda n, r: f"{n}<br>{score} {r[score]:.3f}<br>{r['parameters']:,.0f} parameters<br>{r['ms per image']:.2f} ms"
-    fig = go.Figure([go.Scatter(x=[r[cost]], y=[r[score]], name=n, mode="markers+text", marker_size=size[n],
-                                text=[f"{n}: {r[score]:.3f}"], textposition="middle right", hovertext=[hover(n, r)], hoverinfo="text")
-                     for n, r in df.iterrows()])
-    lo, hi, pad = df[score].min(), df[score].max(), max(.02, .25 * (df[score].max() - df[score].min()))
-    fig.update_layout(height=380, showlegend=False, title=f"{score} against cost",
-                      yaxis=dict(title=f"{score} (share)", range=[lo - pad, hi + pad]),
-                      xaxis=dict(title=COST_UNITS.get(cost, cost) + " (log scale)", type="log",
-                                 range=[np.log10(df[cost].min()) - .5, np.log10(df[cost].max()) + .5]))
+        if c not in df:
+            raise ValueError(f"the table has no column {c!r}; it has {', '.join(df)}")
+    size = 12 + 28 * (df["ms per image"] / df["ms per image"].max()) ** 0.5
+    hover = lambda n, r: (
+        f"{n}<br>{score} {r[score]:.3f}<br>{r['parameters']:,.0f}"
+        f" parameters<br>{r['ms per image']:.2f} ms"
+    )
+    fig = go.Figure(
+        [
+            go.Scatter(
+                x=[r[cost]],
+                y=[r[score]],
+                name=n,
+                mode="markers+text",
+                marker_size=size[n],
+                text=[f"{n}: {r[score]:.3f}"],
+                textposition="middle right",
+                hovertext=[hover(n, r)],
+                hoverinfo="text",
+            )
+            for n, r in df.iterrows()
+        ]
+    )
+    lo, hi, pad = (
+        df[score].min(),
+        df[score].max(),
+        max(0.02, 0.25 * (df[score].max() - df[score].min())),
+    )
+    fig.update_layout(
+        height=380,
+        showlegend=False,
+        title=f"{score} against cost",
+        yaxis=dict(title=f"{score} (share)", range=[lo - pad, hi + pad]),
+        xaxis=dict(
+            title=COST_UNITS.get(cost, cost) + " (log scale)",
+            type="log",
+            range=[np.log10(df[cost].min()) - 0.5, np.log10(df[cost].max()) + 0.5],
+        ),
+    )
     return fig
 
-# %% ../../nbs/evaluation/01_compare.ipynb #3bdb040b
+# %% ../../nbs/evaluation/01_compare.ipynb #22468442
 def paired(before, after) -> dict:
     "Mean and standard error of `after - before`, paired by position, and the numbers behind it."
     before, after = np.asarray(before, float), np.asarray(after, float)
     if before.shape != after.shape or before.ndim != 1:
-        raise ValueError(f"pairs need two lists of equal length, got {before.shape} and {after.shape}")
+        raise ValueError(
+            f"pairs need two lists of equal length, got {before.shape} and {after.shape}"
+        )
     d, n = after - before, len(before)
-    return {"n": n, "before": before.mean(), "after": after.mean(), "difference": d.mean(),
-            "standard error": d.std(ddof=1) / n**.5 if n > 1 else float("nan")}
+    return {
+        "n": n,
+        "before": before.mean(),
+        "after": after.mean(),
+        "difference": d.mean(),
+        "standard error": d.std(ddof=1) / n**0.5 if n > 1 else float("nan"),
+    }

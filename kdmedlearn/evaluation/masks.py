@@ -26,354 +26,653 @@ from ..data.masks import ReadMask, by_stem, mask_trouble, mask_values, side
 from ..distillation import plain
 from ..methods.pixels import maps_of
 
-# %% ../../nbs/evaluation/03_masks.ipynb #6724267a
-def foreground_logit(out) -> Tensor: # out: (B, 1, H, W), a tuple of such heads, or (B, 2, H, W) -> (B, 1, H, W)
+# %% ../../nbs/evaluation/03_masks.ipynb #0c237d70
+def foreground_logit(
+    out,
+) -> Tensor:  # out: (B, 1, H, W), a tuple of such heads, or (B, 2, H, W) -> (B, 1, H, W)
     "The logit of the foreground: the sum of the heads; with two channels, class 1 less class 0."
     z = plain(sum(maps_of(out))).float()
-    if z.shape[1] > 2: raise ValueError(f"a map of {z.shape[1]} channels; expected one logit a pixel, or two classes, background first")
-    return z if z.shape[1] == 1 else z[:, 1:] - z[:, :1]     # sigmoid of the difference = softmax of class 1
+    if z.shape[1] > 2:
+        raise ValueError(
+            f"a map of {z.shape[1]} channels; expected one logit a pixel, or two classes,"
+            " background first"
+        )
+    return (
+        z if z.shape[1] == 1 else z[:, 1:] - z[:, :1]
+    )  # sigmoid of the difference = softmax of class 1
 
-def _counts(out, target): # -> TP, |answer| + |mask|, each (B,)
+
+def _counts(out, target):  # -> TP, |answer| + |mask|, each (B,)
     z, y = foreground_logit(out), plain(target)
     y = y[:, None] if y.ndim == 3 else y
     if z.shape != y.shape:
-        raise ValueError(f"map {tuple(z.shape)} and mask {tuple(target.shape)} do not fit; expected the mask as (B, H, W) or (B, 1, H, W)")
-    p, y = (z > 0).flatten(1), (y > .5).flatten(1)
+        raise ValueError(
+            f"map {tuple(z.shape)} and mask {tuple(target.shape)} do not fit; expected the mask as"
+            " (B, H, W) or (B, 1, H, W)"
+        )
+    p, y = (z > 0).flatten(1), (y > 0.5).flatten(1)
     return (p & y).sum(1), p.sum(1) + y.sum(1)
 
-def dice(out, target) -> Tensor: # out: logits, as in `foreground_logit`; target: (B, H, W) or (B, 1, H, W), 0 and 1
-    "Mean Dice of a batch's images at probability .5, from logits; an empty mask answered by an empty map scores 1. A fastai metric."
-    both, total = _counts(out, target)
-    return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.).mean()
 
-def iou(out, target) -> Tensor: # as in `dice`
-    "Mean IoU of a batch's images at probability .5, from logits; an empty mask answered by an empty map scores 1. A fastai metric."
+def dice(
+    out, target
+) -> Tensor:  # out: logits, as in `foreground_logit`; target: (B, H, W) or (B, 1, H, W), 0 and 1
+    """Mean Dice of a batch's images at probability .5, from logits; an empty mask answered by an
+    empty map scores 1. A fastai metric."""
     both, total = _counts(out, target)
-    return torch.where(total > 0, both / (total - both).clamp(min=1), 1.).mean()
+    return torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0).mean()
 
-# %% ../../nbs/evaluation/03_masks.ipynb #dc2cb1fd
-def _array(o): # -> numpy; bfloat16, which numpy does not know, as float32
-    if not isinstance(o, Tensor): return np.asarray(o)
+
+def iou(out, target) -> Tensor:  # as in `dice`
+    """Mean IoU of a batch's images at probability .5, from logits; an empty mask answered by an
+    empty map scores 1. A fastai metric."""
+    both, total = _counts(out, target)
+    return torch.where(total > 0, both / (total - both).clamp(min=1), 1.0).mean()
+
+# %% ../../nbs/evaluation/03_masks.ipynb #190742b2
+def _array(o):  # -> numpy; bfloat16, which numpy does not know, as float32
+    if not isinstance(o, Tensor):
+        return np.asarray(o)
     o = o.detach().cpu()
     return (o.float() if o.dtype == torch.bfloat16 else o).numpy()
 
-def as_levels(pred # (H, W): uint8 grey levels, bool, or probabilities
-             ) -> np.ndarray: # (H, W) uint8
+
+def as_levels(
+    pred,  # (H, W): uint8 grey levels, bool, or probabilities
+) -> np.ndarray:  # (H, W) uint8
     "A prediction as 8-bit grey levels, 255 for probability 1. Just .5 becomes 127, background."
     p = _array(pred)
-    if p.ndim != 2 or 0 in p.shape: raise ValueError(f"a prediction of shape {p.shape}; expected one image (H, W)")
+    if p.ndim != 2 or 0 in p.shape:
+        raise ValueError(f"a prediction of shape {p.shape}; expected one image (H, W)")
     if p.dtype == np.uint8:
-        if p.max() == 1: raise ValueError("a uint8 prediction whose highest value is 1: a mask of 0 and 1? Pass it as bool or times 255; if these are grey levels, divided by 255")
+        if p.max() == 1:
+            raise ValueError(
+                "a uint8 prediction whose highest value is 1: a mask of 0 and 1? Pass it as bool or"
+                " times 255; if these are grey levels, divided by 255"
+            )
         return p
-    if p.dtype == bool: return p * np.uint8(255)
-    if p.dtype.kind != "f": raise TypeError(f"a prediction of {p.dtype}; expected uint8 grey levels or float probabilities")
-    if not (p.min() >= 0 and p.max() <= 1):          # false for NaN, too
-        raise ValueError(f"a prediction from {p.min():g} to {p.max():g}; expected probabilities in [0, 1]: apply a sigmoid to logits, divide grey levels by 255")
-    return np.ceil(255 * p.astype(np.float64) - .5).astype(np.uint8)
+    if p.dtype == bool:
+        return p * np.uint8(255)
+    if p.dtype.kind != "f":
+        raise TypeError(
+            f"a prediction of {p.dtype}; expected uint8 grey levels or float probabilities"
+        )
+    if not (p.min() >= 0 and p.max() <= 1):  # false for NaN, too
+        raise ValueError(
+            f"a prediction from {p.min():g} to {p.max():g}; expected probabilities in [0, 1]: apply"
+            " a sigmoid to logits, divide grey levels by 255"
+        )
+    return np.ceil(255 * p.astype(np.float64) - 0.5).astype(np.uint8)
 
-def as_mask(mask # (H, W): bool, 0 and 1, or uint8 with values near 0 and 255 (> 127 is foreground)
-           ) -> np.ndarray: # (H, W) bool
+# %% ../../nbs/evaluation/03_masks.ipynb #f1002c38
+def as_mask(
+    mask,  # (H, W): bool, 0 and 1, or uint8 with values near 0 and 255 (> 127 is foreground)
+) -> np.ndarray:  # (H, W) bool
     "A mask as yes or no for each pixel."
     m = _array(mask)
-    if m.ndim != 2 or 0 in m.shape: raise ValueError(f"a mask of shape {m.shape}; expected one mask (H, W)")
-    if m.dtype == bool: return m
-    if np.isin(m, (0, 1)).all(): return m > 0
-    trouble = mask_trouble(m, 127) if m.dtype == np.uint8 else f"values from {m.min()} to {m.max()} as {m.dtype}; expected bool, 0 and 1, or uint8 with 0 and 255"
-    if trouble: raise ValueError(f"the mask has {trouble}")
+    if m.ndim != 2 or 0 in m.shape:
+        raise ValueError(f"a mask of shape {m.shape}; expected one mask (H, W)")
+    if m.dtype == bool:
+        return m
+    if np.isin(m, (0, 1)).all():
+        return m > 0
+    trouble = (
+        mask_trouble(m, 127)
+        if m.dtype == np.uint8
+        else (
+            f"values from {m.min()} to {m.max()} as {m.dtype}; expected bool, 0 and 1, or uint8"
+            " with 0 and 255"
+        )
+    )
+    if trouble:
+        raise ValueError(f"the mask has {trouble}")
     return m > 127
 
-# %% ../../nbs/evaluation/03_masks.ipynb #5ae66a9a
+# %% ../../nbs/evaluation/03_masks.ipynb #a36656f4
 THRESHOLDS = np.linspace(1, 0, 256)
-STEPS = (np.arange(256)[:, None] / 255 >= THRESHOLDS).sum(1) - 1   # level -> at how many thresholds it is on, less 1
+STEPS = (np.arange(256)[:, None] / 255 >= THRESHOLDS).sum(
+    1
+) - 1  # level -> at how many thresholds it is on, less 1
 
-# %% ../../nbs/evaluation/03_masks.ipynb #5f2f641a
+# %% ../../nbs/evaluation/03_masks.ipynb #a5e6c733
 EMPTY = ("defined", "reference")
+
 
 def _sod():
     "PySODMetrics, imported when it is needed."
-    try: import py_sod_metrics
-    except ImportError as e: raise ImportError("the measures of masks need PySODMetrics: pip install 'kdmedlearn[segment]'") from e
+    try:
+        import py_sod_metrics
+    except ImportError as e:
+        raise ImportError(
+            "the measures of masks need PySODMetrics: pip install 'kdmedlearn[segment]'"
+        ) from e
     return py_sod_metrics
 
+
 def _checked(pred, mask, empty):
-    if empty not in EMPTY: raise ValueError(f"empty={empty!r}; expected 'defined' or 'reference'")
+    if empty not in EMPTY:
+        raise ValueError(f"empty={empty!r}; expected 'defined' or 'reference'")
     p, m = as_levels(pred), as_mask(mask)
     if p.shape != m.shape:
-        raise ValueError(f"the prediction is {p.shape[0]} x {p.shape[1]}, the mask {m.shape[0]} x {m.shape[1]} pixels; resize the prediction to the mask")
+        raise ValueError(
+            f"the prediction is {p.shape[0]} x {p.shape[1]}, the mask {m.shape[0]} x {m.shape[1]}"
+            " pixels; resize the prediction to the mask"
+        )
     return p, m
 
-def threshold_curves(pred, mask,       # (H, W), as in `mask_scores`
-                     empty="defined"   # as in `mask_scores`
-                    ) -> dict:         # Em, Dic, IoU, Sen, Spe: (256,) each
+
+def threshold_curves(
+    pred, mask, empty="defined"  # (H, W), as in `mask_scores`  # as in `mask_scores`
+) -> dict:  # Em, Dic, IoU, Sen, Spe: (256,) each
     "E-measure, Dice, IoU, sensitivity and specificity at `THRESHOLDS`, which go from 1 to 0."
     return _curves(*_checked(pred, mask, empty), empty)
 
-def _curves(p, m, empty): # checked
+# %% ../../nbs/evaluation/03_masks.ipynb #866ebefe
+def _curves(p, m, empty):  # checked
     sod, kw = _sod(), dict(with_dynamic=True, with_adaptive=False)
-    e, f = sod.Emeasure(), sod.FmeasureV2({"Dic": sod.DICEHandler(**kw), "IoU": sod.IOUHandler(**kw),
-                                           "Sen": sod.SensitivityHandler(**kw), "Spe": sod.SpecificityHandler(**kw)})
-    q = np.minimum((STEPS[p] + .25) / 255, 1)      # the library truncates 255 q: back to the step
-    for o in (e, f): o.step(q, m, normalize=False)
-    out = {"Em": e.get_results()["em"]["curve"]} | {k: v["dynamic"] for k, v in f.get_results().items()}
-    if m.any() or empty == "reference": out["Spe"] = np.where(out["Sen"] > 0, out["Spe"], 0.)
+    e, f = sod.Emeasure(), sod.FmeasureV2(
+        {
+            "Dic": sod.DICEHandler(**kw),
+            "IoU": sod.IOUHandler(**kw),
+            "Sen": sod.SensitivityHandler(**kw),
+            "Spe": sod.SpecificityHandler(**kw),
+        }
+    )
+    q = np.minimum((STEPS[p] + 0.25) / 255, 1)  # the library truncates 255 q: back to the step
+    for o in (e, f):
+        o.step(q, m, normalize=False)
+    out = {"Em": e.get_results()["em"]["curve"]} | {
+        k: v["dynamic"] for k, v in f.get_results().items()
+    }
+    if m.any() or empty == "reference":
+        out["Spe"] = np.where(out["Sen"] > 0, out["Spe"], 0.0)
     else:
         out["Dic"] = out["IoU"] = (out["Spe"] == 1).astype(float)
         out["Sen"] = np.full(256, np.nan)
     return out
 
-# %% ../../nbs/evaluation/03_masks.ipynb #6f67659e
+# %% ../../nbs/evaluation/03_masks.ipynb #711922a3
 def _object_score(x):  # x: the pixels of one side
     return 2 * x.mean() / (x.mean() ** 2 + 1 + x.std() + np.spacing(1))
 
-def _similarity(p, m): # structural similarity of one part
+
+def _similarity(p, m):  # structural similarity of one part
     n, x, y = max(p.size - 1, 1), p.mean(), m.mean()
     top = 4 * x * y * ((p - x) * (m - y)).sum() / n
     low = (x * x + y * y) * (((p - x) ** 2).sum() + ((m - y) ** 2).sum()) / n
     return top / (low + np.spacing(1)) if top else float(low == 0)
 
-def s_measure(p: np.ndarray, m: np.ndarray) -> float: # (H, W) in [0, 1], (H, W) bool
+
+def s_measure(p: np.ndarray, m: np.ndarray) -> float:  # (H, W) in [0, 1], (H, W) bool
     "S-measure (Fan et al. 2017), as the Python evaluation of UACANet and KDAS computes it."
     share = m.mean()
-    if share in (0, 1): return float(p.mean() if share else 1 - p.mean())
+    if share in (0, 1):
+        return float(p.mean() if share else 1 - p.mean())
     objects = share * _object_score(p[m]) + (1 - share) * _object_score(1 - p[~m])
     cy, cx = np.argwhere(m).mean(0).round().astype(int)
-    parts = [(rows, cols) for rows in (slice(0, cy), slice(cy, None)) for cols in (slice(0, cx), slice(cx, None))]
+    parts = [
+        (rows, cols)
+        for rows in (slice(0, cy), slice(cy, None))
+        for cols in (slice(0, cx), slice(cx, None))
+    ]
     regions = sum(_similarity(p[c], m[c]) * m[c].size / m.size for c in parts if m[c].size)
-    return float(max(0, .5 * objects + .5 * regions))
+    return float(max(0, 0.5 * objects + 0.5 * regions))
 
-# %% ../../nbs/evaluation/03_masks.ipynb #6e7d12d1
-def mask_scores(pred,             # (H, W): uint8 grey levels, or probabilities
-                mask,             # (H, W): bool, 0 and 1, or 0 and 255
-                empty="defined"   # of an empty mask: "defined" (Dice and IoU are 1 where nothing is answered, Sen and wFm NaN) or "reference" (0)
-               ) -> dict:
+# %% ../../nbs/evaluation/03_masks.ipynb #103fdb48
+def mask_scores(
+    pred,  # (H, W): uint8 grey levels, or probabilities
+    mask,  # (H, W): bool, 0 and 1, or 0 and 255
+    # of an empty mask: "defined" (Dice and IoU are 1 where nothing is answered, Sen and wFm NaN) or
+    # "reference" (0)
+    empty="defined",
+) -> dict:
     """Scores of one prediction as the Python evaluation of UACANet (Kim et al. 2021) and KDAS computes them; `dice` and `iou` are at probability .5.
 
-    Empty masks: by default Dice and IoU are 1 at a threshold where nothing is called foreground, else 0; Sen and wFm are NaN and left out of means."""
+    Empty masks: by default Dice and IoU are 1 at a threshold where nothing is called foreground, else 0; Sen and wFm are NaN and left out of means.
+    """
     return _scores(*_checked(pred, mask, empty), empty)[0]
 
-def _scores(p, m, empty): # checked -> (scores, curves)
+
+def _scores(p, m, empty):  # checked -> (scores, curves)
     sod, x, curves = _sod(), p / 255, _curves(p, m, empty)
     w = sod.WeightedFmeasure()
     w.step(x, m, normalize=False)
-    out = {"Sm": s_measure(x, m), "wFm": w.get_results()["wfm"] if m.any() else np.nan, "MAE": np.abs(x - m).mean()}
-    for k in ("Em", "Dic", "IoU"): out |= {f"mean{k}": curves[k].mean(), f"max{k}": curves[k].max()}
+    out = {
+        "Sm": s_measure(x, m),
+        "wFm": w.get_results()["wfm"] if m.any() else np.nan,
+        "MAE": np.abs(x - m).mean(),
+    }
+    for k in ("Em", "Dic", "IoU"):
+        out |= {f"mean{k}": curves[k].mean(), f"max{k}": curves[k].max()}
     out |= {f"mean{k}": curves[k].mean() for k in ("Sen", "Spe")}
     a, both = p > 127, (m & (p > 127)).sum()
-    none = float(empty == "defined" and not a.any())           # of an empty mask
-    out["dice"], out["iou"] = (2 * both / (a.sum() + m.sum()), both / (a | m).sum()) if m.any() else (none, none)
+    none = float(empty == "defined" and not a.any())  # of an empty mask
+    out["dice"], out["iou"] = (
+        (2 * both / (a.sum() + m.sum()), both / (a | m).sum()) if m.any() else (none, none)
+    )
     return {k: float(v) for k, v in (out | {"foreground": m.mean()}).items()}, curves
 
-# %% ../../nbs/evaluation/03_masks.ipynb #7762c979
+# %% ../../nbs/evaluation/03_masks.ipynb #19a3977a
 class Curves:
     "Threshold curves of the images of a table, by name; travels in `table.attrs`."
-    def __init__(self, names, curves): self.at, self.of = {n: i for i, n in enumerate(names)}, {k: np.stack([c[k] for c in curves]) for k in curves[0]}
-    def pick(self, names): return {k: v[[self.at[n] for n in names]] for k, v in self.of.items()}
-    def __deepcopy__(self, memo): return self      # pandas copies attrs with every selection
 
-def _table(rows, empty): # rows: (name, levels, mask)
+    def __init__(self, names, curves):
+        self.at, self.of = {n: i for i, n in enumerate(names)}, {
+            k: np.stack([c[k] for c in curves]) for k in curves[0]
+        }
+
+    def pick(self, names):
+        return {k: v[[self.at[n] for n in names]] for k, v in self.of.items()}
+
+    def __deepcopy__(self, memo):
+        return self  # pandas copies attrs with every selection
+
+
+def _table(rows, empty):  # rows: (name, levels, mask)
     names, got = [], []
-    for name, p, m in rows: names.append(name); got.append(_scores(*_checked(p, m, empty), empty))
-    if not got: raise ValueError("no predictions to score")
-    if len(set(names)) < len(names): raise ValueError(f"names must differ, got {some([n for n in set(names) if names.count(n) > 1])} more than once")
+    for name, p, m in rows:
+        names.append(name)
+        got.append(_scores(*_checked(p, m, empty), empty))
+    if not got:
+        raise ValueError("no predictions to score")
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"names must differ, got {some([n for n in set(names) if names.count(n) > 1])} more"
+            " than once"
+        )
     t = pd.DataFrame([s for s, _ in got], index=pd.Index(names, name="image"))
     t.attrs["curves"] = Curves(names, [c for _, c in got])
     return t
 
-def score_masks(preds, masks,     # predictions and masks, each as in `mask_scores`
-                names=None,       # of the images; None: 0, 1, ...
-                empty="defined"   # as in `mask_scores`
-               ) -> pd.DataFrame: # a row for each image
+
+def score_masks(
+    preds,
+    masks,  # predictions and masks, each as in `mask_scores`
+    names=None,  # of the images; None: 0, 1, ...
+    empty="defined",  # as in `mask_scores`
+) -> pd.DataFrame:  # a row for each image
     "Scores of several predictions, image by image."
     preds, masks = list(preds), list(masks)
     names = list(range(len(preds))) if names is None else list(names)
-    if not len(preds) == len(masks) == len(names): raise ValueError(f"{len(preds)} predictions, {len(masks)} masks, {len(names)} names; expected as many of each")
+    if not len(preds) == len(masks) == len(names):
+        raise ValueError(
+            f"{len(preds)} predictions, {len(masks)} masks, {len(names)} names; expected as many of"
+            " each"
+        )
     return _table(zip(names, preds, masks), empty)
 
-# %% ../../nbs/evaluation/03_masks.ipynb #dc9f3960
-MEASURES = ("Sm", "wFm", "MAE", "meanEm", "maxEm", "meanDic", "maxDic", "meanIoU", "maxIoU", "meanSen", "meanSpe", "dice", "iou")
+# %% ../../nbs/evaluation/03_masks.ipynb #ec995758
+MEASURES = (
+    "Sm",
+    "wFm",
+    "MAE",
+    "meanEm",
+    "maxEm",
+    "meanDic",
+    "maxDic",
+    "meanIoU",
+    "maxIoU",
+    "meanSen",
+    "meanSpe",
+    "dice",
+    "iou",
+)
 
-def summary(table: pd.DataFrame # of `score_masks`, `evaluate_masks` or `score_folder`, or some of its rows
-           ) -> pd.Series:      # `MEASURES`, and the numbers of images and of empty masks
-    "Scores of a set, as the Python evaluation of UACANet and KDAS averages them: means over images; max measures from the mean curve. NaN is left out."
+
+def summary(
+    # of `score_masks`, `evaluate_masks` or `score_folder`, or some of its rows
+    table: pd.DataFrame,
+) -> pd.Series:  # `MEASURES`, and the numbers of images and of empty masks
+    """Scores of a set, as the Python evaluation of UACANet and KDAS averages them: means over
+    images; max measures from the mean curve. NaN is left out."""
     curves = table.attrs.get("curves")
-    if curves is None: raise ValueError("the table has lost its threshold curves (concat, or a way over a file); score again, or call summary on each table before joining")
-    if table.empty: raise ValueError("no rows; nothing to average")
+    if curves is None:
+        raise ValueError(
+            "the table has lost its threshold curves (concat, or a way over a file); score again,"
+            " or call summary on each table before joining"
+        )
+    if table.empty:
+        raise ValueError("no rows; nothing to average")
     lost = [n for n in table.index if n not in curves.at]
-    if lost: raise ValueError(f"rows {some(lost)} have no threshold curves; keep the names that the scores came with")
+    if lost:
+        raise ValueError(
+            f"rows {some(lost)} have no threshold curves; keep the names that the scores came with"
+        )
     out = {k: table[k].mean() for k in MEASURES}
     c = curves.pick(table.index)
     out |= {f"max{k}": c[k].mean(0).max() for k in ("Em", "Dic", "IoU")}
-    return pd.Series(out | {"images": len(table), "empty masks": int((table.foreground == 0).sum())})
+    return pd.Series(
+        out | {"images": len(table), "empty masks": int((table.foreground == 0).sum())}
+    )
+
 
 def worst(table: pd.DataFrame, n: int = 6, by: str = "dice") -> pd.DataFrame:
     "The `n` rows with the worst `by`, the worst first."
-    if by not in MEASURES or by not in table: raise ValueError(f"by={by!r}; expected one of {', '.join(MEASURES)}")
-    if n < 1: raise ValueError(f"n={n!r}; expected a number of images, at least 1")
+    if by not in MEASURES or by not in table:
+        raise ValueError(f"by={by!r}; expected one of {', '.join(MEASURES)}")
+    if n < 1:
+        raise ValueError(f"n={n!r}; expected a number of images, at least 1")
     return table.sort_values(by, ascending=by != "MAE", kind="stable").head(n)
 
-# %% ../../nbs/evaluation/03_masks.ipynb #07ea25fe
-def bootstrap(values,          # one number for each image; NaN is left out
-              n: int = 2000,   # resamples
-              level=.95,       # of the interval
-              seed: int = 0,
-              group=None       # the patient or video of each value: whole groups are drawn; None: images
-             ) -> dict:        # mean, low, high, images, groups
+# %% ../../nbs/evaluation/03_masks.ipynb #061a088a
+def bootstrap(
+    values,  # one number for each image; NaN is left out
+    n: int = 2000,  # resamples
+    level=0.95,  # of the interval
+    seed: int = 0,
+    group=None,  # the patient or video of each value: whole groups are drawn; None: images
+) -> dict:  # mean, low, high, images, groups
     "Mean over images and its percentile bootstrap interval (Efron 1979)."
     v = np.asarray(values, float)
-    if v.ndim != 1: raise ValueError(f"values of shape {v.shape}; expected one number for each image, such as table.dice")
-    if not isinstance(n, int) or n < 1: raise ValueError(f"n={n!r}; expected a number of resamples such as 2000")
-    if not 0 < level < 1: raise ValueError(f"level={level!r}; expected a share between 0 and 1, such as .95")
-    g = np.arange(len(v)) if group is None else pd.factorize(np.asarray(group, object), use_na_sentinel=False)[0]
-    if len(g) != len(v): raise ValueError(f"{len(v)} values and {len(g)} groups; expected a group for each value")
+    if v.ndim != 1:
+        raise ValueError(
+            f"values of shape {v.shape}; expected one number for each image, such as table.dice"
+        )
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n={n!r}; expected a number of resamples such as 2000")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r}; expected a share between 0 and 1, such as .95")
+    g = (
+        np.arange(len(v))
+        if group is None
+        else pd.factorize(np.asarray(group, object), use_na_sentinel=False)[0]
+    )
+    if len(g) != len(v):
+        raise ValueError(f"{len(v)} values and {len(g)} groups; expected a group for each value")
     there = ~np.isnan(v)
-    if not there.any(): raise ValueError("no values to average")
+    if not there.any():
+        raise ValueError("no values to average")
     g, v = np.unique(g[there], return_inverse=True)[1], v[there]
     sums, counts = np.bincount(g, v), np.bincount(g)
-    if len(sums) < 2: raise ValueError(f"all {len(v)} values belong to one group; an interval needs at least two")
+    if len(sums) < 2:
+        raise ValueError(f"all {len(v)} values belong to one group; an interval needs at least two")
     drawn = np.random.default_rng(seed).integers(0, len(sums), (n, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return {"mean": v.mean(), "low": low, "high": high, "images": len(v), "groups": len(sums)}
 
-# %% ../../nbs/evaluation/03_masks.ipynb #d9d56905
+# %% ../../nbs/evaluation/03_masks.ipynb #4798a578
 def _names(items):
     "File names, with as many folders as it takes to tell them apart."
     parts = [Path(o).parts for o in items]
     for k in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-k:]) for p in parts]
-        if len(set(names)) == len(names): break
+        if len(set(names)) == len(names):
+            break
     return names
 
-def _reader(dl): return next((f for tl in getattr(dl.dataset, "tls", ()) for f in tl.tfms.fs if isinstance(f, ReadMask)), None)
 
-def _file_masks(dl, items): # -> a function: item -> its mask at its own size
+def _reader(dl):
+    return next(
+        (f for tl in getattr(dl.dataset, "tls", ()) for f in tl.tfms.fs if isinstance(f, ReadMask)),
+        None,
+    )
+
+
+def _file_masks(dl, items):  # -> a function: item -> its mask at its own size
     reader, seen = _reader(dl), {}
-    if reader is None: raise ValueError("the loader does not say where its masks lie (it was not made by mask_dls); original=False scores at the network's size")
+    if reader is None:
+        raise ValueError(
+            "the loader does not say where its masks lie (it was not made by mask_dls);"
+            " original=False scores at the network's size"
+        )
+
     def read(o):
         o = Path(o)
         if o.parent not in seen:
             folder = side(o.parent.parent, "mask")
-            if folder is None: raise FileNotFoundError(f"no masks folder beside {o.parent}")
+            if folder is None:
+                raise FileNotFoundError(f"no masks folder beside {o.parent}")
             seen[o.parent] = by_stem(folder)
-        if o.stem not in seen[o.parent]: raise FileNotFoundError(f"no mask of {o.name}; expected it in masks/ beside the image's folder")
+        if o.stem not in seen[o.parent]:
+            raise FileNotFoundError(
+                f"no mask of {o.name}; expected it in masks/ beside the image's folder"
+            )
         return mask_values(as_pil(seen[o.parent][o.stem])) > reader.threshold
+
     return read
+
 
 def _in_order(dl):
     "The loader without shuffling, its items' names, and the items themselves."
     dl = dl.new(shuffle=False, drop_last=False) if hasattr(dl, "new") else dl
     items = list(getattr(dl, "items", None) or [])
-    if len(items) != len(dl.dataset): items = [None] * len(dl.dataset)
+    if len(items) != len(dl.dataset):
+        items = [None] * len(dl.dataset)
     files = bool(items) and all(isinstance(o, (str, Path)) for o in items)
     return dl, items, files, _names(items) if files else list(range(len(items)))
 
-# %% ../../nbs/evaluation/03_masks.ipynb #04dc8285
-def mask_predictions(model, dl,      # module or Learner; DataLoader of images and masks
-                     original=True,  # at the size of each mask file; False: at the network's
-                     rescale=False   # stretch each prediction to 0..1, as PraNet's test code does
-                    ):
-    "Yields name, grey levels (H, W), mask (H, W), item and input (C, h, w) of each image in `dl`; eval mode, no gradients."
+# %% ../../nbs/evaluation/03_masks.ipynb #e3614255
+def mask_predictions(
+    model,
+    dl,  # module or Learner; DataLoader of images and masks
+    original=True,  # at the size of each mask file; False: at the network's
+    rescale=False,  # stretch each prediction to 0..1, as PraNet's test code does
+):
+    """Yields name, grey levels (H, W), mask (H, W), item and input (C, h, w) of each image in `dl`;
+    eval mode, no gradients."""
     model = model.model if isinstance(model, Learner) else model
-    if not isinstance(model, torch.nn.Module): raise TypeError(f"expected a module or a Learner, got {type(model).__name__}")
-    if isinstance(dl, DataLoaders): raise TypeError("got DataLoaders, which hold several sets; pass one of them: dls.valid, or dls.tests[name]")
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"expected a module or a Learner, got {type(model).__name__}")
+    if isinstance(dl, DataLoaders):
+        raise TypeError(
+            "got DataLoaders, which hold several sets; pass one of them: dls.valid, or"
+            " dls.tests[name]"
+        )
     dl, items, files, names = _in_order(dl)
-    mask_of, device, was, i = None, next((p.device for p in model.parameters()), "cpu"), model.training, 0
-    calm = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, "set_split_idx") else nullcontext()   # no random changes
+    mask_of, device, was, i = (
+        None,
+        next((p.device for p in model.parameters()), "cpu"),
+        model.training,
+        0,
+    )
+    calm = (
+        dl.dataset.set_split_idx(1) if hasattr(dl.dataset, "set_split_idx") else nullcontext()
+    )  # no random changes
     model.eval()
     try:
         with calm:
             for batch in dl:
                 if len(batch) < 2 or plain(batch[1]).ndim < 3:
-                    raise ValueError("the loader gives images without masks; expected one of mask_dls, or of phantom_dls(task='segment')")
-                if files and original and not mask_of: mask_of = _file_masks(dl, items)
+                    raise ValueError(
+                        "the loader gives images without masks; expected one of mask_dls, or of"
+                        " phantom_dls(task='segment')"
+                    )
+                if files and original and not mask_of:
+                    mask_of = _file_masks(dl, items)
                 x, y = plain(batch[0]), plain(batch[1]).cpu()
-                with torch.no_grad(): zs = foreground_logit(model(x.to(device))).cpu()
+                with torch.no_grad():
+                    zs = foreground_logit(model(x.to(device))).cpu()
                 for xi, yi, z in zip(x.cpu(), y, zs):
-                    m = mask_of(items[i]) if mask_of else (yi[0] if yi.ndim == 3 else yi).numpy() > .5
-                    p = F.interpolate(z[None], size=m.shape, mode="bilinear")[0, 0].double().sigmoid()
-                    if rescale: p = (p - p.min()) / (p.max() - p.min() + 1e-8)
+                    m = (
+                        mask_of(items[i])
+                        if mask_of
+                        else (yi[0] if yi.ndim == 3 else yi).numpy() > 0.5
+                    )
+                    p = (
+                        F.interpolate(z[None], size=m.shape, mode="bilinear")[0, 0]
+                        .double()
+                        .sigmoid()
+                    )
+                    if rescale:
+                        p = (p - p.min()) / (p.max() - p.min() + 1e-8)
                     yield names[i], as_levels(p), m, items[i], xi
                     i += 1
-    finally: model.train(was)
+    finally:
+        model.train(was)
 
-def evaluate_masks(model, dl,      # module or Learner; DataLoader of `mask_dls` or `phantom_dls(task="segment")`
-                   original=True, rescale=False, # as in `mask_predictions`
-                   empty="defined" # as in `mask_scores`
-                  ) -> pd.DataFrame: # a row for each image, by file name
+# %% ../../nbs/evaluation/03_masks.ipynb #7c325cdb
+def evaluate_masks(
+    model,
+    dl,  # module or Learner; DataLoader of `mask_dls` or `phantom_dls(task="segment")`
+    original=True,
+    rescale=False,  # as in `mask_predictions`
+    empty="defined",  # as in `mask_scores`
+) -> pd.DataFrame:  # a row for each image, by file name
     "Scores of `model` on every image of `dl`; for the set, call `summary` on the result."
-    return _table(((name, p / 255, m) for name, p, m, *_ in mask_predictions(model, dl, original, rescale)), empty)   # p / 255: levels 0 and 1 can be meant
+    return _table(
+        ((name, p / 255, m) for name, p, m, *_ in mask_predictions(model, dl, original, rescale)),
+        empty,
+    )  # p / 255: levels 0 and 1 can be meant
 
-# %% ../../nbs/evaluation/03_masks.ipynb #ed0130bd
-def _picture(item, x, size): # -> RGB array of `size` (W, H)
-    if isinstance(item, (str, Path)): im = Image.open(item).convert("RGB")
-    elif hasattr(item, "image"): im = as_pil(item.image)
-    else:                                   # only the normalised input is known: stretch it
+# %% ../../nbs/evaluation/03_masks.ipynb #badc1d88
+def _picture(item, x, size):  # -> RGB array of `size` (W, H)
+    if isinstance(item, (str, Path)):
+        im = Image.open(item).convert("RGB")
+    elif hasattr(item, "image"):
+        im = as_pil(item.image)
+    else:  # only the normalised input is known: stretch it
         x = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)
-        im = Image.fromarray((255 * (x - x.min()) / (x.max() - x.min() + 1e-8)).byte().permute(1, 2, 0).numpy())
+        im = Image.fromarray(
+            (255 * (x - x.min()) / (x.max() - x.min() + 1e-8)).byte().permute(1, 2, 0).numpy()
+        )
     return np.asarray(im if im.size == size else im.resize(size, Image.Resampling.BILINEAR))
 
-def _extreme(a, what): return f"{what}: {'everything' if a.any() else 'nothing'}" if a.all() or not a.any() else ""
 
-def worst_figure(model, dl,    # as in `evaluate_masks`
-                 n: int = 6, by: str = "dice", # as in `worst`
-                 table=None,   # of `evaluate_masks` on the same loader, if it is there already
-                 original=True, rescale=False # as in `mask_predictions`
-                ) -> plt.Figure:
-    "The `n` worst images of `dl`: the mask's outline in green, the answer's at .5 in red; what has no outline is named in the title."
+def _extreme(a, what):
+    return f"{what}: {'everything' if a.any() else 'nothing'}" if a.all() or not a.any() else ""
+
+# %% ../../nbs/evaluation/03_masks.ipynb #be80a1b9
+def worst_figure(
+    model,
+    dl,  # as in `evaluate_masks`
+    n: int = 6,
+    by: str = "dice",  # as in `worst`
+    table=None,  # of `evaluate_masks` on the same loader, if it is there already
+    original=True,
+    rescale=False,  # as in `mask_predictions`
+) -> plt.Figure:
+    """The `n` worst images of `dl`: the mask's outline in green, the answer's at .5 in red; what
+    has no outline is named in the title."""
     table = evaluate_masks(model, dl, original, rescale) if table is None else table
     rows = worst(table, n, by)
-    got = {name: (p, m, _picture(o, x, m.shape[::-1])) for name, p, m, o, x in mask_predictions(model, dl, original, rescale) if name in rows.index}
-    if len(got) < len(rows): raise ValueError(f"the table has images that the loader has not: {some(sorted(set(rows.index) - set(got), key=str))}; pass the loader it was made with")
+    got = {
+        name: (p, m, _picture(o, x, m.shape[::-1]))
+        for name, p, m, o, x in mask_predictions(model, dl, original, rescale)
+        if name in rows.index
+    }
+    if len(got) < len(rows):
+        raise ValueError(
+            "the table has images that the loader has not:"
+            f" {some(sorted(set(rows.index) - set(got), key=str))}; pass the loader it was made"
+            " with"
+        )
     cols = min(len(rows), 6)
-    fig, axs = plt.subplots(-(-len(rows) // cols), cols, figsize=(1.8 * cols, 2.1 * -(-len(rows) // cols)), squeeze=False)
-    for ax in axs.flat: ax.axis("off")
+    fig, axs = plt.subplots(
+        -(-len(rows) // cols),
+        cols,
+        figsize=(1.8 * cols, 2.1 * -(-len(rows) // cols)),
+        squeeze=False,
+    )
+    for ax in axs.flat:
+        ax.axis("off")
     for ax, name in zip(axs.flat, rows.index):
         p, m, im = got[name]
-        ax.imshow(im); ax.set_title("\n".join(filter(None, (f"{name}: {by} {rows.loc[name, by]:.2f}", _extreme(m, "mask"), _extreme(p > 127, "answer")))), fontsize=9)
+        ax.imshow(im)
+        ax.set_title(
+            "\n".join(
+                filter(
+                    None,
+                    (
+                        f"{name}: {by} {rows.loc[name, by]:.2f}",
+                        _extreme(m, "mask"),
+                        _extreme(p > 127, "answer"),
+                    ),
+                )
+            ),
+            fontsize=9,
+        )
         for a, c in ((m, "lime"), (p > 127, "red")):
-            if a.any() and not a.all(): ax.contour(a, [.5], colors=c, linewidths=1.2)
-    fig.tight_layout(); plt.close(fig)     # shown once, by whoever receives it
+            if a.any() and not a.all():
+                ax.contour(a, [0.5], colors=c, linewidths=1.2)
+    fig.tight_layout()
+    plt.close(fig)  # shown once, by whoever receives it
     return fig
 
-# %% ../../nbs/evaluation/03_masks.ipynb #74dc236d
-def save_masks(model, dl, folder,  # as in `evaluate_masks`; where to write
-               original=True, rescale=False, # as in `mask_predictions`
-               overwrite=False     # may files that are there be replaced?
-              ) -> Path:           # the folder
-    "Write the predictions of `model` on `dl` as 8-bit PNGs, 255 for probability 1, with the names of the images."
+# %% ../../nbs/evaluation/03_masks.ipynb #4241a0b8
+def save_masks(
+    model,
+    dl,
+    folder,  # as in `evaluate_masks`; where to write
+    original=True,
+    rescale=False,  # as in `mask_predictions`
+    overwrite=False,  # may files that are there be replaced?
+) -> Path:  # the folder
+    """Write the predictions of `model` on `dl` as 8-bit PNGs, 255 for probability 1, with the names
+    of the images."""
     _, items, files, names = _in_order(dl)
     stems = [Path(o).stem for o in items] if files else [str(n) for n in names]
     twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) < len(stems) else []
-    if twice: raise ValueError(f"several images are called {some(twice)}: their predictions would overwrite each other; save each folder's images apart")
+    if twice:
+        raise ValueError(
+            f"several images are called {some(twice)}: their predictions would overwrite each"
+            " other; save each folder's images apart"
+        )
     folder = Path(folder)
-    others = {f.stem: f.name for f in folder.iterdir() if f.suffix != ".png"} if folder.is_dir() else {}
-    if clash := [others[s] for s in stems if s in others]: raise FileExistsError(f"{folder} holds {some(clash)}: is it a folder of the data set? Choose another one for the predictions")
+    others = (
+        {f.stem: f.name for f in folder.iterdir() if f.suffix != ".png"} if folder.is_dir() else {}
+    )
+    if clash := [others[s] for s in stems if s in others]:
+        raise FileExistsError(
+            f"{folder} holds {some(clash)}: is it a folder of the data set? Choose another one for"
+            " the predictions"
+        )
     there = [s for s in stems if (folder / f"{s}.png").exists()]
-    if there and not overwrite: raise FileExistsError(f"{folder} already has {len(there)} of these predictions ({some(f'{s}.png' for s in there)}); choose another folder, or pass overwrite=True")
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{folder} already has {len(there)} of these predictions"
+            f" ({some(f'{s}.png' for s in there)}); choose another folder, or pass overwrite=True"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    for stem, (_, p, *_) in zip(stems, mask_predictions(model, dl, original, rescale)): Image.fromarray(p).save(folder / f"{stem}.png")
+    for stem, (_, p, *_) in zip(stems, mask_predictions(model, dl, original, rescale)):
+        Image.fromarray(p).save(folder / f"{stem}.png")
     return folder
 
-def score_folder(pred_folder, mask_folder, # predictions (8-bit grey); masks; partners have the same name up to the extension
-                 threshold=127,            # mask values above are foreground
-                 empty="defined"           # as in `mask_scores`
-                ) -> pd.DataFrame:         # a row for each image, by the name of its mask
+# %% ../../nbs/evaluation/03_masks.ipynb #814914a9
+def score_folder(
+    pred_folder,
+    mask_folder,  # predictions (8-bit grey); masks; partners have the same name up to the extension
+    threshold=127,  # mask values above are foreground
+    empty="defined",  # as in `mask_scores`
+) -> pd.DataFrame:  # a row for each image, by the name of its mask
     "Scores of predictions that lie in files."
     for d in (pred_folder, mask_folder):
-        if Path(d).is_file(): raise ValueError(f"{d} is a file; expected a folder of images")
-        if not Path(d).is_dir(): raise FileNotFoundError(f"no folder {d}")
+        if Path(d).is_file():
+            raise ValueError(f"{d} is a file; expected a folder of images")
+        if not Path(d).is_dir():
+            raise FileNotFoundError(f"no folder {d}")
     ps, ms = by_stem(Path(pred_folder)), by_stem(Path(mask_folder))
-    for a, b, what in ((ms, ps, "masks without a prediction"), (ps, ms, "predictions without a mask")):
+    for a, b, what in (
+        (ms, ps, "masks without a prediction"),
+        (ps, ms, "predictions without a mask"),
+    ):
         alone = sorted(set(a) - set(b))
-        if alone: raise ValueError(f"{len(alone)} {what}: {some(a[s].name for s in alone)}; names must agree up to the extension")
+        if alone:
+            raise ValueError(
+                f"{len(alone)} {what}: {some(a[s].name for s in alone)}; names must agree up to the"
+                " extension"
+            )
     tops = []
+
     def read(s):
-        try: p, m = mask_values(as_pil(ps[s])), mask_values(as_pil(ms[s]))
-        except (ValueError, OSError) as e: raise ValueError(f"{ps[s].name} or its mask {ms[s].name} cannot be read: {e}") from e
-        if p.shape != m.shape: raise ValueError(f"prediction {ps[s].name} is {p.shape[1]} x {p.shape[0]}, its mask {m.shape[1]} x {m.shape[0]} pixels; save predictions at the masks' size")
-        if trouble := mask_trouble(m, threshold): raise ValueError(f"mask {ms[s].name} has {trouble}")
+        try:
+            p, m = mask_values(as_pil(ps[s])), mask_values(as_pil(ms[s]))
+        except (ValueError, OSError) as e:
+            raise ValueError(f"{ps[s].name} or its mask {ms[s].name} cannot be read: {e}") from e
+        if p.shape != m.shape:
+            raise ValueError(
+                f"prediction {ps[s].name} is {p.shape[1]} x {p.shape[0]}, its mask {m.shape[1]} x"
+                f" {m.shape[0]} pixels; save predictions at the masks' size"
+            )
+        if trouble := mask_trouble(m, threshold):
+            raise ValueError(f"mask {ms[s].name} has {trouble}")
         tops.append(p.max())
-        return ms[s].name, p / 255, m > threshold      # as in `evaluate_masks`
+        return ms[s].name, p / 255, m > threshold  # as in `evaluate_masks`
+
     t = _table(map(read, ms), empty)
-    if max(tops) == 1: raise ValueError(f"the highest value of all predictions in {pred_folder} is 1; expected grey levels from 0 to 255: multiply by 255")
+    if max(tops) == 1:
+        raise ValueError(
+            f"the highest value of all predictions in {pred_folder} is 1; expected grey levels from"
+            " 0 to 255: multiply by 255"
+        )
     return t

@@ -21,123 +21,216 @@ from fastai.torch_core import set_seed
 from ..distillation import distill
 from .compare import paired, predictions, scores
 
-# %% ../../nbs/evaluation/02_runs.ipynb #b391c1dc
+# %% ../../nbs/evaluation/02_runs.ipynb #3b443de7
 def restart(dls, seed: int):
     "Put every random generator that training on `dls` uses into the state that belongs to `seed`."
     set_seed(seed)
-    for dl in dls.loaders: dl.rng = random.Random(seed)
+    for dl in dls.loaders:
+        dl.rng = random.Random(seed)
+
 
 def history(learn: Learner) -> pd.DataFrame:
     "The recorder's table of the last fit: one row an epoch, columns as in the progress table."
     names = [n for n in learn.recorder.metric_names if n not in ("epoch", "time")]
     if any(len(v) != len(names) for v in learn.recorder.values):
-        raise ValueError("the record of the fit is gone: fastai's validate() overwrites it; call history(learn) right after the fit")
+        raise ValueError(
+            "the record of the fit is gone: fastai's validate() overwrites it; call history(learn)"
+            " right after the fit"
+        )
     return pd.DataFrame(list(map(list, learn.recorder.values)), columns=names).astype(float)
 
-# %% ../../nbs/evaluation/02_runs.ipynb #314bb68f
+# %% ../../nbs/evaluation/02_runs.ipynb #1561e8e2
 class EpochLine(Callback):
     "Reports the end of each epoch to a rich `Progress`."
-    order = 70    # after the Recorder has logged
-    def __init__(self, bar, name): self.bar, self.task = bar, bar.add_task(name, total=None, last="")
-    def before_fit(self): self.bar.update(self.task, total=self.n_epoch)
+
+    order = 70  # after the Recorder has logged
+
+    def __init__(self, bar, name):
+        self.bar, self.task = bar, bar.add_task(name, total=None, last="")
+
+    def before_fit(self):
+        self.bar.update(self.task, total=self.n_epoch)
+
     def after_epoch(self):
         names = list(self.recorder.metric_names)[1:]
-        last = f"accuracy {self.recorder.values[-1][names.index('accuracy')]:.3f}" if "accuracy" in names else ""
+        last = (
+            f"accuracy {self.recorder.values[-1][names.index('accuracy')]:.3f}"
+            if "accuracy" in names
+            else ""
+        )
         self.bar.update(self.task, advance=1, last=last)
+
 
 def fit_with_line(learn: Learner, name: str, epochs: int, lr: float) -> Learner:
     "`fit_one_cycle` with one line of progress called `name`."
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"), TimeRemainingColumn(),
-                  transient=True, disable=not sys.stdout.isatty()) as bar:
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr, cbs=EpochLine(bar, name))
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[last]}"),
+        TimeRemainingColumn(),
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    ) as bar:
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(epochs, lr, cbs=EpochLine(bar, name))
     return learn
 
-# %% ../../nbs/evaluation/02_runs.ipynb #0152779b
+# %% ../../nbs/evaluation/02_runs.ipynb #9e5d02fa
 def train_pair(dls, make_student, teacher, method, epochs: int, lr: float, seed: int) -> dict:
-    "Train `make_student()` on `dls` without and with `teacher`, from the same start; the two Learners."
+    """Train `make_student()` on `dls` without and with `teacher`, from the same start; the two
+    Learners."""
     out = {}
     for name in ("student alone", "student distilled"):
         restart(dls, seed)
         student = make_student()
-        if name == "student alone": learn = Learner(dls, student, metrics=accuracy)
-        else: learn = distill(dls, student, teacher, method, metrics=accuracy)
-        restart(dls, seed)                  # making a model and a trial run have used some chance
+        if name == "student alone":
+            learn = Learner(dls, student, metrics=accuracy)
+        else:
+            learn = distill(dls, student, teacher, method, metrics=accuracy)
+        restart(dls, seed)  # making a model and a trial run have used some chance
         out[name] = fit_with_line(learn, f"seed {seed}, {name}", epochs, lr)
     return out
 
-def experiment(make_dls,          # seed -> DataLoaders
-               make_student,      # () -> module
-               teacher, method="response",
-               test=None,         # DataLoader for the scores; None: the validation set, which nothing is chosen on here
-               epochs: int = 15, lr: float = 3e-3, seeds=(0,), log=print) -> dict:
-    "Student alone and distilled for each seed: their scores and histories, and the Learners of the first seed."
-    if not len(seeds := list(seeds)): raise ValueError("no seeds; give at least one, such as seeds=(0, 1, 2)")
+# %% ../../nbs/evaluation/02_runs.ipynb #077b3efc
+def experiment(
+    make_dls,  # seed -> DataLoaders
+    make_student,  # () -> module
+    teacher,
+    method="response",
+    # DataLoader for the scores; None: the validation set, which nothing is chosen on here
+    test=None,
+    epochs: int = 15,
+    lr: float = 3e-3,
+    seeds=(0,),
+    log=print,
+) -> dict:
+    """Student alone and distilled for each seed: their scores and histories, and the Learners of
+    the first seed."""
+    if not len(seeds := list(seeds)):
+        raise ValueError("no seeds; give at least one, such as seeds=(0, 1, 2)")
     rows, hist, first = [], [], None
     for seed in seeds:
         dls = make_dls(seed)
         pair = train_pair(dls, make_student, teacher, method, epochs, lr, seed)
         for name, learn in pair.items():
-            rows.append({"seed": seed, "model": name} | scores(*predictions(learn.model, dls.valid if test is None else test)))
+            rows.append(
+                {"seed": seed, "model": name}
+                | scores(*predictions(learn.model, dls.valid if test is None else test))
+            )
             hist.append(history(learn).assign(seed=seed, model=name, epoch=range(1, epochs + 1)))
-            if log: log(f"seed {seed}, {name}: accuracy {rows[-1]['accuracy']:.3f}")
+            if log:
+                log(f"seed {seed}, {name}: accuracy {rows[-1]['accuracy']:.3f}")
         first = first or pair
-    return {"scores": pd.DataFrame(rows), "history": pd.concat(hist, ignore_index=True), "learners": first}
+    return {
+        "scores": pd.DataFrame(rows),
+        "history": pd.concat(hist, ignore_index=True),
+        "learners": first,
+    }
+
 
 def gain(scores: pd.DataFrame, score: str = "accuracy") -> dict:
     "Mean and standard error of what distillation adds, paired by seed."
     wide = scores.pivot(index="seed", columns="model", values=score)
     return paired(wide["student alone"], wide["student distilled"])
 
-# %% ../../nbs/evaluation/02_runs.ipynb #7b4c96e9
+# %% ../../nbs/evaluation/02_runs.ipynb #3b70e71a
 def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
-    "One `column` of the histories against the epoch; a line for each seed, a colour for each model."
-    if column not in history: raise ValueError(f"the history has no column {column!r}; it has {', '.join(history)}")
+    """One `column` of the histories against the epoch; a line for each seed, a colour for each
+    model."""
+    if column not in history:
+        raise ValueError(f"the history has no column {column!r}; it has {', '.join(history)}")
     colors = {"student alone": "#7f7f7f", "student distilled": "#d62728"}
     where = "on the validation set" if column in ("accuracy", "valid_loss") else "in training"
-    fig = go.Figure(layout=dict(height=340, title=f"{column} {where}", xaxis_title="epoch", yaxis_title=column))
+    fig = go.Figure(
+        layout=dict(height=340, title=f"{column} {where}", xaxis_title="epoch", yaxis_title=column)
+    )
     for (model, seed), h in history.groupby(["model", "seed"]):
         if h[column].notna().any():
-            fig.add_scatter(x=h["epoch"], y=h[column], name=model, legendgroup=model,
-                            showlegend=bool(seed == history["seed"].min()),
-                            line_color=colors.get(model), hovertemplate=f"{model}, seed {seed}, epoch %{{x}}: %{{y:.3f}}<extra></extra>")
+            fig.add_scatter(
+                x=h["epoch"],
+                y=h[column],
+                name=model,
+                legendgroup=model,
+                showlegend=bool(seed == history["seed"].min()),
+                line_color=colors.get(model),
+                hovertemplate=f"{model}, seed {seed}, epoch %{{x}}: %{{y:.3f}}<extra></extra>",
+            )
     return fig
 
-# %% ../../nbs/evaluation/02_runs.ipynb #410b4337
+# %% ../../nbs/evaluation/02_runs.ipynb #2938bf17
 def new_run(root="runs", name: str = "run") -> Path:
     "A new folder `root/name`, or `root/name-2`, `-3`, ...: never one that exists."
-    if Path(name).name != name or name in ("", ".", ".."): raise ValueError(f"a run's name is a folder's name without separators, got {name!r}")
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ValueError(f"a run's name is a folder's name without separators, got {name!r}")
     n = 1
     while True:
         path = Path(root) / (name if n == 1 else f"{name}-{n}")
-        try: path.mkdir(parents=True, exist_ok=False)
-        except FileExistsError: n += 1
-        else: return path
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+        except FileExistsError:
+            n += 1
+        else:
+            return path
+
 
 def write_json(path, o):
     "`o` as readable JSON; NumPy numbers and paths included, what is not a number as null."
-    def numbers(v):
-        if isinstance(v, dict): return {k: numbers(u) for k, u in v.items()}
-        if isinstance(v, (list, tuple)): return [numbers(u) for u in v]
-        return None if isinstance(v, float) and v != v else v
-    Path(path).write_text(json.dumps(numbers(o), indent=1, default=lambda v: v.item() if hasattr(v, "item") else str(v)) + "\n", encoding="utf-8")
 
-# %% ../../nbs/evaluation/02_runs.ipynb #f7893b00
+    def numbers(v):
+        if isinstance(v, dict):
+            return {k: numbers(u) for k, u in v.items()}
+        if isinstance(v, (list, tuple)):
+            return [numbers(u) for u in v]
+        return None if isinstance(v, float) and v != v else v
+
+    Path(path).write_text(
+        json.dumps(
+            numbers(o), indent=1, default=lambda v: v.item() if hasattr(v, "item") else str(v)
+        )
+        + "\n",
+        encoding="utf-8",
+    )
+
+# %% ../../nbs/evaluation/02_runs.ipynb #2d061540
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}th,td{padding:.3rem .8rem;border-bottom:1px solid #ccc;text-align:right}th:first-child{text-align:left}
 footer{margin-top:3rem;color:#666;font-size:.9rem}"""
 
-def write_report(path, title: str,
-                 blocks,   # strings (paragraphs), DataFrames, plotly figures; a pair (heading, block) gets a heading
-                 ) -> Path:
+
+def write_report(
+    path,
+    title: str,
+    # strings (paragraphs), DataFrames, plotly figures; a pair (heading, block) gets a heading
+    blocks,
+) -> Path:
     "A self-contained HTML page."
     body, script = [f"<h1>{html.escape(title)}</h1>"], True
     for b in blocks:
-        if isinstance(b, tuple): head, b = b; body.append(f"<h2>{html.escape(head)}</h2>")
-        if isinstance(b, go.Figure): body.append(pio.to_html(b, include_plotlyjs=script, full_html=False)); script = False
-        elif isinstance(b, pd.DataFrame): body.append(b.to_html(border=0, na_rep="", index=not isinstance(b.index, pd.RangeIndex)))
-        else: body.append(f"<p>{html.escape(str(b))}</p>")
-    body.append("<footer>Made by kdmedlearn, for teaching and research. Nothing here is a medical device.</footer>")
+        if isinstance(b, tuple):
+            head, b = b
+            body.append(f"<h2>{html.escape(head)}</h2>")
+        if isinstance(b, go.Figure):
+            body.append(pio.to_html(b, include_plotlyjs=script, full_html=False))
+            script = False
+        elif isinstance(b, pd.DataFrame):
+            body.append(
+                b.to_html(border=0, na_rep="", index=not isinstance(b.index, pd.RangeIndex))
+            )
+        else:
+            body.append(f"<p>{html.escape(str(b))}</p>")
+    body.append(
+        "<footer>Made by kdmedlearn, for teaching and research. Nothing here is a medical"
+        " device.</footer>"
+    )
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>'
     Path(path).write_text(page, encoding="utf-8")

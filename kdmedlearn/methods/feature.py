@@ -17,41 +17,67 @@ from .method import Method, Pass, layer_pairs, weight_at
 from .response import full_precision
 from ..taps import last_map
 
-# %% ../../nbs/methods/02_feature.ipynb #a3f674dc
+# %% ../../nbs/methods/02_feature.ipynb #6bb7aeec
 def as_map(f: Tensor) -> Tensor:
-    "A feature as a map (B, D, H, W): maps as they are, tokens (B, N, D) as a square of places without class tokens, vectors (B, D) as one place."
-    if not isinstance(f, Tensor): raise ValueError(f"a feature must be a tensor, got {type(f).__name__}; name a layer that returns one tensor")
-    if f.ndim == 4: return f
-    if f.ndim == 2: return f[:, :, None, None]
+    """A feature as a map (B, D, H, W): maps as they are, tokens (B, N, D) as a square of places
+    without class tokens, vectors (B, D) as one place."""
+    if not isinstance(f, Tensor):
+        raise ValueError(
+            f"a feature must be a tensor, got {type(f).__name__}; name a layer that returns one"
+            " tensor"
+        )
+    if f.ndim == 4:
+        return f
+    if f.ndim == 2:
+        return f[:, :, None, None]
     if f.ndim == 3:
-        for extra in range(6):                    # class, distillation and register tokens come first
+        for extra in range(6):  # class, distillation and register tokens come first
             side = math.isqrt(max(f.shape[1] - extra, 0))
-            if side and side**2 == f.shape[1] - extra: return f[:, extra:].transpose(1, 2).reshape(len(f), -1, side, side)
-        raise ValueError(f"{f.shape[1]} tokens {tuple(f.shape)} form no square of places, with up to five class and register tokens in front; name another layer, or give the model square images")
-    raise ValueError(f"a feature has the shape (B, D, H, W), (B, N, D) or (B, D), got {tuple(f.shape)}")
+            if side and side**2 == f.shape[1] - extra:
+                return f[:, extra:].transpose(1, 2).reshape(len(f), -1, side, side)
+        raise ValueError(
+            f"{f.shape[1]} tokens {tuple(f.shape)} form no square of places, with up to five class"
+            " and register tokens in front; name another layer, or give the model square images"
+        )
+    raise ValueError(
+        f"a feature has the shape (B, D, H, W), (B, N, D) or (B, D), got {tuple(f.shape)}"
+    )
+
 
 def as_vector(f: Tensor) -> Tensor:
     "A feature as a vector (B, D): the mean over its places."
     return as_map(f).mean((2, 3))
 
-# %% ../../nbs/methods/02_feature.ipynb #14995c39
+# %% ../../nbs/methods/02_feature.ipynb #f9039c74
 ALIGN = ("pool", "bilinear", "none")
 
-def align(s: Tensor,          # (B, D_s, H_s, W_s)
-          t: Tensor,          # (B, D_t, H_t, W_t)
-          how: str = "pool"   # "pool": the finer map is averaged down to the coarser; "bilinear": t is resampled to the size of s; "none": refuse
-         ) -> tuple:          # (s, t) with equal H, W
+
+def align(
+    s: Tensor,  # (B, D_s, H_s, W_s)
+    t: Tensor,  # (B, D_t, H_t, W_t)
+    # "pool": the finer map is averaged down to the coarser; "bilinear": t is resampled to the size
+    # of s; "none": refuse
+    how: str = "pool",
+) -> tuple:  # (s, t) with equal H, W
     "Two maps brought to the same height and width."
-    if s.shape[2:] == t.shape[2:]: return s, t
-    if how == "none": raise ValueError(f"student map {tuple(s.shape)} and teacher map {tuple(t.shape)} differ in height and width; align='pool' or 'bilinear' brings them together")
-    if how == "bilinear": return s, F.interpolate(t, s.shape[2:], mode="bilinear", antialias=True)
+    if s.shape[2:] == t.shape[2:]:
+        return s, t
+    if how == "none":
+        raise ValueError(
+            f"student map {tuple(s.shape)} and teacher map {tuple(t.shape)} differ in height and"
+            " width; align='pool' or 'bilinear' brings them together"
+        )
+    if how == "bilinear":
+        return s, F.interpolate(t, s.shape[2:], mode="bilinear", antialias=True)
     size = tuple(min(a, b) for a, b in zip(s.shape[2:], t.shape[2:]))
     return tuple(F.adaptive_avg_pool2d(f, size) for f in (s, t))
 
-# %% ../../nbs/methods/02_feature.ipynb #edac91e8
+# %% ../../nbs/methods/02_feature.ipynb #b7e90992
 def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1
-    "Where a map is active: the mean over channels of its squares (Zagoruyko & Komodakis 2017, sec. 3.1)."
+    """Where a map is active: the mean over channels of its squares (Zagoruyko & Komodakis 2017,
+    sec. 3.1)."""
     return F.normalize(full_precision(f).pow(2).mean(1).flatten(1), dim=1)
+
 
 DISTANCES = {
     "mse": lambda s, t: F.mse_loss(s, t),
@@ -60,89 +86,151 @@ DISTANCES = {
     "attention": lambda s, t: (attention_map(s) - attention_map(t)).pow(2).sum(1).mean(),
 }
 
-def feature_distance(s: Tensor,             # (B, D, H, W)
-                     t: Tensor,             # the same shape; for "attention" D may differ
-                     distance: str = "mse"  # "mse", "l1", "cosine" or "attention"
-                    ) -> Tensor:            # scalar
-    "How far two maps are apart: mean over images, places and channels; for cosine and attention over images (and places)."
-    if distance not in DISTANCES: raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
+
+def feature_distance(
+    s: Tensor,  # (B, D, H, W)
+    t: Tensor,  # the same shape; for "attention" D may differ
+    distance: str = "mse",  # "mse", "l1", "cosine" or "attention"
+) -> Tensor:  # scalar
+    """How far two maps are apart: mean over images, places and channels; for cosine and attention
+    over images (and places)."""
+    if distance not in DISTANCES:
+        raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
     a, b = (f.shape[2:] if distance == "attention" else f.shape for f in (s, t))
-    if a != b or len(s) != len(t): raise ValueError(f"maps {tuple(s.shape)} and {tuple(t.shape)} cannot be compared by {distance}; bring them to one size with align, to one width with an adapter")
+    if a != b or len(s) != len(t):
+        raise ValueError(
+            f"maps {tuple(s.shape)} and {tuple(t.shape)} cannot be compared by {distance}; bring"
+            " them to one size with align, to one width with an adapter"
+        )
     return DISTANCES[distance](full_precision(s), full_precision(t))
 
-# %% ../../nbs/methods/02_feature.ipynb #fdfa4bcd
-def pairs_of_each(pairs, n: int) -> list: # n: number of teachers -> a list of pairs for each teacher
+# %% ../../nbs/methods/02_feature.ipynb #e5f5834a
+def pairs_of_each(
+    pairs, n: int
+) -> list:  # n: number of teachers -> a list of pairs for each teacher
     "One list of pairs for all teachers, or a list with the pairs of each."
     if isinstance(pairs, (list, tuple)) and pairs and all(isinstance(o, dict) for o in pairs):
-        if len(pairs) != n: raise ValueError(f"pairs for {len(pairs)} teachers, but there are {n}; give one dict for all, or a list with one for each teacher")
+        if len(pairs) != n:
+            raise ValueError(
+                f"pairs for {len(pairs)} teachers, but there are {n}; give one dict for all, or a"
+                " list with one for each teacher"
+            )
         return [layer_pairs(o) for o in pairs]
     return [layer_pairs(pairs)] * n
+
 
 def channels_first(models):
     "Raise for a timm model whose maps are (B, H, W, D), such as Swin: its axes would be mistaken."
     for m, _ in models:
         if str(getattr(m, "output_fmt", "")).endswith("NHWC"):
-            raise ValueError(f"the maps of {type(m).__name__} have their channels last, (B, H, W, D), and are not read here; compare answers (Response, Ensemble), or take a model with maps (B, D, H, W) or tokens (B, N, D)")
+            raise ValueError(
+                f"the maps of {type(m).__name__} have their channels last, (B, H, W, D), and are"
+                " not read here; compare answers (Response, Ensemble), or take a model with maps"
+                " (B, D, H, W) or tokens (B, N, D)"
+            )
 
+# %% ../../nbs/methods/02_feature.ipynb #fd2566a6
 class _Paired(Method):
     "What methods share that compare layers of the student with layers of each teacher."
-    answers = False             # a teacher of other classes may show what it sees
-    pairs, found = None, None   # as given; for each teacher, once the models are known
+
+    answers = False  # a teacher of other classes may show what it sees
+    pairs, found = None, None  # as given; for each teacher, once the models are known
 
     def check_pairs(self, pairs):
-        if pairs is None: return
-        if not pairs: raise ValueError("pairs is empty: nothing would be compared; name pairs {student layer: teacher layer}, or leave it None for the last maps")
+        if pairs is None:
+            return
+        if not pairs:
+            raise ValueError(
+                "pairs is empty: nothing would be compared; name pairs {student layer: teacher"
+                " layer}, or leave it None for the last maps"
+            )
         pairs_of_each(pairs, len(pairs))
 
     def meet(self, models):
         channels_first(models)
-        if self.pairs is not None: self.found = pairs_of_each(self.pairs, len(models) - 1)
+        if self.pairs is not None:
+            self.found = pairs_of_each(self.pairs, len(models) - 1)
         else:
             student, *teachers = [last_map(m, *xb) for m, xb in models]
             self.found = [[(student, t)] for t in teachers]
         self.student_layers = tuple(dict.fromkeys(s for ps in self.found for s, _ in ps))
 
-    def layers_of(self, i): return tuple(t for _, t in self.found[i]) if self.found else ()
+    def layers_of(self, i):
+        return tuple(t for _, t in self.found[i]) if self.found else ()
 
-    def each(self, p: Pass): # yields (key, student feature, teacher feature)
+    def each(self, p: Pass):  # yields (key, student feature, teacher feature)
         for i, (ps, t) in enumerate(zip(self.found, p.teachers)):
-            for j, (a, b) in enumerate(ps): yield f"{i}_{j}", p.student.features[a], t.features[b]
+            for j, (a, b) in enumerate(ps):
+                yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #40a8eb6e
+# %% ../../nbs/methods/02_feature.ipynb #b72e4f6b
 class Feature(_Paired):
-    "Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."
-    hint = "Feature compares layers by name: pairs={student layer: teacher layer}; kdmedlearn.taps.layer_shapes lists them."
+    """Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over
+    pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."""
+
+    hint = (
+        "Feature compares layers by name: pairs={student layer: teacher layer};"
+        " kdmedlearn.taps.layer_shapes lists them."
+    )
 
     ranges = {"distance": tuple(DISTANCES), "align": ALIGN}
-    def __init__(self, pairs=None,          # {student layer: teacher layer}, a list of pairs, or a list of dicts, one for each teacher; None: the last maps
-                 distance: str = "mse",     # "mse", "l1", "cosine" or "attention"
-                 lam=1.,                    # weight of the term, >= 0, or a schedule of it
-                 align: str = "pool",       # maps of different size: "pool", "bilinear" or "none"
-                 relative: bool = True):    # mse, l1: divide the teacher's map by its root mean square, measured once
+
+    def __init__(
+        self,
+        # {student layer: teacher layer}, a list of pairs, or a list of dicts, one for each teacher;
+        # None: the last maps
+        pairs=None,
+        distance: str = "mse",  # "mse", "l1", "cosine" or "attention"
+        lam=1.0,  # weight of the term, >= 0, or a schedule of it
+        align: str = "pool",  # maps of different size: "pool", "bilinear" or "none"
+        relative: bool = True,
+    ):  # mse, l1: divide the teacher's map by its root mean square, measured once
         super().__init__()
-        weight_at(lam, 0., "lam")
-        if distance not in DISTANCES: raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
-        if not isinstance(relative, bool): raise TypeError(f"relative={relative!r}; expected True or False")
-        if align not in ALIGN: raise ValueError(f"align={align!r}; expected one of {', '.join(ALIGN)}")
+        weight_at(lam, 0.0, "lam")
+        if distance not in DISTANCES:
+            raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
+        if not isinstance(relative, bool):
+            raise TypeError(f"relative={relative!r}; expected True or False")
+        if align not in ALIGN:
+            raise ValueError(f"align={align!r}; expected one of {', '.join(ALIGN)}")
         self.check_pairs(pairs)
-        self.pairs, self.distance, self.lam, self.align, self.relative = pairs, distance, lam, align, relative
+        self.pairs, self.distance, self.lam, self.align, self.relative = (
+            pairs,
+            distance,
+            lam,
+            align,
+            relative,
+        )
         self.adapters, self.unit = nn.ModuleDict(), {}
 
-    def weights(self, pct: float = 0.) -> dict: return {"task": 1., "feature": weight_at(self.lam, pct, "lam")}
+    def weights(self, pct: float = 0.0) -> dict:
+        return {"task": 1.0, "feature": weight_at(self.lam, pct, "lam")}
 
     def build(self, p: Pass):
-        "Makes a 1x1 convolution where student and teacher differ in channels; measures the teachers' units."
+        """Makes a 1x1 convolution where student and teacher differ in channels; measures the
+        teachers' units."""
         self.adapters, self.unit = nn.ModuleDict(), {}
         for key, s, t in self.each(p):
             s, t = align(as_map(s), as_map(t), self.align)
-            if self.distance == "attention" and t[0, 0].numel() == 1: raise ValueError(f"distance='attention' compares places, and the maps {tuple(s.shape)}, {tuple(t.shape)} have one; name layers with a map, or another distance")
-            if s.shape[1] != t.shape[1] and self.distance != "attention": self.adapters[key] = nn.Conv2d(s.shape[1], t.shape[1], 1).to(s.device)
-            self.unit[key] = max(float(full_precision(t).pow(2).mean().sqrt()), 1e-6) if self.relative and self.distance in ("mse", "l1") else 1.
+            if self.distance == "attention" and t[0, 0].numel() == 1:
+                raise ValueError(
+                    f"distance='attention' compares places, and the maps {tuple(s.shape)},"
+                    f" {tuple(t.shape)} have one; name layers with a map, or another distance"
+                )
+            if s.shape[1] != t.shape[1] and self.distance != "attention":
+                self.adapters[key] = nn.Conv2d(s.shape[1], t.shape[1], 1).to(s.device)
+            self.unit[key] = (
+                max(float(full_precision(t).pow(2).mean().sqrt()), 1e-6)
+                if self.relative and self.distance in ("mse", "l1")
+                else 1.0
+            )
 
     def terms(self, p: Pass) -> dict:
         out = []
         for key, s, t in self.each(p):
             s = as_map(s)
-            s, t = align(self.adapters[key](s) if key in self.adapters else s, as_map(t), self.align)
+            s, t = align(
+                self.adapters[key](s) if key in self.adapters else s, as_map(t), self.align
+            )
             out.append(feature_distance(s, full_precision(t) / self.unit[key], self.distance))
         return {"feature": torch.stack(out).mean()}

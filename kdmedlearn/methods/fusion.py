@@ -20,24 +20,45 @@ from .method import Method, Pass, weight_at
 from .response import check_T, full_precision, response_loss
 from ..taps import last_map
 
-# %% ../../nbs/methods/04_fusion.ipynb #a71dc3df
+# %% ../../nbs/methods/04_fusion.ipynb #9a2c6a87
 class Fused(NamedTuple):
     "What a fusion makes of the teachers' answers and maps."
-    out: Tensor                      # (B, C) fused response z, as logits
-    feature: Tensor | None = None    # (B, d) fused feature g
-    attention: Tensor | None = None  # (B, heads, K n, K n): weight of a key token (last axis) for a query token; teacher 1's n places first
 
-# %% ../../nbs/methods/04_fusion.ipynb #d28bafb1
+    out: Tensor  # (B, C) fused response z, as logits
+    feature: Tensor | None = None  # (B, d) fused feature g
+    attention: Tensor | None = (
+        # (B, heads, K n, K n): weight of a key token (last axis) for a query token; teacher 1's n
+        # places first
+        None
+    )
+
+# %% ../../nbs/methods/04_fusion.ipynb #d3980907
 class Fusion(nn.Module):
-    "One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn make it in `build`."
-    reads_maps, learns, compares = False, False, True   # needs maps; has something to learn; needs answers over the same classes
-    frozen, places, widths = False, 1, None   # places: of a map along one side, as it needs them; widths: of what it was built for
-    temperatures = None   # of calibration: each teacher's logits are divided by its own
-    fitted_on = None      # {"teachers": their names, "layers": of their maps}, once `fit_fusion` has fitted it
+    """One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn
+    make it in `build`."""
+
+    reads_maps, learns, compares = (
+        False,
+        False,
+        True,
+    )  # needs maps; has something to learn; needs answers over the same classes
+    frozen, places, widths = (
+        False,
+        1,
+        None,
+    )  # places: of a map along one side, as it needs them; widths: of what it was built for
+    temperatures = None  # of calibration: each teacher's logits are divided by its own
+    fitted_on = (
+        None  # {"teachers": their names, "layers": of their maps}, once `fit_fusion` has fitted it
+    )
 
     def knobs(self) -> dict:
         "The arguments this fusion was made with."
-        return {k: getattr(self, k) for k in inspect.signature(type(self).__init__).parameters if hasattr(self, k)}
+        return {
+            k: getattr(self, k)
+            for k in inspect.signature(type(self).__init__).parameters
+            if hasattr(self, k)
+        }
 
     def make(self, answers: list, maps: list, num_classes: int):
         "Make the parts that depend on shapes."
@@ -48,21 +69,41 @@ class Fusion(nn.Module):
         self.make(answers, maps, num_classes)
 
     def widths_of(self, answers, maps):
-        if self.reads_maps and not len(maps): raise ValueError(f"{type(self).__name__} reads maps and none were given; collect them (layers=None), or use AttentionFusion(source='answers')")
+        if self.reads_maps and not len(maps):
+            raise ValueError(
+                f"{type(self).__name__} reads maps and none were given; collect them (layers=None),"
+                " or use AttentionFusion(source='answers')"
+            )
         return [f.shape[2 if f.ndim == 3 else 1] for f in (maps if self.reads_maps else answers)]
 
-    def fuse(self, answers: list, maps: list) -> Fused: raise NotImplementedError
+    def fuse(self, answers: list, maps: list) -> Fused:
+        raise NotImplementedError
 
-    def forward(self, answers: list,    # K tensors (B, C), the teachers' logits
-                maps: list = ()         # K features: maps (B, D_k, H_k, W_k), tokens or vectors
-               ) -> Fused:
-        if not len(answers): raise ValueError("no teacher: a fusion needs the answers of at least one")
+    def forward(
+        self,
+        answers: list,  # K tensors (B, C), the teachers' logits
+        maps: list = (),  # K features: maps (B, D_k, H_k, W_k), tokens or vectors
+    ) -> Fused:
+        if not len(answers):
+            raise ValueError("no teacher: a fusion needs the answers of at least one")
         if self.learns and self.widths != (now := self.widths_of(answers, maps)):
-            raise ValueError(f"{type(self).__name__} was fitted with {len(self.widths)} teachers of widths {self.widths}, now there are {len(now)} of {now}; give the same teachers and layers in the same order, or fit it anew" if self.widths else
-                             f"{type(self).__name__} has nothing to fuse with yet; fit_fusion makes and trains it, or give it to distill unfitted")
-        temps = self.temperatures or [1.] * len(answers)
-        if len(temps) != len(answers): raise ValueError(f"{len(temps)} temperatures for {len(answers)} teachers; give one for each")
-        if not all(t > 0 for t in temps): raise ValueError(f"temperatures {temps} must be above 0")
+            raise ValueError(
+                f"{type(self).__name__} was fitted with {len(self.widths)} teachers of widths"
+                f" {self.widths}, now there are {len(now)} of {now}; give the same teachers and"
+                " layers in the same order, or fit it anew"
+                if self.widths
+                else (
+                    f"{type(self).__name__} has nothing to fuse with yet; fit_fusion makes and"
+                    " trains it, or give it to distill unfitted"
+                )
+            )
+        temps = self.temperatures or [1.0] * len(answers)
+        if len(temps) != len(answers):
+            raise ValueError(
+                f"{len(temps)} temperatures for {len(answers)} teachers; give one for each"
+            )
+        if not all(t > 0 for t in temps):
+            raise ValueError(f"temperatures {temps} must be above 0")
         return self.fuse([full_precision(a) / t for a, t in zip(answers, temps)], list(maps))
 
     def freeze(self) -> "Fusion":
@@ -75,41 +116,63 @@ class Fusion(nn.Module):
         "Train or eval mode; a frozen fusion stays in eval mode."
         return super().train(mode and not self.frozen)
 
-# %% ../../nbs/methods/04_fusion.ipynb #c6ce6ed0
+# %% ../../nbs/methods/04_fusion.ipynb #76fc5e7f
 def same_classes(answers) -> list:
     shapes = [tuple(a.shape) for a in answers]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2:
-        raise ValueError(f"the teachers' answers {', '.join(map(str, shapes))} cannot be averaged; expected logits (B, C) of the same classes in the same order from each")
+        raise ValueError(
+            f"the teachers' answers {', '.join(map(str, shapes))} cannot be averaged; expected"
+            " logits (B, C) of the same classes in the same order from each"
+        )
     return answers
 
-# %% ../../nbs/methods/04_fusion.ipynb #88f5f1d3
-def shares(weights, k: int) -> Tensor: # (k,), sum 1
+# %% ../../nbs/methods/04_fusion.ipynb #814ac678
+def shares(weights, k: int) -> Tensor:  # (k,), sum 1
     "Weights of `k` teachers as shares; None: equal ones."
     w = torch.ones(k) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-    if w.shape != (k,): raise ValueError(f"weights={weights!r} for {k} teachers; give one weight for each")
-    if not (w.isfinite().all() and (w >= 0).all() and w.sum() > 0): raise ValueError(f"weights={weights!r}; expected numbers of at least 0, not all 0")
+    if w.shape != (k,):
+        raise ValueError(f"weights={weights!r} for {k} teachers; give one weight for each")
+    if not (w.isfinite().all() and (w >= 0).all() and w.sum() > 0):
+        raise ValueError(f"weights={weights!r}; expected numbers of at least 0, not all 0")
     return w / w.sum()
+
 
 class MeanLogits(Fusion):
     "Mean, or weighted mean, of the teachers' logits."
-    def __init__(self, weights=None): super().__init__(); self.weights = weights
+
+    def __init__(self, weights=None):
+        super().__init__()
+        self.weights = weights
+
     def fuse(self, answers, maps):
         w = shares(self.weights, len(answers))
         return Fused(sum(v * a for v, a in zip(w.tolist(), same_classes(answers))))
 
+
 class MeanProbabilities(Fusion):
     "Logarithm of the mean, or weighted mean, of the teachers' probabilities."
-    def __init__(self, weights=None): super().__init__(); self.weights = weights
+
+    def __init__(self, weights=None):
+        super().__init__()
+        self.weights = weights
+
     def fuse(self, answers, maps):
         w = shares(self.weights, len(answers)).log().tolist()
-        return Fused(torch.stack([v + a.log_softmax(1) for v, a in zip(w, same_classes(answers))]).logsumexp(0))
+        return Fused(
+            torch.stack([v + a.log_softmax(1) for v, a in zip(w, same_classes(answers))]).logsumexp(
+                0
+            )
+        )
 
-# %% ../../nbs/methods/04_fusion.ipynb #d320a510
+# %% ../../nbs/methods/04_fusion.ipynb #95e9de2d
 class Concatenation(Fusion):
     "The pooled features of all teachers side by side, and a linear classifier on them."
+
     reads_maps, learns, compares = True, True, False
-    def __init__(self, d: int = 96): # width of the fused feature
-        super().__init__(); self.d = d
+
+    def __init__(self, d: int = 96):  # width of the fused feature
+        super().__init__()
+        self.d = d
 
     def make(self, answers, maps, num_classes):
         vs = [as_vector(f) for f in maps]
@@ -123,41 +186,85 @@ class Concatenation(Fusion):
         g = self.norm(self.project(v).relu())
         return Fused(self.head(g), g)
 
-# %% ../../nbs/methods/04_fusion.ipynb #0383d79d
+# %% ../../nbs/methods/04_fusion.ipynb #7a5847c3
 ANSWERS, SOURCES = ("classifier", "mixture"), ("maps", "answers")
 
+# %% ../../nbs/methods/04_fusion.ipynb #ce5eafed
 class AttentionFusion(Fusion):
     "Multi-head attention over the tokens of all teachers (after Gammulle et al. 2023)."
+
     learns = True
-    def __init__(self, d: int = 96,          # width of the tokens
-                 heads: int = 4,             # of the attention; divides d
-                 grid: int = 2,              # each map is averaged down to grid x grid places (a coarser one is repeated)
-                 answer: str = "classifier", # "classifier": of the fused feature; "mixture": that plus the teachers' logits, mixed by the attention paid to each
-                 source: str = "maps",       # tokens are places of the "maps", or one for the "answers" of each teacher
-                 dropout: float = 0.):
+
+    def __init__(
+        self,
+        d: int = 96,  # width of the tokens
+        heads: int = 4,  # of the attention; divides d
+        # each map is averaged down to grid x grid places (a coarser one is repeated)
+        grid: int = 2,
+        # "classifier": of the fused feature; "mixture": that plus the teachers' logits, mixed by
+        # the attention paid to each
+        answer: str = "classifier",
+        # tokens are places of the "maps", or one for the "answers" of each teacher
+        source: str = "maps",
+        dropout: float = 0.0,
+    ):
         super().__init__()
         for name, v in (("d", d), ("heads", heads), ("grid", grid)):
-            if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
-        if not 0 <= dropout < 1: raise ValueError(f"dropout={dropout!r}; expected a share from 0 to below 1")
-        if d % heads: raise ValueError(f"heads={heads} do not divide d={d}; the tokens are split evenly among the heads")
-        if answer not in ANSWERS: raise ValueError(f"answer={answer!r}; expected one of {', '.join(ANSWERS)}")
-        if source not in SOURCES: raise ValueError(f"source={source!r}; expected one of {', '.join(SOURCES)}")
-        self.d, self.heads, self.grid, self.answer, self.source, self.dropout = d, heads, grid, answer, source, dropout
-        self.reads_maps, self.compares, self.places = source == "maps", answer == "mixture" or source == "answers", grid
+            if not isinstance(v, int) or isinstance(v, bool) or v < 1:
+                raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout!r}; expected a share from 0 to below 1")
+        if d % heads:
+            raise ValueError(
+                f"heads={heads} do not divide d={d}; the tokens are split evenly among the heads"
+            )
+        if answer not in ANSWERS:
+            raise ValueError(f"answer={answer!r}; expected one of {', '.join(ANSWERS)}")
+        if source not in SOURCES:
+            raise ValueError(f"source={source!r}; expected one of {', '.join(SOURCES)}")
+        self.d, self.heads, self.grid, self.answer, self.source, self.dropout = (
+            d,
+            heads,
+            grid,
+            answer,
+            source,
+            dropout,
+        )
+        self.reads_maps, self.compares, self.places = (
+            source == "maps",
+            answer == "mixture" or source == "answers",
+            grid,
+        )
 
     def make(self, answers, maps, num_classes):
-        self.project = nn.ModuleList(nn.Sequential(nn.LayerNorm(w), nn.Linear(w, self.d)) for w in self.widths)
-        self.teacher = nn.Parameter(.02 * torch.randn(len(self.widths), 1, self.d))                             # which teacher a token is of
-        self.place = nn.Parameter(.02 * torch.randn(1, self.grid**2 if self.reads_maps else 1, self.d))    # which place it is of
-        self.attend = nn.MultiheadAttention(self.d, self.heads, dropout=self.dropout, batch_first=True)
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, self.d)) for w in self.widths
+        )
+        self.teacher = nn.Parameter(
+            0.02 * torch.randn(len(self.widths), 1, self.d)
+        )  # which teacher a token is of
+        self.place = nn.Parameter(
+            0.02 * torch.randn(1, self.grid**2 if self.reads_maps else 1, self.d)
+        )  # which place it is of
+        self.attend = nn.MultiheadAttention(
+            self.d, self.heads, dropout=self.dropout, batch_first=True
+        )
         self.norm = nn.LayerNorm(self.d)
         self.head = nn.Linear(self.d, num_classes)
-        if self.answer == "mixture": nn.init.zeros_(self.head.weight); nn.init.zeros_(self.head.bias)      # the head begins silent
+        if self.answer == "mixture":
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # the head begins silent
 
-    def tokens(self, answers, maps) -> Tensor: # (B, K n, d)
-        if self.reads_maps: raw = [F.adaptive_avg_pool2d(as_map(f), self.grid).flatten(2).transpose(1, 2) for f in maps]   # (B, n, D_k) each
-        else: raw = [a.log_softmax(1)[:, None] for a in answers]                                                           # (B, 1, C) each
-        return torch.cat([p(f) + e + self.place for p, f, e in zip(self.project, raw, self.teacher)], 1)
+    def tokens(self, answers, maps) -> Tensor:  # (B, K n, d)
+        if self.reads_maps:
+            raw = [
+                F.adaptive_avg_pool2d(as_map(f), self.grid).flatten(2).transpose(1, 2) for f in maps
+            ]  # (B, n, D_k) each
+        else:
+            raw = [a.log_softmax(1)[:, None] for a in answers]  # (B, 1, C) each
+        return torch.cat(
+            [p(f) + e + self.place for p, f, e in zip(self.project, raw, self.teacher)], 1
+        )
 
     def fuse(self, answers, maps):
         x = self.tokens(answers, maps)
@@ -165,103 +272,211 @@ class AttentionFusion(Fusion):
         g = self.norm(x + y).mean(1)
         z = self.head(g)
         if self.answer == "mixture":
-            a = by_teacher(attention, len(answers)).mean(1).sum(2)         # (B, K), sum 1
-            z = z + sum(a[:, i:i + 1] * t for i, t in enumerate(same_classes(answers)))
+            a = by_teacher(attention, len(answers)).mean(1).sum(2)  # (B, K), sum 1
+            z = z + sum(a[:, i : i + 1] * t for i, t in enumerate(same_classes(answers)))
         return Fused(z, g, attention)
 
-# %% ../../nbs/methods/04_fusion.ipynb #93c8d1dd
-def by_teacher(attention: Tensor, k: int) -> Tensor: # (B, heads, K n, K n) -> (B, heads, K, n)
-    "What each teacher's places were given, the mean over the queries; sums to 1 over teachers and places."
+# %% ../../nbs/methods/04_fusion.ipynb #2ed5d96f
+def by_teacher(attention: Tensor, k: int) -> Tensor:  # (B, heads, K n, K n) -> (B, heads, K, n)
+    """What each teacher's places were given, the mean over the queries; sums to 1 over teachers and
+    places."""
     return attention.mean(2).unflatten(2, (k, -1))
 
+
 def fits_teachers(fusion: Fusion, names: list):
-    "Raise if the fusion was fitted on the teachers `names` in another order, or on another number; warn if on others."
+    """Raise if the fusion was fitted on the teachers `names` in another order, or on another
+    number; warn if on others."""
     was = (fusion.fitted_on or {}).get("teachers")
-    if not was or not names or was == names: return
-    said = f"this fusion was fitted on the teachers {', '.join(was)}, now they are {', '.join(names)}"
-    if len(was) != len(names): raise ValueError(f"{said}; give as many, or fit a fusion of these")
-    if sorted(was) == sorted(names): raise ValueError(f"{said}; give them in the same order")
+    if not was or not names or was == names:
+        return
+    said = (
+        f"this fusion was fitted on the teachers {', '.join(was)}, now they are {', '.join(names)}"
+    )
+    if len(was) != len(names):
+        raise ValueError(f"{said}; give as many, or fit a fusion of these")
+    if sorted(was) == sorted(names):
+        raise ValueError(f"{said}; give them in the same order")
     warnings.warn(f"{said}; it knows nothing of others, even where their widths agree")
 
-# %% ../../nbs/methods/04_fusion.ipynb #c2dc9dc8
-FUSIONS = {"mean": MeanLogits, "probabilities": MeanProbabilities, "concatenation": Concatenation, "attention": AttentionFusion}
+# %% ../../nbs/methods/04_fusion.ipynb #7fd4c071
+FUSIONS = {
+    "mean": MeanLogits,
+    "probabilities": MeanProbabilities,
+    "concatenation": Concatenation,
+    "attention": AttentionFusion,
+}
 
+# %% ../../nbs/methods/04_fusion.ipynb #757251df
 class Ensemble(Method):
-    "Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance to the fused feature + what trains the fusion."
-    hint = "A fusion reads one layer of the student and of each teacher: layers=[...], student_layer=...; kdmedlearn.taps.layer_shapes lists them."
-    def __init__(self, fusion="mean",       # "mean", "probabilities", "concatenation", "attention", or a `Fusion`, perhaps fitted and frozen
-                 T: float = 4.,             # temperature, > 0
-                 alpha=.9,                  # share of the fused response, in [0, 1], or a schedule of it
-                 lam=0.,                    # weight of the fused feature, >= 0, or a schedule of it
-                 layers=None,               # a teacher layer for each teacher, or one name for all; None: their last maps
-                 student_layer=None):       # the student's layer; None: its last map
+    """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance
+    to the fused feature + what trains the fusion."""
+
+    hint = (
+        "A fusion reads one layer of the student and of each teacher: layers=[...],"
+        " student_layer=...; kdmedlearn.taps.layer_shapes lists them."
+    )
+
+    def __init__(
+        self,
+        # "mean", "probabilities", "concatenation", "attention", or a `Fusion`, perhaps fitted and
+        # frozen
+        fusion="mean",
+        T: float = 4.0,  # temperature, > 0
+        alpha=0.9,  # share of the fused response, in [0, 1], or a schedule of it
+        lam=0.0,  # weight of the fused feature, >= 0, or a schedule of it
+        layers=None,  # a teacher layer for each teacher, or one name for all; None: their last maps
+        student_layer=None,
+    ):  # the student's layer; None: its last map
         super().__init__()
         check_T(T)
-        weight_at(alpha, 0., "alpha", hi=1); weight_at(lam, 0., "lam")
+        weight_at(alpha, 0.0, "alpha", hi=1)
+        weight_at(lam, 0.0, "lam")
         if isinstance(fusion, str):
-            if fusion not in FUSIONS: raise ValueError(f"no fusion is called {fusion!r}; expected one of {', '.join(FUSIONS)}, or a Fusion")
+            if fusion not in FUSIONS:
+                raise ValueError(
+                    f"no fusion is called {fusion!r}; expected one of {', '.join(FUSIONS)}, or a"
+                    " Fusion"
+                )
             fusion = FUSIONS[fusion]()
-        if not isinstance(fusion, Fusion): raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
-        if lam != 0 and not fusion.learns: raise ValueError(f"{type(fusion).__name__} has no fused feature to compare with; leave lam=0, or use 'concatenation' or 'attention'")
-        self.fusion, self.T, self.alpha, self.lam, self.layers, self.student_layer = fusion, T, alpha, lam, layers, student_layer
-        self.guided, self.found, self.adapter, self.answers = lam != 0, [], None, fusion.compares     # a classifier on features has its own classes
+        if not isinstance(fusion, Fusion):
+            raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
+        if lam != 0 and not fusion.learns:
+            raise ValueError(
+                f"{type(fusion).__name__} has no fused feature to compare with; leave lam=0, or use"
+                " 'concatenation' or 'attention'"
+            )
+        self.fusion, self.T, self.alpha, self.lam, self.layers, self.student_layer = (
+            fusion,
+            T,
+            alpha,
+            lam,
+            layers,
+            student_layer,
+        )
+        self.guided, self.found, self.adapter, self.answers = (
+            lam != 0,
+            [],
+            None,
+            fusion.compares,
+        )  # a classifier on features has its own classes
 
-    def weights(self, pct: float = 0.) -> dict:
+    def weights(self, pct: float = 0.0) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
-        w = {"task": 1 - a, "fused_response": a} | ({"fused_feature": weight_at(self.lam, pct, "lam")} if self.guided else {})
-        return w | ({"fusion": 1.} if self.fusion.learns and not self.fusion.frozen else {})
+        w = {"task": 1 - a, "fused_response": a} | (
+            {"fused_feature": weight_at(self.lam, pct, "lam")} if self.guided else {}
+        )
+        return w | ({"fusion": 1.0} if self.fusion.learns and not self.fusion.frozen else {})
 
     def meet(self, models):
         fits_teachers(self.fusion, self.teacher_names)
         (student, xb), teachers = models[0], models[1:]
-        if self.fusion.reads_maps or self.guided: channels_first(models)
+        if self.fusion.reads_maps or self.guided:
+            channels_first(models)
         if self.fusion.reads_maps:
             wanted = self.layers or (self.fusion.fitted_on or {}).get("layers") or None
             names = [wanted] * len(teachers) if isinstance(wanted, str) else wanted
-            if names is not None and len(names) != len(teachers): raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
-            self.found = list(names) if names is not None else [last_map(m, *x) for m, x in teachers]
-        self.student_layers = ((self.student_layer or last_map(student, *xb)),) if self.guided else ()
+            if names is not None and len(names) != len(teachers):
+                raise ValueError(
+                    f"{len(names)} layers for {len(teachers)} teachers; name one for each"
+                )
+            self.found = (
+                list(names) if names is not None else [last_map(m, *x) for m, x in teachers]
+            )
+        self.student_layers = (
+            ((self.student_layer or last_map(student, *xb)),) if self.guided else ()
+        )
 
-    def layers_of(self, i): return (self.found[i],) if self.found else ()
+    def layers_of(self, i):
+        return (self.found[i],) if self.found else ()
 
-    def maps(self, p: Pass) -> list: return [t.features[n] for t, n in zip(p.teachers, self.found)]
+    def maps(self, p: Pass) -> list:
+        return [t.features[n] for t, n in zip(p.teachers, self.found)]
 
     def build(self, p: Pass):
-        "Makes the fusion's parts, unless it is fitted, and the student's projection to the width of the fused feature."
+        """Makes the fusion's parts, unless it is fitted, and the student's projection to the width
+        of the fused feature."""
         answers, maps = [t.out for t in p.teachers], self.maps(p)
         if not self.fusion.frozen:
-            if self.fusion.widths: self.fusion = deepcopy(self.fusion)     # it has learned with another student, who keeps it
+            if self.fusion.widths:
+                self.fusion = deepcopy(
+                    self.fusion
+                )  # it has learned with another student, who keeps it
             self.fusion.build(answers, maps, p.student.out.shape[1])
             self.fusion.to(p.student.out.device)
         fused = self.fusion(answers, maps)
-        if fused.out.shape != p.student.out.shape: raise ValueError(f"the student gives logits {tuple(p.student.out.shape)}, the fused teachers {tuple(fused.out.shape)}; all need the same classes in the same order")
-        if self.guided: self.adapter = nn.Linear(as_vector(p.student.features[self.student_layers[0]]).shape[1], fused.feature.shape[1]).to(p.student.out.device)
+        if fused.out.shape != p.student.out.shape:
+            raise ValueError(
+                f"the student gives logits {tuple(p.student.out.shape)}, the fused teachers"
+                f" {tuple(fused.out.shape)}; all need the same classes in the same order"
+            )
+        if self.guided:
+            self.adapter = nn.Linear(
+                as_vector(p.student.features[self.student_layers[0]]).shape[1],
+                fused.feature.shape[1],
+            ).to(p.student.out.device)
 
     def terms(self, p: Pass) -> dict:
         fused = self.fusion([t.out for t in p.teachers], self.maps(p))
-        out = {"fused_response": response_loss(p.student.out, fused.out.detach(), self.T)}     # no gradient from the guidance into the fusion
-        if self.guided: out["fused_feature"] = F.mse_loss(full_precision(self.adapter(as_vector(p.student.features[self.student_layers[0]]))), full_precision(fused.feature.detach()))
-        if "fusion" in self.weights(): out["fusion"] = F.cross_entropy(full_precision(fused.out), p.target)
+        out = {
+            "fused_response": response_loss(p.student.out, fused.out.detach(), self.T)
+        }  # no gradient from the guidance into the fusion
+        if self.guided:
+            out["fused_feature"] = F.mse_loss(
+                full_precision(self.adapter(as_vector(p.student.features[self.student_layers[0]]))),
+                full_precision(fused.feature.detach()),
+            )
+        if "fusion" in self.weights():
+            out["fusion"] = F.cross_entropy(full_precision(fused.out), p.target)
         return out
 
-# %% ../../nbs/methods/04_fusion.ipynb #437d75d3
+# %% ../../nbs/methods/04_fusion.ipynb #d575ddb6
 class RelationAttention(Ensemble):
-    "Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al. 2023)."
+    """Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al.
+    2023)."""
+
     ranges = Method.ranges | {"answer": ANSWERS, "source": SOURCES}
-    def __init__(self, T: float = 4., alpha=.9, lam=1., d: int = 96, heads: int = 4, grid: int = 2, answer: str = "classifier", source: str = "maps",
-                 layers=None, student_layer=None,
-                 fusion: Fusion | None = None):   # a fitted AttentionFusion; None: one that learns along
+
+    def __init__(
+        self,
+        T: float = 4.0,
+        alpha=0.9,
+        lam=1.0,
+        d: int = 96,
+        heads: int = 4,
+        grid: int = 2,
+        answer: str = "classifier",
+        source: str = "maps",
+        layers=None,
+        student_layer=None,
+        fusion: Fusion | None = None,
+    ):  # a fitted AttentionFusion; None: one that learns along
         given = dict(d=d, heads=heads, grid=grid, answer=answer, source=source)
-        if fusion is None: fusion = AttentionFusion(**given)
-        if not isinstance(fusion, AttentionFusion): raise TypeError(f"fusion is a {type(fusion).__name__}; RelationAttention takes an AttentionFusion, Ensemble any other")
+        if fusion is None:
+            fusion = AttentionFusion(**given)
+        if not isinstance(fusion, AttentionFusion):
+            raise TypeError(
+                f"fusion is a {type(fusion).__name__}; RelationAttention takes an AttentionFusion,"
+                " Ensemble any other"
+            )
         usual = dict(zip(given, RelationAttention.__init__.__defaults__[3:]))
         odd = [f"{k}={v!r}" for k, v in given.items() if v != usual[k] and v != getattr(fusion, k)]
-        if odd: raise ValueError(f"{', '.join(odd)} and a fusion that has {', '.join(f'{k}={getattr(fusion, k)!r}' for k in given)}; say it to the fusion")
+        if odd:
+            raise ValueError(
+                f"{', '.join(odd)} and a fusion that has"
+                f" {', '.join(f'{k}={getattr(fusion, k)!r}' for k in given)}; say it to the fusion"
+            )
         super().__init__(fusion, T, alpha, lam, layers, student_layer)
-        self.d, self.heads, self.grid, self.answer, self.source = fusion.d, fusion.heads, fusion.grid, fusion.answer, fusion.source
+        self.d, self.heads, self.grid, self.answer, self.source = (
+            fusion.d,
+            fusion.heads,
+            fusion.grid,
+            fusion.answer,
+            fusion.source,
+        )
 
     def anew(self, **changes):
         "As for every method; a fusion that learns along is made anew, too."
         return super().anew(**({} if self.fusion.frozen else {"fusion": None}) | changes)
 
-Method.known["relation"] = RelationAttention    # the paper's word for it
+
+Method.known["relation"] = RelationAttention  # the paper's word for it

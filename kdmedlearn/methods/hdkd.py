@@ -15,73 +15,129 @@ from torch import Tensor
 from .method import Method, Pass, layer_pairs, weight_at
 from .response import check_T, full_precision, response_loss
 
-# %% ../../nbs/methods/05_hdkd.ipynb #b25ef068
+# %% ../../nbs/methods/05_hdkd.ipynb #e7736c22
 LOGIT, REDUCTIONS = ("soft", "hard", "none"), ("released", "batchmean")
 
-def logit_loss(student: Tensor,            # (B, C) logits of the distillation head
-               teacher: Tensor,            # (B, C) logits
-               T: float = 1.,              # temperature, > 0; for "soft"
-               logit: str = "soft",        # "soft": the teacher's probabilities; "hard": its arg max
-               reduction: str = "released" # of "soft": divide by B * C as the released code, or "batchmean": by B
-              ) -> Tensor:                 # scalar
-    "T^2 KL(teacher || student), or cross-entropy against the teacher's arg max (EL-Assiouti et al. 2024; Touvron et al. 2021)."
-    soft = response_loss(student, teacher, T)      # checks T and the shapes too
-    if logit == "hard": return F.cross_entropy(full_precision(student), teacher.argmax(1))
+
+def logit_loss(
+    student: Tensor,  # (B, C) logits of the distillation head
+    teacher: Tensor,  # (B, C) logits
+    T: float = 1.0,  # temperature, > 0; for "soft"
+    logit: str = "soft",  # "soft": the teacher's probabilities; "hard": its arg max
+    # of "soft": divide by B * C as the released code, or "batchmean": by B
+    reduction: str = "released",
+) -> Tensor:  # scalar
+    """T^2 KL(teacher || student), or cross-entropy against the teacher's arg max (EL-Assiouti et
+    al. 2024; Touvron et al. 2021)."""
+    soft = response_loss(student, teacher, T)  # checks T and the shapes too
+    if logit == "hard":
+        return F.cross_entropy(full_precision(student), teacher.argmax(1))
     return soft / student.shape[1] if reduction == "released" else soft
 
-# %% ../../nbs/methods/05_hdkd.ipynb #783cf9da
-def feature_losses(student: dict, teacher: dict,   # layer name -> map (B, D, H, W)
-                   pairs,                          # (student layer, teacher layer), shallow first
-                   beta: float = 1.                # the i-th pair counts i ** beta
-                  ) -> Tensor:                     # scalar
-    "Sum over pairs i = 1, 2, ... of i^beta MSE(student map, teacher map), no projection (EL-Assiouti et al. 2024)."
-    return sum(i**beta * F.mse_loss(full_precision(student[s]), full_precision(teacher[t])) for i, (s, t) in enumerate(pairs, 1))
+# %% ../../nbs/methods/05_hdkd.ipynb #e972fcb0
+def feature_losses(
+    student: dict,
+    teacher: dict,  # layer name -> map (B, D, H, W)
+    pairs,  # (student layer, teacher layer), shallow first
+    beta: float = 1.0,  # the i-th pair counts i ** beta
+) -> Tensor:  # scalar
+    """Sum over pairs i = 1, 2, ... of i^beta MSE(student map, teacher map), no projection
+    (EL-Assiouti et al. 2024)."""
+    return sum(
+        i**beta * F.mse_loss(full_precision(student[s]), full_precision(teacher[t]))
+        for i, (s, t) in enumerate(pairs, 1)
+    )
 
-# %% ../../nbs/methods/05_hdkd.ipynb #7635dbea
+# %% ../../nbs/methods/05_hdkd.ipynb #a7817335
 STAGES = ("stage1", "stage2", "stage3")
 
-_UNTRAINED = ("alpha={} trains nothing in the {} head, while the student predicts with the mean of both heads; "
-              "for feature terms alone use logit='none', else an alpha between 0 and 1")
+_UNTRAINED = (
+    "alpha={} trains nothing in the {} head, while the student predicts with the mean of both"
+    " heads; for feature terms alone use logit='none', else an alpha between 0 and 1"
+)
 
+# %% ../../nbs/methods/05_hdkd.ipynb #8603a7fc
 class HDKD(Method):
-    "(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature term (EL-Assiouti et al. 2024). Several teachers: the mean."
-    hint = "HDKD reads head_cls, head_distill and the stages of an HDKDStudent (hdkd_student, hdkd_student_small); without a distillation head use logit='none', with other stages name pairs=."
+    """(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature
+    term (EL-Assiouti et al. 2024). Several teachers: the mean."""
+
+    hint = (
+        "HDKD reads head_cls, head_distill and the stages of an HDKDStudent (hdkd_student,"
+        " hdkd_student_small); without a distillation head use logit='none', with other stages name"
+        " pairs=."
+    )
 
     ranges = Method.ranges | {"logit": tuple(LOGIT), "reduction": tuple(REDUCTIONS)}
-    def __init__(self, T: float = 1.,          # temperature, > 0
-                 alpha=.5,                     # share of the logit term, in [0, 1], or a schedule of it
-                 beta: float = 1.,             # stage i counts i ** beta
-                 lam=10.,                      # weight of the feature term, >= 0, or a schedule of it
-                 logit: str = "soft",          # "soft", "hard" or "none": features alone
-                 reduction: str = "released",  # of the soft logit term: "released" (divided by B * C) or "batchmean"
-                 pairs=None):                  # (student layer, teacher layer), shallow first; None: the three stages
+
+    def __init__(
+        self,
+        T: float = 1.0,  # temperature, > 0
+        alpha=0.5,  # share of the logit term, in [0, 1], or a schedule of it
+        beta: float = 1.0,  # stage i counts i ** beta
+        lam=10.0,  # weight of the feature term, >= 0, or a schedule of it
+        logit: str = "soft",  # "soft", "hard" or "none": features alone
+        # of the soft logit term: "released" (divided by B * C) or "batchmean"
+        reduction: str = "released",
+        pairs=None,
+    ):  # (student layer, teacher layer), shallow first; None: the three stages
         super().__init__()
         check_T(T)
-        weight_at(alpha, 0., "alpha", hi=1); weight_at(lam, 0., "lam")
-        if not isinstance(beta, (int, float)) or not math.isfinite(beta): raise ValueError(f"beta must be a finite number, got {beta!r}")
-        if logit not in LOGIT: raise ValueError(f"logit={logit!r}; expected one of {', '.join(LOGIT)}")
-        if reduction not in REDUCTIONS: raise ValueError(f"reduction={reduction!r}; expected one of {', '.join(REDUCTIONS)}")
-        self.T, self.alpha, self.beta, self.lam, self.logit, self.reduction = T, alpha, beta, lam, logit, reduction
-        self.pairs = [] if lam == 0 else layer_pairs([(s, s) for s in STAGES] if pairs is None else pairs)   # lam=0: any teacher will do
-        if lam != 0 and not self.pairs: raise ValueError("pairs=[] leaves the feature term without maps; name pairs, or set lam=0")
-        if logit == "none" and not self.pairs: raise ValueError("logit='none' and no feature term: nothing is distilled; set lam > 0, or logit='soft'")
-        if logit != "none" and alpha in (0, 1): warnings.warn(_UNTRAINED.format(alpha, "distillation" if alpha == 0 else "class"))
+        weight_at(alpha, 0.0, "alpha", hi=1)
+        weight_at(lam, 0.0, "lam")
+        if not isinstance(beta, (int, float)) or not math.isfinite(beta):
+            raise ValueError(f"beta must be a finite number, got {beta!r}")
+        if logit not in LOGIT:
+            raise ValueError(f"logit={logit!r}; expected one of {', '.join(LOGIT)}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction={reduction!r}; expected one of {', '.join(REDUCTIONS)}")
+        self.T, self.alpha, self.beta, self.lam, self.logit, self.reduction = (
+            T,
+            alpha,
+            beta,
+            lam,
+            logit,
+            reduction,
+        )
+        self.pairs = (
+            [] if lam == 0 else layer_pairs([(s, s) for s in STAGES] if pairs is None else pairs)
+        )  # lam=0: any teacher will do
+        if lam != 0 and not self.pairs:
+            raise ValueError(
+                "pairs=[] leaves the feature term without maps; name pairs, or set lam=0"
+            )
+        if logit == "none" and not self.pairs:
+            raise ValueError(
+                "logit='none' and no feature term: nothing is distilled; set lam > 0, or"
+                " logit='soft'"
+            )
+        if logit != "none" and alpha in (0, 1):
+            warnings.warn(_UNTRAINED.format(alpha, "distillation" if alpha == 0 else "class"))
         self.task_layer = None if logit == "none" else "head_cls"
-        self.answers = logit != "none"     # features alone: the teacher may know other classes
-        self.student_layers = (*(["head_distill"] if self.task_layer else []), *(s for s, _ in self.pairs))
+        self.answers = logit != "none"  # features alone: the teacher may know other classes
+        self.student_layers = (
+            *(["head_distill"] if self.task_layer else []),
+            *(s for s, _ in self.pairs),
+        )
         self.teacher_layers = tuple(t for _, t in self.pairs)
 
-    def weights(self, pct: float = 0.) -> dict:
+    def weights(self, pct: float = 0.0) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
-        w = {"task": 1.} if self.logit == "none" else {"task": 1 - a, "logit": a}
+        w = {"task": 1.0} if self.logit == "none" else {"task": 1 - a, "logit": a}
         return w | ({"feature": weight_at(self.lam, pct, "lam")} if self.pairs else {})
 
     def terms(self, p: Pass) -> dict:
         f, out = p.student.features, {}
         if self.logit != "none":
-            out["logit"] = torch.stack([logit_loss(f["head_distill"], t.out, self.T, self.logit, self.reduction) for t in p.teachers]).mean()
+            out["logit"] = torch.stack(
+                [
+                    logit_loss(f["head_distill"], t.out, self.T, self.logit, self.reduction)
+                    for t in p.teachers
+                ]
+            ).mean()
         if self.pairs:
-            out["feature"] = torch.stack([feature_losses(f, t.features, self.pairs, self.beta) for t in p.teachers]).mean()
+            out["feature"] = torch.stack(
+                [feature_losses(f, t.features, self.pairs, self.beta) for t in p.teachers]
+            ).mean()
         return out
 
     def build(self, p: Pass):
@@ -89,5 +145,9 @@ class HDKD(Method):
         for t in p.teachers:
             for s, n in self.pairs:
                 a, b = tuple(p.student.features[s].shape), tuple(t.features[n].shape)
-                if a != b: raise ValueError(f"student layer {s!r} gives maps {a}, teacher layer {n!r} {b}, and HDKD compares them as they are; "
-                                            "make both models with the same widths and image size, name other pairs=, or set lam=0")
+                if a != b:
+                    raise ValueError(
+                        f"student layer {s!r} gives maps {a}, teacher layer {n!r} {b}, and HDKD"
+                        " compares them as they are; make both models with the same widths and"
+                        " image size, name other pairs=, or set lam=0"
+                    )

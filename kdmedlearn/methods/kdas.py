@@ -16,139 +16,219 @@ from .method import Method, Pass, weight_at
 from .pixels import check_heads, map_pairs, maps_of, warn_probabilities
 from .response import check_T, full_precision
 
-# %% ../../nbs/methods/07_kdas.ipynb #a8ab0fa5
+# %% ../../nbs/methods/07_kdas.ipynb #80813f93
 WEIGHTINGS = ("intended", "released")
 
-def edge_weight(mask: Tensor,      # (B, 1, H, W), 0 to 1
-                window: int = 31   # side of the pooling window, odd, pixels
-               ) -> Tensor:        # (B, 1, H, W), 1 to 6
-    "w = 1 + 5 abs(avgpool(mask) - mask): large where a pixel differs from its surroundings (Fan et al. 2020)."
+
+def edge_weight(
+    mask: Tensor,  # (B, 1, H, W), 0 to 1
+    window: int = 31,  # side of the pooling window, odd, pixels
+) -> Tensor:  # (B, 1, H, W), 1 to 6
+    """w = 1 + 5 abs(avgpool(mask) - mask): large where a pixel differs from its surroundings (Fan
+    et al. 2020)."""
     r = window // 2
-    pooled = F.avg_pool2d(F.avg_pool2d(mask, (window, 1), 1, (r, 0)), (1, window), 1, (0, r))     # rows, then columns: 2 x 31 numbers instead of 31 x 31
+    pooled = F.avg_pool2d(
+        F.avg_pool2d(mask, (window, 1), 1, (r, 0)), (1, window), 1, (0, r)
+    )  # rows, then columns: 2 x 31 numbers instead of 31 x 31
     return 1 + 5 * (pooled - mask).abs()
 
-def structure_loss(logits: Tensor,               # (B, 1, H, W)
-                   mask: Tensor,                 # (B, 1, H, W) or (B, H, W), 0 and 1
-                   weighting: str = "intended",  # of the cross-entropy: by pixel, or "released": a plain mean
-                   window: int = 31              # of `edge_weight`
-                  ) -> Tensor:                   # scalar
-    "Weighted cross-entropy + weighted IoU loss of one map (Fan et al. 2020, as in Polyp-PVT and KDAS)."
+
+def structure_loss(
+    logits: Tensor,  # (B, 1, H, W)
+    mask: Tensor,  # (B, 1, H, W) or (B, H, W), 0 and 1
+    weighting: str = "intended",  # of the cross-entropy: by pixel, or "released": a plain mean
+    window: int = 31,  # of `edge_weight`
+) -> Tensor:  # scalar
+    """Weighted cross-entropy + weighted IoU loss of one map (Fan et al. 2020, as in Polyp-PVT and
+    KDAS)."""
     check_weighting(weighting)
     z, y = full_precision(logits.as_subclass(Tensor)), mask_like(mask.as_subclass(Tensor), logits)
     w = edge_weight(y, window)
-    bce = F.binary_cross_entropy_with_logits(z, y, reduction="none" if weighting == "intended" else "mean")
+    bce = F.binary_cross_entropy_with_logits(
+        z, y, reduction="none" if weighting == "intended" else "mean"
+    )
     wbce = (w * bce).sum((2, 3)) / w.sum((2, 3))
     p = z.sigmoid()
     both, all_ = (w * p * y).sum((2, 3)), (w * (p + y)).sum((2, 3))
     wiou = 1 - (both + 1) / (all_ - both + 1)
     return (wbce + wiou).mean()
 
-def check_weighting(weighting: str):
-    if weighting not in WEIGHTINGS: raise ValueError(f"weighting={weighting!r}; expected one of {', '.join(map(repr, WEIGHTINGS))}")
 
+def check_weighting(weighting: str):
+    if weighting not in WEIGHTINGS:
+        raise ValueError(
+            f"weighting={weighting!r}; expected one of {', '.join(map(repr, WEIGHTINGS))}"
+        )
+
+# %% ../../nbs/methods/07_kdas.ipynb #e6b1a232
 def mask_like(mask: Tensor, logits: Tensor) -> Tensor:
     "`mask` as float (B, 1, H, W), checked against `logits`."
     if logits.ndim != 4 or logits.shape[1] != 1:
-        raise ValueError(f"the structure loss takes one logit a pixel, (B, 1, H, W), got {tuple(logits.shape)}; for a class per pixel use cross-entropy")
+        raise ValueError(
+            f"the structure loss takes one logit a pixel, (B, 1, H, W), got {tuple(logits.shape)};"
+            " for a class per pixel use cross-entropy"
+        )
     y = mask[:, None] if mask.ndim == 3 else mask
     if y.shape != logits.shape:
-        raise ValueError(f"map {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit; expected equal sizes, the mask as (B, 1, H, W) or (B, H, W)")
+        raise ValueError(
+            f"map {tuple(logits.shape)} and mask {tuple(mask.shape)} do not fit; expected equal"
+            " sizes, the mask as (B, 1, H, W) or (B, H, W)"
+        )
     y = y.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    if y.min() < 0 or y.max() > 1: raise ValueError(f"the mask has values from {y.min().item():g} to {y.max().item():g}; expected 0 (background) and 1 (foreground)")
+    if y.min() < 0 or y.max() > 1:
+        raise ValueError(
+            f"the mask has values from {y.min().item():g} to {y.max().item():g}; expected 0"
+            " (background) and 1 (foreground)"
+        )
     return y
 
-# %% ../../nbs/methods/07_kdas.ipynb #f71d2f04
+# %% ../../nbs/methods/07_kdas.ipynb #7ad77a31
 class StructureLoss(nn.Module):
-    "The structure loss summed over the heads of a model; for a `Learner`, also what turns heads into a probability and a mask."
+    """The structure loss summed over the heads of a model; for a `Learner`, also what turns heads
+    into a probability and a mask."""
+
     def __init__(self, weighting: str = "intended", window: int = 31):
         super().__init__()
         check_weighting(weighting)
-        if not isinstance(window, int) or window < 1 or window % 2 == 0: raise ValueError(f"window={window!r}; expected an odd number of pixels")
+        if not isinstance(window, int) or window < 1 or window % 2 == 0:
+            raise ValueError(f"window={window!r}; expected an odd number of pixels")
         self.weighting, self.window = weighting, window
 
-    def forward(self, out, mask: Tensor) -> Tensor:   # out: a map, or a tuple of maps
+    def forward(self, out, mask: Tensor) -> Tensor:  # out: a map, or a tuple of maps
         return sum(structure_loss(m, mask, self.weighting, self.window) for m in maps_of(out))
 
-    def activation(self, out): return sum(maps_of(out)).sigmoid()   # (B, 1, H, W) probabilities
-    def decodes(self, p): return (p > .5).long()[:, 0]              # of probabilities: (B, H, W), 0 and 1
+    def activation(self, out):
+        return sum(maps_of(out)).sigmoid()  # (B, 1, H, W) probabilities
 
-# %% ../../nbs/methods/07_kdas.ipynb #36ee7905
+    def decodes(self, p):
+        return (p > 0.5).long()[:, 0]  # of probabilities: (B, H, W), 0 and 1
+
+# %% ../../nbs/methods/07_kdas.ipynb #aa63ea74
 def plain_precision(z: Tensor):
     "A context in which matrix products keep float32 under mixed precision."
     return torch.autocast(z.device.type, enabled=False)
 
-def attend_to_itself(P: Tensor) -> Tensor:   # (B, 1, H, W) -> the same
+
+def attend_to_itself(P: Tensor) -> Tensor:  # (B, 1, H, W) -> the same
     "A = softmax(P P^T / sqrt(W)) P, the rows of the map as tokens (KDAS, attention supervision)."
     with plain_precision(P):
         X = full_precision(P)
-        return (X @ X.transpose(-1, -2) / X.shape[-1] ** .5).softmax(-1) @ X
+        return (X @ X.transpose(-1, -2) / X.shape[-1] ** 0.5).softmax(-1) @ X
+
 
 def check_one_logit(student: Tensor, teacher: Tensor):
     if student.shape != teacher.shape or student.ndim != 4 or student.shape[1] != 1:
-        raise ValueError(f"KDAS compares maps of one logit, (B, 1, H, W), of the same size; got {tuple(student.shape)} and {tuple(teacher.shape)}; for a class per pixel take PixelKL")
+        raise ValueError(
+            "KDAS compares maps of one logit, (B, 1, H, W), of the same size; got"
+            f" {tuple(student.shape)} and {tuple(teacher.shape)}; for a class per pixel take"
+            " PixelKL"
+        )
+
 
 def over_space(P: Tensor, T: float) -> Tensor:
     "The map as log-probabilities over its pixels: (B, 1, H, W) -> (B, H W)."
     return (full_precision(P) / T).flatten(1).log_softmax(1)
 
-def attention_loss(student: Tensor,   # (B, 1, H, W) logits
-                   teacher: Tensor,   # the same shape
-                   T: float = 2.      # temperature, > 0
-                  ) -> Tensor:        # scalar: nats an image, times T^2
-    "T^2 KL of the teacher's self-attended map from the student's map, both as distributions over the pixels, averaged over images."
-    check_T(T); check_one_logit(student, teacher)
+
+def attention_loss(
+    student: Tensor,  # (B, 1, H, W) logits
+    teacher: Tensor,  # the same shape
+    T: float = 2.0,  # temperature, > 0
+) -> Tensor:  # scalar: nats an image, times T^2
+    """T^2 KL of the teacher's self-attended map from the student's map, both as distributions over
+    the pixels, averaged over images."""
+    check_T(T)
+    check_one_logit(student, teacher)
     log_s, log_t = over_space(student, T), over_space(attend_to_itself(teacher), T)
     return T**2 * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1).mean()
 
-# %% ../../nbs/methods/07_kdas.ipynb #5765a205
+# %% ../../nbs/methods/07_kdas.ipynb #6ebdcabd
 SCALES = ("teacher", "raw")
 
-def symmetric(P: Tensor) -> Tensor:   # (B, 1, N, N) -> the same
+
+def symmetric(P: Tensor) -> Tensor:  # (B, 1, N, N) -> the same
     "S(P) = P + P^T (KDAS, Symmetrical Guiding Module)."
     if P.shape[-1] != P.shape[-2]:
-        raise ValueError(f"the Symmetrical Guiding Module adds a map to its transpose and needs square maps, got {P.shape[-2]} x {P.shape[-1]}; "
-                         "train on square images, or leave it out: sgm=0")
+        raise ValueError(
+            "the Symmetrical Guiding Module adds a map to its transpose and needs square maps, got"
+            f" {P.shape[-2]} x {P.shape[-1]}; train on square images, or leave it out: sgm=0"
+        )
     return full_precision(P) + full_precision(P).transpose(-1, -2)
 
-def sgm_loss(student: Tensor,            # (B, 1, N, N) logits
-             teacher: Tensor,            # (B, 1, M, M)
-             scale: str = "teacher"      # divide by the mean square of the teacher's; "raw": do not, as released
-            ) -> Tensor:                 # scalar
+
+def sgm_loss(
+    student: Tensor,  # (B, 1, N, N) logits
+    teacher: Tensor,  # (B, 1, M, M)
+    # divide by the mean square of the teacher's; "raw": do not, as released
+    scale: str = "teacher",
+) -> Tensor:  # scalar
     "MSE between S(student), pooled to the teacher's size, and S(teacher) (KDAS)."
     s, t = symmetric(student), symmetric(teacher)
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, t.shape[-2:]), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #6e55cbec
+# %% ../../nbs/methods/07_kdas.ipynb #6a016a85
 class KDAS(Method):
-    "(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each, SGM on the first. Several teachers: the mean."
+    """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each,
+    SGM on the first. Several teachers: the mean."""
+
     loss_func = StructureLoss
     ranges = Method.ranges | {"scale": tuple(SCALES), "heads": ("each", "sum")}
-    def __init__(self, T: float = 2.,           # temperature, > 0
-                 alpha=.3,                      # share of the teacher, in [0, 1], or a schedule of it
-                 attention=1.,                  # weight of attention supervision inside that share, >= 0, or a schedule; 0: none
-                 sgm=1.,                        # weight of the Symmetrical Guiding Module inside that share, >= 0, or a schedule; 0: none
-                 scale: str = "teacher",        # of SGM: "teacher", or "raw" logits as released
-                 heads: str = "each",           # models with several maps: "each" head, or the "sum" of the heads
-                 resize: bool = False):         # bring a teacher's map of another size to the student's
+
+    def __init__(
+        self,
+        T: float = 2.0,  # temperature, > 0
+        alpha=0.3,  # share of the teacher, in [0, 1], or a schedule of it
+        # weight of attention supervision inside that share, >= 0, or a schedule; 0: none
+        attention=1.0,
+        # weight of the Symmetrical Guiding Module inside that share, >= 0, or a schedule; 0: none
+        sgm=1.0,
+        scale: str = "teacher",  # of SGM: "teacher", or "raw" logits as released
+        heads: str = "each",  # models with several maps: "each" head, or the "sum" of the heads
+        resize: bool = False,
+    ):  # bring a teacher's map of another size to the student's
         super().__init__()
-        check_T(T); check_heads(heads, resize)
-        weight_at(alpha, 0., "alpha", hi=1); weight_at(attention, 0., "attention"); weight_at(sgm, 0., "sgm")
-        if scale not in SCALES: raise ValueError(f"scale={scale!r}; expected one of {', '.join(map(repr, SCALES))}")
-        if attention == 0 and sgm == 0: raise ValueError("attention=0 and sgm=0: nothing is distilled; set one of them above 0")
-        self.T, self.alpha, self.attention, self.sgm, self.scale, self.heads, self.resize = T, alpha, attention, sgm, scale, heads, resize
+        check_T(T)
+        check_heads(heads, resize)
+        weight_at(alpha, 0.0, "alpha", hi=1)
+        weight_at(attention, 0.0, "attention")
+        weight_at(sgm, 0.0, "sgm")
+        if scale not in SCALES:
+            raise ValueError(f"scale={scale!r}; expected one of {', '.join(map(repr, SCALES))}")
+        if attention == 0 and sgm == 0:
+            raise ValueError("attention=0 and sgm=0: nothing is distilled; set one of them above 0")
+        self.T, self.alpha, self.attention, self.sgm, self.scale, self.heads, self.resize = (
+            T,
+            alpha,
+            attention,
+            sgm,
+            scale,
+            heads,
+            resize,
+        )
 
-    def build(self, p: Pass): warn_probabilities(p)
+    def build(self, p: Pass):
+        warn_probabilities(p)
 
-    def weights(self, pct: float = 0.) -> dict:
+    def weights(self, pct: float = 0.0) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
-        parts = {k: a * weight_at(getattr(self, k), pct, k) for k in ("attention", "sgm") if getattr(self, k) != 0}
+        parts = {
+            k: a * weight_at(getattr(self, k), pct, k)
+            for k in ("attention", "sgm")
+            if getattr(self, k) != 0
+        }
         return {"task": 1 - a} | parts
 
     def terms(self, p: Pass) -> dict:
-        pairs, out = [map_pairs(p.student.out, t.out, self.heads, self.resize) for t in p.teachers], {}
-        for s, t in (h for heads in pairs for h in heads): check_one_logit(s, t)
+        pairs, out = [
+            map_pairs(p.student.out, t.out, self.heads, self.resize) for t in p.teachers
+        ], {}
+        for s, t in (h for heads in pairs for h in heads):
+            check_one_logit(s, t)
         if self.attention != 0:
-            out["attention"] = torch.stack([sum(attention_loss(s, t, self.T) for s, t in heads) for heads in pairs]).mean()
-        if self.sgm != 0: out["sgm"] = torch.stack([sgm_loss(*heads[0], self.scale) for heads in pairs]).mean()
+            out["attention"] = torch.stack(
+                [sum(attention_loss(s, t, self.T) for s, t in heads) for heads in pairs]
+            ).mean()
+        if self.sgm != 0:
+            out["sgm"] = torch.stack([sgm_loss(*heads[0], self.scale) for heads in pairs]).mean()
         return out

@@ -14,132 +14,222 @@ from torch import Tensor, nn
 
 from ..taps import near_hint
 
-# %% ../../nbs/methods/00_method.ipynb #a3ce4583
+# %% ../../nbs/methods/00_method.ipynb #4f4e90af
 class Seen(NamedTuple):
     "What one model returned for a batch, and the maps read on the way."
-    out: Tensor                # the model's output, for classes (B, C) logits
-    features: dict = {}        # layer name -> output, in the order asked for
+
+    out: Tensor  # the model's output, for classes (B, C) logits
+    features: dict = {}  # layer name -> output, in the order asked for
+
 
 class Pass(NamedTuple):
     "One batch as seen by everybody."
-    student: Seen
-    teachers: tuple            # a Seen for each teacher
-    target: Tensor             # what the task loss compares with
 
-# %% ../../nbs/methods/00_method.ipynb #16a521c1
-def weight_at(w,                # number or schedule
-              pct: float,       # progress of training, 0 to 1
-              name: str,        # for the message
-              hi: float = float("inf")) -> float:
+    student: Seen
+    teachers: tuple  # a Seen for each teacher
+    target: Tensor  # what the task loss compares with
+
+# %% ../../nbs/methods/00_method.ipynb #6ba8d692
+def weight_at(
+    w,  # number or schedule
+    pct: float,  # progress of training, 0 to 1
+    name: str,  # for the message
+    hi: float = float("inf"),
+) -> float:
     "The value of weight `w` at `pct`; an error where it is not a number in [0, `hi`]."
     v = w(pct) if callable(w) else w
-    try: v = float(v)
-    except (TypeError, ValueError): raise TypeError(f"{name} must be a number or a schedule (a function of progress), got {v!r}") from None
-    if 0 <= v <= hi: return v
-    raise ValueError(f"{name} must lie in [0, {hi:g}], got {v:g}" + (f" at progress {pct:.2f} of its schedule" if callable(w) else ""))
+    try:
+        v = float(v)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name} must be a number or a schedule (a function of progress), got {v!r}"
+        ) from None
+    if 0 <= v <= hi:
+        return v
+    raise ValueError(
+        f"{name} must lie in [0, {hi:g}], got {v:g}"
+        + (f" at progress {pct:.2f} of its schedule" if callable(w) else "")
+    )
 
-# %% ../../nbs/methods/00_method.ipynb #5f806cde
+# %% ../../nbs/methods/00_method.ipynb #90f1472d
 class Method(nn.Module):
     "A distillation method: named loss terms over a `Pass`, and their weights."
-    student_layers: tuple = ()   # layers of the student to read
-    teacher_layers: tuple = ()   # layers to read of every teacher
-    answers: bool = True         # are the teachers' outputs compared with the student's? Then their classes must agree
-    task_layer: str | None = None   # in training the task loss is taken of this student layer's output; None: of the student's output
-    loss_func: Callable | None = None   # makes the task loss of a Learner that is given none; None: the loss of its data
-    teacher_names: list = []     # of the teachers, in their order; set before `meet`
-    hint: str = ""               # added to the message when a layer is not there
-    known: dict = {}             # name in lower case -> class; filled as methods are defined
-    ranges: dict = {"T": (1., 20., "log"), "alpha": (0., 1.)}   # knob -> (low, high), (low, high, "log") or the names to choose from, for tuning
+
+    student_layers: tuple = ()  # layers of the student to read
+    teacher_layers: tuple = ()  # layers to read of every teacher
+    answers: bool = (
+        True  # are the teachers' outputs compared with the student's? Then their classes must agree
+    )
+    task_layer: str | None = (
+        # in training the task loss is taken of this student layer's output; None: of the student's
+        # output
+        None
+    )
+    loss_func: Callable | None = (
+        None  # makes the task loss of a Learner that is given none; None: the loss of its data
+    )
+    teacher_names: list = []  # of the teachers, in their order; set before `meet`
+    hint: str = ""  # added to the message when a layer is not there
+    known: dict = {}  # name in lower case -> class; filled as methods are defined
+    ranges: dict = {
+        "T": (1.0, 20.0, "log"),
+        "alpha": (0.0, 1.0),
+    }  # knob -> (low, high), (low, high, "log") or the names to choose from, for tuning
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"): Method.known[cls.__name__.lower()] = cls
+        if not cls.__name__.startswith("_"):
+            Method.known[cls.__name__.lower()] = cls
 
-    def weights(self, pct: float = 0.) -> dict:  # term -> weight at progress `pct`; "task" is the task loss
+    def weights(
+        self, pct: float = 0.0
+    ) -> dict:  # term -> weight at progress `pct`; "task" is the task loss
         raise NotImplementedError
-    def terms(self, p: Pass) -> dict:            # term -> scalar
+
+    def terms(self, p: Pass) -> dict:  # term -> scalar
         raise NotImplementedError
-    def layers_of(self, i: int) -> tuple:        # layers to read of teacher number `i`
+
+    def layers_of(self, i: int) -> tuple:  # layers to read of teacher number `i`
         return tuple(self.teacher_layers)
+
     def meet(self, models: list):
-        "Look at the models before anything is read: `models` has (module, its inputs), the student first; called before `build`."
+        """Look at the models before anything is read: `models` has (module, its inputs), the
+        student first; called before `build`."""
+
     def build(self, p: Pass):
-        "Make the trainable parts that depend on shapes; called once, before training, with a first `Pass`."
+        """Make the trainable parts that depend on shapes; called once, before training, with a
+        first `Pass`."""
 
     @property
-    def parts(self) -> list: return [self]
-    def __add__(self, other): return Sum(self, other)
+    def parts(self) -> list:
+        return [self]
+
+    def __add__(self, other):
+        return Sum(self, other)
 
     def knobs(self) -> dict:
         "The arguments this method was made with, as they are now."
-        return {k: getattr(self, k) for k in inspect.signature(type(self).__init__).parameters if hasattr(self, k)}
+        return {
+            k: getattr(self, k)
+            for k in inspect.signature(type(self).__init__).parameters
+            if hasattr(self, k)
+        }
 
     def anew(self, **changes) -> "Method":
         "A new method made with the same arguments, but for `changes`."
         return type(self)(**(self.knobs() | changes))
 
     def __repr__(self):
-        show = lambda v: getattr(v, "__name__", None) or type(v).__name__ if callable(v) else repr(v)
-        return f"{type(self).__name__}({', '.join(f'{k}={show(v)}' for k, v in self.knobs().items())})"
+        show = lambda v: (
+            getattr(v, "__name__", None) or type(v).__name__ if callable(v) else repr(v)
+        )
+        return (
+            f"{type(self).__name__}({', '.join(f'{k}={show(v)}' for k, v in self.knobs().items())})"
+        )
 
-# %% ../../nbs/methods/00_method.ipynb #cc1fd355
+# %% ../../nbs/methods/00_method.ipynb #c7cc614d
 class Sum(Method):
-    "Several methods at once: all their terms; the task loss keeps the product of the shares they leave it."
+    """Several methods at once: all their terms; the task loss keeps the product of the shares they
+    leave it."""
+
     def __init__(self, *methods):
         super().__init__()
         self.methods = nn.ModuleList(p for m in methods for p in as_method(m).parts)
         names = [k for m in self.methods for k in m.weights() if k != "task"]
         twice = sorted({k for k in names if names.count(k) > 1})
-        if twice: raise ValueError(f"two methods of the sum have a term called {', '.join(twice)}; keep one; several pairs of layers go into one method, several teachers into distill")
+        if twice:
+            raise ValueError(
+                f"two methods of the sum have a term called {', '.join(twice)}; keep one; several"
+                " pairs of layers go into one method, several teachers into distill"
+            )
         tasks = sorted({m.task_layer for m in self.methods if m.task_layer})
-        if len(tasks) > 1: raise ValueError(f"the methods of the sum take the task loss of different layers: {', '.join(tasks)}; keep one of them")
+        if len(tasks) > 1:
+            raise ValueError(
+                "the methods of the sum take the task loss of different layers:"
+                f" {', '.join(tasks)}; keep one of them"
+            )
         self.task_layer = tasks[0] if tasks else None
         self.loss_func = next((m.loss_func for m in self.methods if m.loss_func), None)
 
     @property
-    def parts(self): return list(self.methods)
-    def anew(self): return Sum(*(m.anew() for m in self.methods))
-    def weights(self, pct=0.):
-        out = {"task": 1.}
+    def parts(self):
+        return list(self.methods)
+
+    def anew(self):
+        return Sum(*(m.anew() for m in self.methods))
+
+    def weights(self, pct=0.0):
+        out = {"task": 1.0}
         for m in self.methods:
-            for k, v in m.weights(pct).items(): out[k] = out[k] * v if k == "task" else v
+            for k, v in m.weights(pct).items():
+                out[k] = out[k] * v if k == "task" else v
         return out
-    def terms(self, p): return {k: v for m in self.methods for k, v in m.terms(p).items()}
-    def __repr__(self): return " + ".join(map(repr, self.methods))
 
-# %% ../../nbs/methods/00_method.ipynb #c7d66105
+    def terms(self, p):
+        return {k: v for m in self.methods for k, v in m.terms(p).items()}
+
+    def __repr__(self):
+        return " + ".join(map(repr, self.methods))
+
+# %% ../../nbs/methods/00_method.ipynb #7ee39847
 def as_method(m) -> Method:
-    "A `Method` from an instance, a class, a name such as \"response\", or a list of these (their sum)."
-    if isinstance(m, Method): return m
-    if isinstance(m, type) and issubclass(m, Method): return m()
-    if isinstance(m, (list, tuple)) and m: return as_method(m[0]) if len(m) == 1 else Sum(*m)
+    """A `Method` from an instance, a class, a name such as "response", or a list of these (their
+    sum)."""
+    if isinstance(m, Method):
+        return m
+    if isinstance(m, type) and issubclass(m, Method):
+        return m()
+    if isinstance(m, (list, tuple)) and m:
+        return as_method(m[0]) if len(m) == 1 else Sum(*m)
     if isinstance(m, str):
-        if m.lower() in Method.known and m.lower() != "sum": return Method.known[m.lower()]()
+        if m.lower() in Method.known and m.lower() != "sum":
+            return Method.known[m.lower()]()
         names = sorted(set(Method.known) - {"sum"})
-        raise ValueError(f"no method is called {m!r}; {near_hint(m.lower(), names)}known: {', '.join(names)}")
-    raise TypeError(f"a method is a name, a Method or a list of these, got {type(m).__name__}" + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else ""))
+        raise ValueError(
+            f"no method is called {m!r}; {near_hint(m.lower(), names)}known: {', '.join(names)}"
+        )
+    raise TypeError(
+        f"a method is a name, a Method or a list of these, got {type(m).__name__}"
+        + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else "")
+    )
 
-# %% ../../nbs/methods/00_method.ipynb #3de0cd08
+# %% ../../nbs/methods/00_method.ipynb #7583bd4a
 def total_loss(terms: dict, weights: dict) -> Tensor:
     "Sum of the `terms` times their `weights`; terms of weight 0 are left out."
-    if not any(weights.get(k, 1) for k in terms): raise ValueError(f"all weights are 0 ({', '.join(terms)}); give the task or one term a weight above 0")
+    if not any(weights.get(k, 1) for k in terms):
+        raise ValueError(
+            f"all weights are 0 ({', '.join(terms)}); give the task or one term a weight above 0"
+        )
     unknown = sorted(set(terms) - set(weights))
-    if unknown: raise ValueError(f"term {', '.join(unknown)} has no weight; `weights` must name every term that `terms` returns")
+    if unknown:
+        raise ValueError(
+            f"term {', '.join(unknown)} has no weight; `weights` must name every term that `terms`"
+            " returns"
+        )
     return sum(weights[k] * v for k, v in terms.items() if weights[k])
 
-# %% ../../nbs/methods/00_method.ipynb #fe39842f
-def layer_pairs(pairs,                # dict or list of (student layer, teacher layer); or the student's layers alone
-                teacher_layers=None   # with a list of student layers: as many teacher layers
-               ) -> list:             # (student layer, teacher layer) in the order given
+# %% ../../nbs/methods/00_method.ipynb #1e8ff714
+def layer_pairs(
+    pairs,  # dict or list of (student layer, teacher layer); or the student's layers alone
+    teacher_layers=None,  # with a list of student layers: as many teacher layers
+) -> list:  # (student layer, teacher layer) in the order given
     "Pairs of layers, named on both sides."
     if teacher_layers is not None:
         s, t = list(pairs), list(teacher_layers)
-        if len(s) != len(t): raise ValueError(f"{len(s)} student layers but {len(t)} teacher layers; give one teacher layer for each student layer")
+        if len(s) != len(t):
+            raise ValueError(
+                f"{len(s)} student layers but {len(t)} teacher layers; give one teacher layer for"
+                " each student layer"
+            )
         pairs = list(zip(s, t))
     pairs = list(pairs.items() if isinstance(pairs, dict) else pairs)
     bad = [o for o in pairs if not isinstance(o, (tuple, list)) or len(o) != 2]
-    if bad: raise ValueError(f"a pair is (student layer, teacher layer), got {bad[0]!r}")
+    if bad:
+        raise ValueError(f"a pair is (student layer, teacher layer), got {bad[0]!r}")
     for side, names in zip(("student", "teacher"), zip(*pairs)):
         twice = sorted({n for n in names if names.count(n) > 1})
-        if twice: raise ValueError(f"{side} layer {', '.join(twice)} stands in two pairs; give each layer once")
+        if twice:
+            raise ValueError(
+                f"{side} layer {', '.join(twice)} stands in two pairs; give each layer once"
+            )
     return [tuple(o) for o in pairs]

@@ -16,97 +16,160 @@ from torch import Tensor
 from .method import Method, Pass, weight_at
 from .response import check_T, response_loss
 
-# %% ../../nbs/methods/06_pixels.ipynb #c0c33f77
-def bernoulli_kl(student: Tensor,   # (B, 1, H, W) logits of the foreground
-                 teacher: Tensor,   # the same shape
-                 T: float = 2.      # temperature, > 0
-                ) -> Tensor:        # scalar: nats a pixel, times T^2
+# %% ../../nbs/methods/06_pixels.ipynb #390d9db8
+def bernoulli_kl(
+    student: Tensor,  # (B, 1, H, W) logits of the foreground
+    teacher: Tensor,  # the same shape
+    T: float = 2.0,  # temperature, > 0
+) -> Tensor:  # scalar: nats a pixel, times T^2
     "T^2 KL between the yes/no answers sigmoid(z / T), averaged over images and pixels."
-    if student.shape[1] != 1: raise ValueError(f"a Bernoulli KL compares maps of one logit, got {student.shape[1]} channels; for a class per pixel take PixelKL")
+    if student.shape[1] != 1:
+        raise ValueError(
+            f"a Bernoulli KL compares maps of one logit, got {student.shape[1]} channels; for a"
+            " class per pixel take PixelKL"
+        )
     return response_loss(student, teacher, T)
 
-# %% ../../nbs/methods/06_pixels.ipynb #3d35a12b
-def pixel_kl(student: Tensor,   # (B, C, H, W) logits, C > 1 classes
-             teacher: Tensor,   # the same shape
-             T: float = 2.      # temperature, > 0
-            ) -> Tensor:        # scalar: nats a pixel, times T^2
+# %% ../../nbs/methods/06_pixels.ipynb #dd15368b
+def pixel_kl(
+    student: Tensor,  # (B, C, H, W) logits, C > 1 classes
+    teacher: Tensor,  # the same shape
+    T: float = 2.0,  # temperature, > 0
+) -> Tensor:  # scalar: nats a pixel, times T^2
     "T^2 KL between the classes softmax(z / T) of each pixel, averaged over images and pixels."
-    if student.shape[1] == 1: raise ValueError("a softmax over one channel is 1 everywhere and teaches nothing; for maps of one logit take BernoulliKL")
+    if student.shape[1] == 1:
+        raise ValueError(
+            "a softmax over one channel is 1 everywhere and teaches nothing; for maps of one logit"
+            " take BernoulliKL"
+        )
     return response_loss(student, teacher, T)
 
-# %% ../../nbs/methods/06_pixels.ipynb #d6f2f2c6
+# %% ../../nbs/methods/06_pixels.ipynb #bf5e199f
 def maps_of(out, who: str = "the model") -> tuple:  # of maps (B, C, H, W)
     "The maps that a model returned: one, or a tuple of several heads."
     maps = tuple(out) if isinstance(out, (tuple, list)) else (out,)
     for m in maps:
         if not isinstance(m, Tensor) or m.ndim != 4:
             got = f"shape {tuple(m.shape)}" if isinstance(m, Tensor) else type(m).__name__
-            raise ValueError(f"{who} must return a map (B, C, H, W), or a tuple of such maps, got {got}; is it a segmentation model?")
+            raise ValueError(
+                f"{who} must return a map (B, C, H, W), or a tuple of such maps, got {got}; is it a"
+                " segmentation model?"
+            )
     return maps
 
-# %% ../../nbs/methods/06_pixels.ipynb #41665670
+# %% ../../nbs/methods/06_pixels.ipynb #d9afdc47
 HEADS = ("each", "sum")
 
-def map_pairs(student, teacher,      # what the models returned: a map, or a tuple of maps
-              heads: str = "each",   # "each": head by head; "sum": the sum of the student's with the sum of the teacher's
-              resize: bool = False   # bring the teacher's maps to the student's size
-             ) -> list:              # of (student map, teacher map), each (B, C, H, W), equal shapes
+
+def map_pairs(
+    student,
+    teacher,  # what the models returned: a map, or a tuple of maps
+    # "each": head by head; "sum": the sum of the student's with the sum of the teacher's
+    heads: str = "each",
+    resize: bool = False,  # bring the teacher's maps to the student's size
+) -> list:  # of (student map, teacher map), each (B, C, H, W), equal shapes
     "The maps to compare, checked."
     s, t = maps_of(student, "the student"), maps_of(teacher, "the teacher")
-    if heads == "sum": s, t = (sum(s),), (sum(t),)
+    if heads == "sum":
+        s, t = (sum(s),), (sum(t),)
     if len(s) != len(t):
-        raise ValueError(f"the student returns {len(s)} map{'s' * (len(s) > 1)} and the teacher {len(t)}; give both the same heads, "
-                         f"or compare their sums: heads='sum'")
+        raise ValueError(
+            f"the student returns {len(s)} map{'s' * (len(s) > 1)} and the teacher {len(t)}; give"
+            " both the same heads, or compare their sums: heads='sum'"
+        )
     return [(a, _fit(b, a, resize)) for a, b in zip(s, t)]
+
 
 def _fit(t, s, resize):
     "The teacher's map `t` in the size of `s`."
     if s.shape[:2] != t.shape[:2]:
-        raise ValueError(f"student map {tuple(s.shape)} and teacher map {tuple(t.shape)} differ in images or channels; do both predict the same classes?")
-    if s.shape == t.shape: return t
+        raise ValueError(
+            f"student map {tuple(s.shape)} and teacher map {tuple(t.shape)} differ in images or"
+            " channels; do both predict the same classes?"
+        )
+    if s.shape == t.shape:
+        return t
     if not resize:
-        raise ValueError(f"the student's map is {s.shape[2]} x {s.shape[3]} and the teacher's {t.shape[2]} x {t.shape[3]}; "
-                         "resize=True brings the teacher's to the student's size (bilinear)")
+        raise ValueError(
+            f"the student's map is {s.shape[2]} x {s.shape[3]} and the teacher's {t.shape[2]} x"
+            f" {t.shape[3]}; resize=True brings the teacher's to the student's size (bilinear)"
+        )
     return F.interpolate(t, size=s.shape[2:], mode="bilinear")
 
+# %% ../../nbs/methods/06_pixels.ipynb #cbee8d11
 def warn_probabilities(p: Pass):
     "A teacher whose maps lie in [0, 1] has probably a sigmoid at its end."
     for t in p.teachers:
         for m in maps_of(t.out, "the teacher"):
-            if m.min() >= 0 and m.max() <= 1 and m.max() - m.min() > .2:      # an untrained network is nearly constant
-                warnings.warn(f"the teacher's map lies between {m.min().item():.2f} and {m.max().item():.2f}: probabilities? Expected are logits; leave out its last sigmoid or softmax")
+            if (
+                m.min() >= 0 and m.max() <= 1 and m.max() - m.min() > 0.2
+            ):  # an untrained network is nearly constant
+                warnings.warn(
+                    f"the teacher's map lies between {m.min().item():.2f} and {m.max().item():.2f}:"
+                    " probabilities? Expected are logits; leave out its last sigmoid or softmax"
+                )
+
 
 def check_heads(heads, resize):
-    if heads not in HEADS: raise ValueError(f"heads={heads!r}; expected one of {', '.join(map(repr, HEADS))}")
-    if not isinstance(resize, bool): raise TypeError(f"resize={resize!r}; expected True or False")
+    if heads not in HEADS:
+        raise ValueError(f"heads={heads!r}; expected one of {', '.join(map(repr, HEADS))}")
+    if not isinstance(resize, bool):
+        raise TypeError(f"resize={resize!r}; expected True or False")
 
-# %% ../../nbs/methods/06_pixels.ipynb #dbe086fe
+# %% ../../nbs/methods/06_pixels.ipynb #255a64b1
 class _PerPixel(Method):
-    "(1 - alpha) task + alpha T^2 KL, averaged over pixels, heads and teachers, so that `alpha` keeps its meaning whatever their number."
+    """(1 - alpha) task + alpha T^2 KL, averaged over pixels, heads and teachers, so that `alpha`
+    keeps its meaning whatever their number."""
+
     term = "pixel"
-    def __init__(self, T: float = 2.,           # temperature, > 0
-                 alpha=.5,                      # share of the teacher, in [0, 1], or a schedule of it
-                 heads: str = "each",           # models with several maps: "each" head, or the "sum" of the heads
-                 resize: bool = False):         # bring a teacher's map of another size to the student's
+
+    def __init__(
+        self,
+        T: float = 2.0,  # temperature, > 0
+        alpha=0.5,  # share of the teacher, in [0, 1], or a schedule of it
+        heads: str = "each",  # models with several maps: "each" head, or the "sum" of the heads
+        resize: bool = False,
+    ):  # bring a teacher's map of another size to the student's
         super().__init__()
-        check_T(T); weight_at(alpha, 0., "alpha", hi=1); check_heads(heads, resize)
+        check_T(T)
+        weight_at(alpha, 0.0, "alpha", hi=1)
+        check_heads(heads, resize)
         self.T, self.alpha, self.heads, self.resize = T, alpha, heads, resize
 
-    def weights(self, pct: float = 0.) -> dict:
+    def weights(self, pct: float = 0.0) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
         return {"task": 1 - a, self.term: a}
 
-    def build(self, p: Pass): warn_probabilities(p)
+    def build(self, p: Pass):
+        warn_probabilities(p)
 
     def terms(self, p: Pass) -> dict:
-        return {self.term: torch.stack([self.loss(s, t) for o in p.teachers for s, t in map_pairs(p.student.out, o.out, self.heads, self.resize)]).mean()}
+        return {
+            self.term: (
+                torch.stack(
+                    [
+                        self.loss(s, t)
+                        for o in p.teachers
+                        for s, t in map_pairs(p.student.out, o.out, self.heads, self.resize)
+                    ]
+                ).mean()
+            )
+        }
 
-# %% ../../nbs/methods/06_pixels.ipynb #69d1f122
+# %% ../../nbs/methods/06_pixels.ipynb #d7434b2d
 class BernoulliKL(_PerPixel):
-    "Response distillation for maps of one logit a pixel (B, 1, H, W): (1 - alpha) task + alpha T^2 KL of the yes/no answers."
+    """Response distillation for maps of one logit a pixel (B, 1, H, W): (1 - alpha) task + alpha
+    T^2 KL of the yes/no answers."""
+
     term = "bernoulli"
-    def loss(self, s, t): return bernoulli_kl(s, t, self.T)
+
+    def loss(self, s, t):
+        return bernoulli_kl(s, t, self.T)
+
 
 class PixelKL(_PerPixel):
-    "Response distillation for maps of several classes (B, C, H, W): (1 - alpha) task + alpha T^2 KL over the classes."
-    def loss(self, s, t): return pixel_kl(s, t, self.T)
+    """Response distillation for maps of several classes (B, C, H, W): (1 - alpha) task + alpha T^2
+    KL over the classes."""
+
+    def loss(self, s, t):
+        return pixel_kl(s, t, self.T)

@@ -14,92 +14,136 @@ from torch import Tensor
 from .feature import _Paired, as_vector
 from .method import Pass, weight_at
 
-# %% ../../nbs/methods/03_relation.ipynb #4e12218a
-def in_float32(t: Tensor): # context in which products of float32 tensors stay float32
+# %% ../../nbs/methods/03_relation.ipynb #25044040
+def in_float32(t: Tensor):  # context in which products of float32 tensors stay float32
     "Autocast switched off: sums of many products overflow half precision."
     return torch.autocast(t.device.type, enabled=False)
 
-def wide(z: Tensor) -> Tensor: return z if z.dtype == torch.float64 else z.float()
+
+def wide(z: Tensor) -> Tensor:
+    return z if z.dtype == torch.float64 else z.float()
+
 
 def check_batch(s: Tensor, t: Tensor, name: str, vectors: bool = True):
     "Raise unless both describe the same images, with vectors where those are needed."
     for who, f in (("student", s), ("teacher", t)):
-        if not isinstance(f, Tensor): raise ValueError(f"{name} compares tensors, got {type(f).__name__} from the {who}")
-        if vectors and f.ndim != 2: raise ValueError(f"{name} needs a vector for each image, (B, D), got the {who}'s {tuple(f.shape)}; average a map over its places: f.mean((2, 3))")
-    if len(s) != len(t): raise ValueError(f"{name} compares the same images, got {len(s)} of the student and {len(t)} of the teacher")
+        if not isinstance(f, Tensor):
+            raise ValueError(f"{name} compares tensors, got {type(f).__name__} from the {who}")
+        if vectors and f.ndim != 2:
+            raise ValueError(
+                f"{name} needs a vector for each image, (B, D), got the {who}'s {tuple(f.shape)};"
+                " average a map over its places: f.mean((2, 3))"
+            )
+    if len(s) != len(t):
+        raise ValueError(
+            f"{name} compares the same images, got {len(s)} of the student and {len(t)} of the"
+            " teacher"
+        )
 
-# %% ../../nbs/methods/03_relation.ipynb #8dbbcec8
-def similarity(f: Tensor) -> Tensor: # (B, ...) -> (B, B), rows of length 1
-    "How alike the images of a batch are to a network: products of their features, each row normalised (Tung & Mori 2019, sec. 3)."
+# %% ../../nbs/methods/03_relation.ipynb #403b3161
+def similarity(f: Tensor) -> Tensor:  # (B, ...) -> (B, B), rows of length 1
+    """How alike the images of a batch are to a network: products of their features, each row
+    normalised (Tung & Mori 2019, sec. 3)."""
     with in_float32(f):
         f = wide(f).flatten(1)
         return F.normalize(f @ f.T, dim=1)
 
-def similarity_loss(student: Tensor,  # (B, ...), any shape
-                    teacher: Tensor   # (B, ...), any shape
-                   ) -> Tensor:       # scalar
-    "Similarity-preserving distillation: squared differences of the two similarity matrices, over B^2 (Tung & Mori 2019, sec. 3)."
+
+def similarity_loss(
+    student: Tensor, teacher: Tensor  # (B, ...), any shape  # (B, ...), any shape
+) -> Tensor:  # scalar
+    """Similarity-preserving distillation: squared differences of the two similarity matrices, over
+    B^2 (Tung & Mori 2019, sec. 3)."""
     check_batch(student, teacher, "similarity_loss", vectors=False)
     return (similarity(student) - similarity(teacher)).pow(2).mean()
 
-# %% ../../nbs/methods/03_relation.ipynb #7cd8e66c
-def distances(f: Tensor) -> Tensor: # (B, D) -> (B (B - 1) / 2,), with mean 1
+# %% ../../nbs/methods/03_relation.ipynb #d459cf1a
+def distances(f: Tensor) -> Tensor:  # (B, D) -> (B (B - 1) / 2,), with mean 1
     "Euclidean distances of all pairs, in units of their mean (Park et al. 2019, sec. 3.2.1)."
     with in_float32(f):
         d = F.pdist(wide(f))
         return d / d.mean().clamp(min=1e-12)
 
-def rkd_distance(student: Tensor,  # (B, D_s)
-                 teacher: Tensor   # (B, D_t)
-                ) -> Tensor:       # scalar
-    "RKD-D: Huber loss between the distances of all pairs of images; 0 for a single image (Park et al. 2019, sec. 3.2.1)."
+
+def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:  # (B, D_s)  # (B, D_t)  # scalar
+    """RKD-D: Huber loss between the distances of all pairs of images; 0 for a single image (Park et
+    al. 2019, sec. 3.2.1)."""
     check_batch(student, teacher, "rkd_distance")
-    if len(student) < 2: return student.sum() * 0
+    if len(student) < 2:
+        return student.sum() * 0
     return F.smooth_l1_loss(distances(student), distances(teacher))
 
-# %% ../../nbs/methods/03_relation.ipynb #858de378
-def angles(f: Tensor) -> Tensor: # (B, D) -> (B, B, B): cosine of the angle at image j between i and k, as [j, i, k]
+# %% ../../nbs/methods/03_relation.ipynb #89e9970f
+def angles(
+    f: Tensor,
+) -> Tensor:  # (B, D) -> (B, B, B): cosine of the angle at image j between i and k, as [j, i, k]
     "Cosines of the angles of all triplets (Park et al. 2019, sec. 3.2.2)."
     with in_float32(f):
         f = wide(f)
-        e = F.normalize(f[None] - f[:, None], dim=2)    # e[j, i]: from j towards i
+        e = F.normalize(f[None] - f[:, None], dim=2)  # e[j, i]: from j towards i
         return e @ e.transpose(1, 2)
 
-def rkd_angle(student: Tensor,  # (B, D_s)
-              teacher: Tensor   # (B, D_t)
-             ) -> Tensor:       # scalar
-    "RKD-A: Huber loss between the angles of all triplets of images; 0 for fewer than three images (Park et al. 2019, sec. 3.2.2)."
+
+def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:  # (B, D_s)  # (B, D_t)  # scalar
+    """RKD-A: Huber loss between the angles of all triplets of images; 0 for fewer than three images
+    (Park et al. 2019, sec. 3.2.2)."""
     check_batch(student, teacher, "rkd_angle")
-    if len(student) < 3: return student.sum() * 0
+    if len(student) < 3:
+        return student.sum() * 0
     return F.smooth_l1_loss(angles(student), angles(teacher))
 
-# %% ../../nbs/methods/03_relation.ipynb #2ad1ad2e
+# %% ../../nbs/methods/03_relation.ipynb #0f6fc7bc
 class Similarity(_Paired):
-    "Similarity-preserving distillation: task + lam times the loss, the mean over pairs and teachers (Tung & Mori 2019)."
+    """Similarity-preserving distillation: task + lam times the loss, the mean over pairs and
+    teachers (Tung & Mori 2019)."""
+
     hint = "Similarity compares layers by name: pairs={student layer: teacher layer}."
-    def __init__(self, pairs=None,   # as in `Feature`; None: the last maps
-                 lam=3000.):         # weight, >= 0, or a schedule of it; the paper's
+
+    def __init__(
+        self, pairs=None, lam=3000.0  # as in `Feature`; None: the last maps
+    ):  # weight, >= 0, or a schedule of it; the paper's
         super().__init__()
-        weight_at(lam, 0., "lam")
+        weight_at(lam, 0.0, "lam")
         self.check_pairs(pairs)
         self.pairs, self.lam = pairs, lam
 
-    def weights(self, pct: float = 0.) -> dict: return {"task": 1., "similarity": weight_at(self.lam, pct, "lam")}
-    def terms(self, p: Pass) -> dict: return {"similarity": torch.stack([similarity_loss(s, t) for _, s, t in self.each(p)]).mean()}
+    def weights(self, pct: float = 0.0) -> dict:
+        return {"task": 1.0, "similarity": weight_at(self.lam, pct, "lam")}
+
+    def terms(self, p: Pass) -> dict:
+        return {
+            "similarity": torch.stack([similarity_loss(s, t) for _, s, t in self.each(p)]).mean()
+        }
+
 
 class RKD(_Paired):
-    "Relational distillation: task + distance RKD-D + angle RKD-A of the pooled features, the mean over pairs and teachers (Park et al. 2019)."
+    """Relational distillation: task + distance RKD-D + angle RKD-A of the pooled features, the mean
+    over pairs and teachers (Park et al. 2019)."""
+
     hint = "RKD compares layers by name: pairs={student layer: teacher layer}."
-    def __init__(self, pairs=None,   # as in `Feature`; None: the last maps, averaged over their places
-                 distance=25.,       # weight, >= 0, or a schedule of it; the paper's
-                 angle=50.):         # the same
+
+    def __init__(
+        self,
+        pairs=None,  # as in `Feature`; None: the last maps, averaged over their places
+        distance=25.0,  # weight, >= 0, or a schedule of it; the paper's
+        angle=50.0,
+    ):  # the same
         super().__init__()
-        weight_at(distance, 0., "distance"); weight_at(angle, 0., "angle")
+        weight_at(distance, 0.0, "distance")
+        weight_at(angle, 0.0, "angle")
         self.check_pairs(pairs)
         self.pairs, self.distance, self.angle = pairs, distance, angle
 
-    def weights(self, pct: float = 0.) -> dict:
-        return {"task": 1., "distance": weight_at(self.distance, pct, "distance"), "angle": weight_at(self.angle, pct, "angle")}
+    def weights(self, pct: float = 0.0) -> dict:
+        return {
+            "task": 1.0,
+            "distance": weight_at(self.distance, pct, "distance"),
+            "angle": weight_at(self.angle, pct, "angle"),
+        }
+
     def terms(self, p: Pass) -> dict:
         both = [(as_vector(s), as_vector(t)) for _, s, t in self.each(p)]
-        return {k: torch.stack([f(s, t) for s, t in both]).mean() for k, f in (("distance", rkd_distance), ("angle", rkd_angle))}
+        return {
+            k: torch.stack([f(s, t) for s, t in both]).mean()
+            for k, f in (("distance", rkd_distance), ("angle", rkd_angle))
+        }

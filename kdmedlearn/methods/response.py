@@ -12,57 +12,88 @@ from torch import Tensor
 
 from .method import Method, Pass, weight_at
 
-# %% ../../nbs/methods/01_response.ipynb #f8b8f48c
+# %% ../../nbs/methods/01_response.ipynb #e29bd6b3
 def full_precision(z: Tensor) -> Tensor:
     "`z` in float32 where it came in half precision: exponentials and their sums need the range."
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
-def check_T(T: float):
-    if not isinstance(T, (int, float)): raise TypeError(f"temperature T must be a number, got {T!r}")
-    if not T > 0: raise ValueError(f"temperature T must be positive, got {T}; T=1 leaves the answer as it is, 2 to 8 are usual")
 
-# %% ../../nbs/methods/01_response.ipynb #25fe87ca
-def soften(logits: Tensor,  # (B, C, ...) scores before the softmax, classes on axis 1
-           T: float = 1.    # temperature, > 0
-          ) -> Tensor:      # (B, C, ...) probabilities, sum 1 over axis 1
+def check_T(T: float):
+    if not isinstance(T, (int, float)):
+        raise TypeError(f"temperature T must be a number, got {T!r}")
+    if not T > 0:
+        raise ValueError(
+            f"temperature T must be positive, got {T}; T=1 leaves the answer as it is, 2 to 8 are"
+            " usual"
+        )
+
+# %% ../../nbs/methods/01_response.ipynb #28a4b0a6
+def soften(
+    logits: Tensor,  # (B, C, ...) scores before the softmax, classes on axis 1
+    T: float = 1.0,  # temperature, > 0
+) -> Tensor:  # (B, C, ...) probabilities, sum 1 over axis 1
     "Probabilities of `logits` at temperature `T` (Hinton et al. 2015, eq. 1)."
     check_T(T)
     return (full_precision(logits) / T).softmax(1)
 
-# %% ../../nbs/methods/01_response.ipynb #5240e544
-def response_loss(student: Tensor,  # (B, C) logits, or (B, C, H, W) for a class per pixel; C = 1 is a yes/no logit
-                  teacher: Tensor,  # the same shape
-                  T: float = 4.     # temperature, > 0
-                 ) -> Tensor:       # scalar: nats per image (or per pixel), times T^2
-    "T^2 KL(teacher || student) at temperature `T`, averaged over everything but the classes (Hinton et al. 2015, sec. 2)."
+# %% ../../nbs/methods/01_response.ipynb #c8ef7f6b
+def response_loss(
+    # (B, C) logits, or (B, C, H, W) for a class per pixel; C = 1 is a yes/no logit
+    student: Tensor,
+    teacher: Tensor,  # the same shape
+    T: float = 4.0,  # temperature, > 0
+) -> Tensor:  # scalar: nats per image (or per pixel), times T^2
+    """T^2 KL(teacher || student) at temperature `T`, averaged over everything but the classes
+    (Hinton et al. 2015, sec. 2)."""
     check_T(T)
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
-        raise ValueError(f"expected a tensor of logits from student and teacher, got {type(student).__name__} and {type(teacher).__name__}; models with several maps are compared by BernoulliKL, PixelKL or KDAS")
+        raise ValueError(
+            f"expected a tensor of logits from student and teacher, got {type(student).__name__}"
+            f" and {type(teacher).__name__}; models with several maps are compared by BernoulliKL,"
+            " PixelKL or KDAS"
+        )
     if student.shape != teacher.shape:
-        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ; do both predict the same classes, at the same size?")
-    if student.ndim < 2: raise ValueError(f"logits need a batch and a class axis, (B, C, ...); got {tuple(student.shape)}")
+        raise ValueError(
+            f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}"
+            " differ; do both predict the same classes, at the same size?"
+        )
+    if student.ndim < 2:
+        raise ValueError(
+            f"logits need a batch and a class axis, (B, C, ...); got {tuple(student.shape)}"
+        )
     log_s, log_t = (_two_sided(full_precision(z) / T).log_softmax(1) for z in (student, teacher))
     return T**2 * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1).mean()
 
+
 def _two_sided(z):
-    "A single logit for yes against no as two logits: softmax([z, 0]) = [sigmoid(z), 1 - sigmoid(z)]."
+    """A single logit for yes against no as two logits: softmax([z, 0]) = [sigmoid(z), 1 -
+    sigmoid(z)]."""
     return torch.cat([z, torch.zeros_like(z)], 1) if z.shape[1] == 1 else z
 
-# %% ../../nbs/methods/01_response.ipynb #d86576b6
+# %% ../../nbs/methods/01_response.ipynb #7a262600
 class Response(Method):
-    "Response distillation: (1 - alpha) task + alpha T^2 KL (Hinton et al. 2015; Gammulle et al. 2023). Several teachers: the mean."
-    def __init__(self,
-                 T: float = 4.,   # temperature, > 0
-                 alpha=.9,        # share of the teacher, in [0, 1], or a schedule of it
-                 ):
+    """Response distillation: (1 - alpha) task + alpha T^2 KL (Hinton et al. 2015; Gammulle et al.
+    2023). Several teachers: the mean."""
+
+    def __init__(
+        self,
+        T: float = 4.0,  # temperature, > 0
+        alpha=0.9,  # share of the teacher, in [0, 1], or a schedule of it
+    ):
         super().__init__()
         check_T(T)
-        weight_at(alpha, 0., "alpha", hi=1)
+        weight_at(alpha, 0.0, "alpha", hi=1)
         self.T, self.alpha = T, alpha
 
-    def weights(self, pct: float = 0.) -> dict:
+    def weights(self, pct: float = 0.0) -> dict:
         a = weight_at(self.alpha, pct, "alpha", hi=1)
         return {"task": 1 - a, "response": a}
 
     def terms(self, p: Pass) -> dict:
-        return {"response": torch.stack([response_loss(p.student.out, t.out, self.T) for t in p.teachers]).mean()}
+        return {
+            "response": (
+                torch.stack(
+                    [response_loss(p.student.out, t.out, self.T) for t in p.teachers]
+                ).mean()
+            )
+        }

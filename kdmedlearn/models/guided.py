@@ -11,12 +11,18 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/models/06_guided.ipynb #5fcb393e
+# %% ../../nbs/models/06_guided.ipynb #b9b9e3cc
 class SeparableBlock(nn.Module):
-    "Depthwise 3x3, batch norm, ReLU, pointwise 1x1, batch norm, ReLU: (B, `n_in`, H, W) -> (B, `n_out`, H / `stride`, W / `stride`), rounded up."
+    """Depthwise 3x3, batch norm, ReLU, pointwise 1x1, batch norm, ReLU: (B, `n_in`, H, W) -> (B,
+    `n_out`, H / `stride`, W / `stride`), rounded up."""
+
     def __init__(self, n_in: int, n_out: int, stride: int = 1):
         super().__init__()
-        self.depthwise = nn.Sequential(nn.Conv2d(n_in, n_in, 3, stride, padding=1, groups=n_in, bias=False), nn.BatchNorm2d(n_in), nn.ReLU())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(n_in, n_in, 3, stride, padding=1, groups=n_in, bias=False),
+            nn.BatchNorm2d(n_in),
+            nn.ReLU(),
+        )
         self.pointwise = nn.Sequential(nn.Conv2d(n_in, n_out, 1, bias=False), nn.BatchNorm2d(n_out))
         self.act, self.residual = nn.ReLU(), n_in == n_out and stride == 1
 
@@ -24,51 +30,86 @@ class SeparableBlock(nn.Module):
         y = self.pointwise(self.depthwise(x))
         return self.act(x + y if self.residual else y)
 
-# %% ../../nbs/models/06_guided.ipynb #cc230aba
-CHANNELS = (16, 32, 64, 96, 128)   # of stem and stages, at width 1
-DEPTH = (1, 2, 3, 1)               # blocks of the stages
-STRIDES = (1, 2, 2, 1)             # of their first blocks
+# %% ../../nbs/models/06_guided.ipynb #c0a6f132
+CHANNELS = (16, 32, 64, 96, 128)  # of stem and stages, at width 1
+DEPTH = (1, 2, 3, 1)  # blocks of the stages
+STRIDES = (1, 2, 2, 1)  # of their first blocks
+
 
 def _depths(depth) -> tuple:
     "Blocks of each stage, from one number for all or one for each."
-    d = (depth,) * len(DEPTH) if isinstance(depth, int) else tuple(depth) if isinstance(depth, (tuple, list)) else ()
-    if len(d) != len(DEPTH) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in d):
-        raise ValueError(f"depth={depth!r}; expected blocks a stage: one number of at least 1, or {len(DEPTH)} such as depth={DEPTH}")
+    d = (
+        (depth,) * len(DEPTH)
+        if isinstance(depth, int)
+        else tuple(depth) if isinstance(depth, (tuple, list)) else ()
+    )
+    if len(d) != len(DEPTH) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in d
+    ):
+        raise ValueError(
+            f"depth={depth!r}; expected blocks a stage: one number of at least 1, or {len(DEPTH)}"
+            f" such as depth={DEPTH}"
+        )
     return d
 
+# %% ../../nbs/models/06_guided.ipynb #1241c122
 class GuidedStudent(nn.Module):
     "Depthwise-separable CNN: (B, `in_chans`, H, W) with H, W >= 32 -> (B, `num_classes`) logits."
-    def __init__(self,
-                 num_classes: int = 8,   # logits
-                 in_chans: int = 3,      # 1 grey, 3 colour
-                 width: float = 1.,      # factor on all channels, which are rounded to multiples of 8
-                 depth=DEPTH,            # blocks of the four stages; one number: the same in each
-                 ):
+
+    def __init__(
+        self,
+        num_classes: int = 8,  # logits
+        in_chans: int = 3,  # 1 grey, 3 colour
+        width: float = 1.0,  # factor on all channels, which are rounded to multiples of 8
+        depth=DEPTH,  # blocks of the four stages; one number: the same in each
+    ):
         super().__init__()
         if isinstance(width, bool) or not isinstance(width, Real) or not 0 < width <= 16:
-            raise ValueError(f"width={width!r}; expected a factor on the channels, above 0 and at most 16, such as width=0.5")
+            raise ValueError(
+                f"width={width!r}; expected a factor on the channels, above 0 and at most 16, such"
+                " as width=0.5"
+            )
         for name, n in (("num_classes", num_classes), ("in_chans", in_chans)):
-            if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f"{name}={n!r}; expected an integer of at least 1")
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise ValueError(f"{name}={n!r}; expected an integer of at least 1")
         self.num_classes, self.in_chans, depth = num_classes, in_chans, _depths(depth)
-        n, *widths = [max(8, int(c * width / 8 + .5) * 8) for c in CHANNELS]
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, n, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n), nn.ReLU())
+        n, *widths = [max(8, int(c * width / 8 + 0.5) * 8) for c in CHANNELS]
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_chans, n, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n), nn.ReLU()
+        )
         for i, (w, d, stride) in enumerate(zip(widths, depth, STRIDES), 1):
-            self.add_module(f"stage{i}", nn.Sequential(SeparableBlock(n, w, stride), *[SeparableBlock(w, w) for _ in range(d - 1)]))
+            self.add_module(
+                f"stage{i}",
+                nn.Sequential(
+                    SeparableBlock(n, w, stride), *[SeparableBlock(w, w) for _ in range(d - 1)]
+                ),
+            )
             n = w
         self.head = nn.Linear(n, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"GuidedStudent was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; set in_chans to the images' channels")
-        if min(x.shape[2:]) < 32: raise ValueError(f"GuidedStudent needs images of at least 32 x 32 pixels, got {x.shape[2]} x {x.shape[3]}; enlarge them")
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))      # the same numbers, faster on a CPU
-        for i in range(1, len(CHANNELS)): x = getattr(self, f"stage{i}")(x)
+            raise ValueError(
+                f"GuidedStudent was made for images (B, {self.in_chans}, H, W), got"
+                f" {tuple(x.shape)}; set in_chans to the images' channels"
+            )
+        if min(x.shape[2:]) < 32:
+            raise ValueError(
+                f"GuidedStudent needs images of at least 32 x 32 pixels, got {x.shape[2]} x"
+                f" {x.shape[3]}; enlarge them"
+            )
+        x = self.stem(
+            x.contiguous(memory_format=torch.channels_last)
+        )  # the same numbers, faster on a CPU
+        for i in range(1, len(CHANNELS)):
+            x = getattr(self, f"stage{i}")(x)
         return self.head(x.mean((2, 3)))
 
-# %% ../../nbs/models/06_guided.ipynb #965e75c3
-def parameter_table(model: nn.Module) -> list: # of (layer, parameters)
+# %% ../../nbs/models/06_guided.ipynb #9c1d2310
+def parameter_table(model: nn.Module) -> list:  # of (layer, parameters)
     "Trainable parameters of each named top-level block, in order; blocks without any are left out."
     named = [(n, p.numel()) for n, p in model.named_parameters() if p.requires_grad]
     out = {}
-    for n, k in named: out[n.split(".")[0]] = out.get(n.split(".")[0], 0) + k
+    for n, k in named:
+        out[n.split(".")[0]] = out.get(n.split(".")[0], 0) + k
     return list(out.items())

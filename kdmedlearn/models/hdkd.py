@@ -17,42 +17,77 @@ from torch import Tensor, nn
 
 from .mbcsa import MBCSA, MBConv, conv_layer
 
-# %% ../../nbs/models/03_hdkd.ipynb #7c9016a2
+# %% ../../nbs/models/03_hdkd.ipynb #e59512d2
 def image_side(img_size) -> tuple:  # (H, W)
     "Height and width from a number or a pair; both must be multiples of 16."
     pair = (img_size, img_size) if isinstance(img_size, int) else img_size
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(v, int) for v in pair):
-        raise ValueError(f"img_size is a whole number of pixels or a pair (H, W) of them, got {img_size!r}")
+    if (
+        not isinstance(pair, (tuple, list))
+        or len(pair) != 2
+        or not all(isinstance(v, int) for v in pair)
+    ):
+        raise ValueError(
+            f"img_size is a whole number of pixels or a pair (H, W) of them, got {img_size!r}"
+        )
     h, w = pair
-    if h >= 16 and w >= 16 and h % 16 == 0 and w % 16 == 0: return h, w
+    if h >= 16 and w >= 16 and h % 16 == 0 and w % 16 == 0:
+        return h, w
     near = [max(16, round(v / 16) * 16) for v in (h, w)]
-    raise ValueError(f"HDKD halves an image four times, so both sides must be multiples of 16; got {h}x{w}, near it lies {near[0]}x{near[1]}")
+    raise ValueError(
+        f"HDKD halves an image four times, so both sides must be multiples of 16; got {h}x{w}, near"
+        f" it lies {near[0]}x{near[1]}"
+    )
 
-# %% ../../nbs/models/03_hdkd.ipynb #405a2aa7
+# %% ../../nbs/models/03_hdkd.ipynb #0e5adaac
 class Stages(nn.Module):
-    "The three convolutional stages that teacher and student share: (B, `in_chans`, H, W) -> (B, `widths[2]`, H/8, W/8)."
-    def make_stages(self, in_chans, widths, depths, block):     # block: MBCSA or MBConv, of stages 2 and 3
-        if len(widths) != 3 or len(depths) != 3: raise ValueError(f"HDKD has three stages; got widths {tuple(widths)} and depths {tuple(depths)}")
+    """The three convolutional stages that teacher and student share: (B, `in_chans`, H, W) -> (B,
+    `widths[2]`, H/8, W/8)."""
+
+    def make_stages(
+        self, in_chans, widths, depths, block
+    ):  # block: MBCSA or MBConv, of stages 2 and 3
+        if len(widths) != 3 or len(depths) != 3:
+            raise ValueError(
+                f"HDKD has three stages; got widths {tuple(widths)} and depths {tuple(depths)}"
+            )
         self.in_chans, n = in_chans, in_chans
         for i, (w, d) in enumerate(zip(widths, depths), 1):
-            make = block if i > 1 else lambda a, b, downsample: conv_layer(a, b, 3, 2 if downsample else 1)
-            self.add_module(f"stage{i}", nn.Sequential(*[make(w if j else n, w, downsample=not j) for j in range(d)]))
+            make = (
+                block
+                if i > 1
+                else lambda a, b, downsample: conv_layer(a, b, 3, 2 if downsample else 1)
+            )
+            self.add_module(
+                f"stage{i}",
+                nn.Sequential(*[make(w if j else n, w, downsample=not j) for j in range(d)]),
+            )
             n = w
 
     def stages(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"{type(self).__name__} was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; set in_chans to the images' channels")
+            raise ValueError(
+                f"{type(self).__name__} was made for images (B, {self.in_chans}, H, W), got"
+                f" {tuple(x.shape)}; set in_chans to the images' channels"
+            )
         image_side(tuple(x.shape[2:]))
-        x = x.contiguous(memory_format=torch.channels_last)      # the same numbers, faster on a CPU
+        x = x.contiguous(memory_format=torch.channels_last)  # the same numbers, faster on a CPU
         return self.stage3(self.stage2(self.stage1(x)))
 
-# %% ../../nbs/models/03_hdkd.ipynb #106ffeb9
+# %% ../../nbs/models/03_hdkd.ipynb #0e8fdd79
 class HDKDTeacher(Stages):
-    "The CNN teacher: (B, `in_chans`, H, W), H and W multiples of 16, -> (B, `num_classes`) logits (EL-Assiouti et al. 2024)."
-    def __init__(self, num_classes: int = 7, in_chans: int = 3, img_size=224,  # img_size: checked only, any size will do
-                 widths=(64, 96, 192), depths=(6, 6, 9),   # channels and blocks of the stages
-                 hidden: int = 128,                        # width of the layer before the logits
-                 block=MBCSA):                             # or MBConv
+    """The CNN teacher: (B, `in_chans`, H, W), H and W multiples of 16, -> (B, `num_classes`) logits
+    (EL-Assiouti et al. 2024)."""
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        in_chans: int = 3,
+        img_size=224,  # img_size: checked only, any size will do
+        widths=(64, 96, 192),
+        depths=(6, 6, 9),  # channels and blocks of the stages
+        hidden: int = 128,  # width of the layer before the logits
+        block=MBCSA,
+    ):  # or MBConv
         super().__init__()
         image_side(img_size)
         self.make_stages(in_chans, widths, depths, block)
@@ -60,19 +95,34 @@ class HDKDTeacher(Stages):
         self.hidden = nn.Linear(widths[-1], hidden)
         self.head = nn.Linear(hidden, num_classes)
 
-    def forward_features(self, x: Tensor) -> Tensor: return self.stages(x)
-    def forward_head(self, x: Tensor) -> Tensor: return self.head(self.hidden(x.mean((2, 3))))
-    def forward(self, x: Tensor) -> Tensor: return self.forward_head(self.forward_features(x))
-    def reset_classifier(self, num_classes: int):
-        self.num_classes, self.head = num_classes, nn.Linear(self.head.in_features, num_classes).to(self.head.weight)
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.stages(x)
 
-# %% ../../nbs/models/03_hdkd.ipynb #2def4b55
+    def forward_head(self, x: Tensor) -> Tensor:
+        return self.head(self.hidden(x.mean((2, 3))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def reset_classifier(self, num_classes: int):
+        self.num_classes, self.head = num_classes, nn.Linear(self.head.in_features, num_classes).to(
+            self.head.weight
+        )
+
+# %% ../../nbs/models/03_hdkd.ipynb #850b599d
 class Attention(nn.Module):
-    "Multi-head self-attention on layer-normed tokens (B, N, `dim`); shape kept (Vaswani et al. 2017, sec. 3.2)."
-    def __init__(self, dim: int,     # numbers a token
-                 heads: int):    # each works on dim / heads of them
+    """Multi-head self-attention on layer-normed tokens (B, N, `dim`); shape kept (Vaswani et al.
+    2017, sec. 3.2)."""
+
+    def __init__(
+        self, dim: int, heads: int  # numbers a token
+    ):  # each works on dim / heads of them
         super().__init__()
-        if dim % heads: raise ValueError(f"{heads} heads cannot share {dim} numbers a token evenly; choose dim as a multiple of heads")
+        if dim % heads:
+            raise ValueError(
+                f"{heads} heads cannot share {dim} numbers a token evenly; choose dim as a multiple"
+                " of heads"
+            )
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -86,84 +136,143 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(*self.split(x))
         return self.proj(y.transpose(1, 2).flatten(2))
 
-# %% ../../nbs/models/03_hdkd.ipynb #68f7e636
-def mlp(dim: int, ratio: float) -> nn.Sequential:     # ratio: width inside, as a multiple of dim
+# %% ../../nbs/models/03_hdkd.ipynb #0a567baa
+def mlp(dim: int, ratio: float) -> nn.Sequential:  # ratio: width inside, as a multiple of dim
     "Two linear layers; the release has no layer norm before them."
-    return nn.Sequential(nn.Linear(dim, int(dim * ratio)), nn.GELU(), nn.Linear(int(dim * ratio), dim))
+    return nn.Sequential(
+        nn.Linear(dim, int(dim * ratio)), nn.GELU(), nn.Linear(int(dim * ratio), dim)
+    )
 
-# %% ../../nbs/models/03_hdkd.ipynb #569dc381
+# %% ../../nbs/models/03_hdkd.ipynb #ceeb5830
 class DFLT(nn.Module):
-    "Distilled feature-level transformer: maps (B, `n_in`, 2 h, 2 w) -> the class token and, if `distilled`, the distillation token (B, 1 or 2, `dim`)."
-    def __init__(self, n_in: int, grid,      # channels of the map; (h, w) patches of 2x2
-                 dim: int = 256, depth: int = 3, heads: int = 8, mlp_ratio: float = 4., distilled: bool = True):
+    """Distilled feature-level transformer: maps (B, `n_in`, 2 h, 2 w) -> the class token and, if
+    `distilled`, the distillation token (B, 1 or 2, `dim`)."""
+
+    def __init__(
+        self,
+        n_in: int,
+        grid,  # channels of the map; (h, w) patches of 2x2
+        dim: int = 256,
+        depth: int = 3,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        distilled: bool = True,
+    ):
         super().__init__()
         self.grid, self.n_tokens = tuple(grid), 2 if distilled else 1
-        self.embed = nn.Sequential(nn.LayerNorm(4 * n_in), nn.Linear(4 * n_in, dim), nn.LayerNorm(dim))
+        self.embed = nn.Sequential(
+            nn.LayerNorm(4 * n_in), nn.Linear(4 * n_in, dim), nn.LayerNorm(dim)
+        )
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
         self.distill_token = nn.Parameter(torch.randn(1, 1, dim)) if distilled else None
         self.pos_embed = nn.Parameter(torch.randn(1, self.n_tokens + math.prod(self.grid), dim))
-        self.blocks = nn.ModuleList(nn.ModuleDict({"attention": Attention(dim, heads), "mlp": mlp(dim, mlp_ratio)}) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"attention": Attention(dim, heads), "mlp": mlp(dim, mlp_ratio)})
+            for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim)
         self.register_load_state_dict_pre_hook(resample_saved)
 
     def patches(self, x: Tensor) -> Tensor:
-        "(B, C, 2 h, 2 w) -> (B, h w, 4 C): row by row; inside a patch place by place, the channels of a place together."
-        return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        """(B, C, 2 h, 2 w) -> (B, h w, 4 C): row by row; inside a patch place by place, the
+        channels of a place together."""
+        return (
+            x.unflatten(3, (-1, 2))
+            .unflatten(2, (-1, 2))
+            .permute(0, 2, 4, 3, 5, 1)
+            .flatten(3)
+            .flatten(1, 2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        own = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.distill_token) if t is not None]
+        own = [
+            t.expand(len(x), -1, -1) for t in (self.cls_token, self.distill_token) if t is not None
+        ]
         t = torch.cat([*own, self.embed(self.patches(x))], 1) + self.pos_embed
         for b in self.blocks:
             t = t + b["attention"](t)
             t = t + b["mlp"](t)
-        return self.norm(t)[:, :self.n_tokens]
+        return self.norm(t)[:, : self.n_tokens]
 
-# %% ../../nbs/models/03_hdkd.ipynb #6058973a
-def resample(pos_embed: Tensor,   # (1, n_tokens + h w, dim)
-             n_tokens: int,       # class and distillation token: kept as they are
-             new, old=None        # grids (h, w); old=None: a square
-            ) -> Tensor:          # (1, n_tokens + new h w, dim)
-    "Position embeddings for another image size, interpolated on the grid (bicubic, as timm does for its transformers)."
+# %% ../../nbs/models/03_hdkd.ipynb #3e6131d7
+def resample(
+    pos_embed: Tensor,  # (1, n_tokens + h w, dim)
+    n_tokens: int,  # class and distillation token: kept as they are
+    new,
+    old=None,  # grids (h, w); old=None: a square
+) -> Tensor:  # (1, n_tokens + new h w, dim)
+    """Position embeddings for another image size, interpolated on the grid (bicubic, as timm does
+    for its transformers)."""
     from timm.layers import resample_abs_pos_embed
+
     n = pos_embed.shape[1] - n_tokens
     old = old or (math.isqrt(n),) * 2
-    if math.prod(old) != n: raise ValueError(f"{n} position embeddings do not lie on a {old[0]}x{old[1]} grid; give the img_size that the weights were made for")
-    if tuple(old) == tuple(new): return pos_embed
+    if math.prod(old) != n:
+        raise ValueError(
+            f"{n} position embeddings do not lie on a {old[0]}x{old[1]} grid; give the img_size"
+            " that the weights were made for"
+        )
+    if tuple(old) == tuple(new):
+        return pos_embed
     return resample_abs_pos_embed(pos_embed, list(new), list(old), num_prefix_tokens=n_tokens)
+
 
 def resample_saved(dflt, state: dict, prefix: str, *args):
     "Called before weights are loaded: embeddings of another (square) image size are resampled."
     pos = state.get(prefix + "pos_embed")
-    if pos is not None and pos.shape[1] != dflt.pos_embed.shape[1] and (prefix + "distill_token" in state) == (dflt.n_tokens == 2):
+    if (
+        pos is not None
+        and pos.shape[1] != dflt.pos_embed.shape[1]
+        and (prefix + "distill_token" in state) == (dflt.n_tokens == 2)
+    ):
         state[prefix + "pos_embed"] = resample(pos, dflt.n_tokens, dflt.grid)
 
-# %% ../../nbs/models/03_hdkd.ipynb #beee6c01
+# %% ../../nbs/models/03_hdkd.ipynb #dc69fac8
 class HDKDStudent(Stages):
-    "The hybrid student: images (B, `in_chans`, H, W) of `img_size` -> (B, `num_classes`) logits, the mean of its heads (EL-Assiouti et al. 2024)."
-    def __init__(self, num_classes: int = 7, in_chans: int = 3, img_size=224,   # a number or (H, W), multiples of 16
-                 widths=(64, 96, 192), depths=(2, 2, 3),                        # channels and blocks of the stages
-                 dim: int = 256, depth: int = 3, heads: int = 8, mlp_ratio: float = 4.,   # of the transformer
-                 distilled: bool = True,                                        # with distillation token and head
-                 block=MBCSA):
+    """The hybrid student: images (B, `in_chans`, H, W) of `img_size` -> (B, `num_classes`) logits,
+    the mean of its heads (EL-Assiouti et al. 2024)."""
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        in_chans: int = 3,
+        img_size=224,  # a number or (H, W), multiples of 16
+        widths=(64, 96, 192),
+        depths=(2, 2, 3),  # channels and blocks of the stages
+        dim: int = 256,
+        depth: int = 3,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,  # of the transformer
+        distilled: bool = True,  # with distillation token and head
+        block=MBCSA,
+    ):
         super().__init__()
         self.img_size = image_side(img_size)
         self.make_stages(in_chans, widths, depths, block)
         self.num_classes, self.num_features = num_classes, dim
-        self.dflt = DFLT(widths[-1], [s // 16 for s in self.img_size], dim, depth, heads, mlp_ratio, distilled)
+        self.dflt = DFLT(
+            widths[-1], [s // 16 for s in self.img_size], dim, depth, heads, mlp_ratio, distilled
+        )
         self.head_cls = nn.Linear(dim, num_classes)
         self.head_distill = nn.Linear(dim, num_classes) if distilled else None
 
     @property
-    def heads(self) -> list: return [h for h in (self.head_cls, self.head_distill) if h is not None]
+    def heads(self) -> list:
+        return [h for h in (self.head_cls, self.head_distill) if h is not None]
 
-    def forward_features(self, x: Tensor) -> Tensor:      # (B, 1 or 2, dim)
+    def forward_features(self, x: Tensor) -> Tensor:  # (B, 1 or 2, dim)
         x, size = self.stages(x), tuple(x.shape[2:])
         if size != self.img_size:
-            raise ValueError(f"this HDKDStudent was made for images of {self.img_size[0]}x{self.img_size[1]}, got {size[0]}x{size[1]}; "
-                             f"make it with img_size={size}, or call set_input_size({size})")
+            raise ValueError(
+                f"this HDKDStudent was made for images of {self.img_size[0]}x{self.img_size[1]},"
+                f" got {size[0]}x{size[1]}; make it with img_size={size}, or call"
+                f" set_input_size({size})"
+            )
         return self.dflt(x)
 
-    def forward_heads(self, x: Tensor) -> tuple:          # of (B, num_classes): class head, distillation head
+    def forward_heads(
+        self, x: Tensor
+    ) -> tuple:  # of (B, num_classes): class head, distillation head
         t = self.forward_features(x)
         return tuple(h(t[:, i]) for i, h in enumerate(self.heads))
 
@@ -173,43 +282,84 @@ class HDKDStudent(Stages):
 
     def reset_classifier(self, num_classes: int):
         new = lambda h: nn.Linear(h.in_features, num_classes).to(h.weight)
-        self.num_classes, self.head_cls, self.head_distill = num_classes, new(self.head_cls), self.head_distill and new(self.head_distill)
+        self.num_classes, self.head_cls, self.head_distill = (
+            num_classes,
+            new(self.head_cls),
+            self.head_distill and new(self.head_distill),
+        )
 
     def set_input_size(self, img_size):
         "Images of another size from now on; the position embeddings are resampled."
         self.img_size = image_side(img_size)
         new = [s // 16 for s in self.img_size]
-        with torch.no_grad(): self.dflt.pos_embed = nn.Parameter(resample(self.dflt.pos_embed, self.dflt.n_tokens, new, self.dflt.grid))
+        with torch.no_grad():
+            self.dflt.pos_embed = nn.Parameter(
+                resample(self.dflt.pos_embed, self.dflt.n_tokens, new, self.dflt.grid)
+            )
         self.dflt.grid = tuple(new)
 
-# %% ../../nbs/models/03_hdkd.ipynb #7c447ec7
+# %% ../../nbs/models/03_hdkd.ipynb #212756aa
 from timm.models import register_model
 
-def _made(cls, pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **kwargs):
-    if pretrained: raise ValueError("no pretrained HDKD weights can be downloaded; load a checkpoint of the authors with load_released(path)")
+
+def _made(
+    cls,
+    pretrained=False,
+    pretrained_cfg=None,
+    pretrained_cfg_overlay=None,
+    cache_dir=None,
+    **kwargs
+):
+    if pretrained:
+        raise ValueError(
+            "no pretrained HDKD weights can be downloaded; load a checkpoint of the authors with"
+            " load_released(path)"
+        )
     return cls(**kwargs)
 
-SMALL = dict(widths=(16, 32, 64))            # for learning on a CPU
+
+SMALL = dict(widths=(16, 32, 64))  # for learning on a CPU
+
 
 @register_model
-def hdkd_teacher(pretrained=False, **kwargs) -> HDKDTeacher: return _made(HDKDTeacher, pretrained, **kwargs)
+def hdkd_teacher(pretrained=False, **kwargs) -> HDKDTeacher:
+    return _made(HDKDTeacher, pretrained, **kwargs)
+
+
 @register_model
-def hdkd_student(pretrained=False, **kwargs) -> HDKDStudent: return _made(HDKDStudent, pretrained, **kwargs)
+def hdkd_student(pretrained=False, **kwargs) -> HDKDStudent:
+    return _made(HDKDStudent, pretrained, **kwargs)
+
+
 @register_model
-def hdkd_student_plain(pretrained=False, **kwargs) -> HDKDStudent: return _made(HDKDStudent, pretrained, **dict(distilled=False) | kwargs)
+def hdkd_student_plain(pretrained=False, **kwargs) -> HDKDStudent:
+    return _made(HDKDStudent, pretrained, **dict(distilled=False) | kwargs)
+
+
 @register_model
 def hdkd_teacher_small(pretrained=False, **kwargs) -> HDKDTeacher:
     return _made(HDKDTeacher, pretrained, **SMALL | dict(depths=(2, 3, 4), hidden=64) | kwargs)
+
+
 @register_model
 def hdkd_student_small(pretrained=False, **kwargs) -> HDKDStudent:
-    return _made(HDKDStudent, pretrained, **SMALL | dict(depths=(1, 1, 2), dim=64, depth=2, heads=4) | kwargs)
-@register_model
-def hdkd_student_small_plain(pretrained=False, **kwargs) -> HDKDStudent: return hdkd_student_small(pretrained, **dict(distilled=False) | kwargs)
+    return _made(
+        HDKDStudent, pretrained, **SMALL | dict(depths=(1, 1, 2), dim=64, depth=2, heads=4) | kwargs
+    )
 
-# %% ../../nbs/models/03_hdkd.ipynb #2f5d7b80
+
+@register_model
+def hdkd_student_small_plain(pretrained=False, **kwargs) -> HDKDStudent:
+    return hdkd_student_small(pretrained, **dict(distilled=False) | kwargs)
+
+# %% ../../nbs/models/03_hdkd.ipynb #420461a6
 RENAMED = [  # released name (a pattern) -> ours; the first that fits counts
-    (r"^fn1\.", "hidden."), (r"^classifier\.", "head."),
-    (r"(?<!attention)\.proj\.weight$", ".shortcut.weight"),      # a block's; our Attention has a proj of its own
+    (r"^fn1\.", "hidden."),
+    (r"^classifier\.", "head."),
+    (
+        r"(?<!attention)\.proj\.weight$",
+        ".shortcut.weight",
+    ),  # a block's; our Attention has a proj of its own
     (r"\.conv\.norm\.", ".norm."),
     (r"\.conv\.fn\.([01])\.", r".expand.\1."),
     (r"\.conv\.fn\.([34])\.", lambda m: f".depthwise.{int(m[1]) - 3}."),
@@ -217,82 +367,154 @@ RENAMED = [  # released name (a pattern) -> ours; the first that fits counts
     (r"\.conv\.fn\.6\.spatial_attention\.conv1\.", ".attend.spatial.conv."),
     (r"\.conv\.fn\.6\.channel_attention\.fc\.0\.", ".attend.channel.squeeze."),
     (r"\.conv\.fn\.6\.channel_attention\.fc\.2\.", ".attend.channel.excite."),
-    (r"\.conv\.fn\.6\.fc\.0\.", ".attend.squeeze."), (r"\.conv\.fn\.6\.fc\.2\.", ".attend.excite."),      # MBConv
+    (r"\.conv\.fn\.6\.fc\.0\.", ".attend.squeeze."),
+    (r"\.conv\.fn\.6\.fc\.2\.", ".attend.excite."),  # MBConv
     (r"^DFLT_module\.pos_embedding$", "dflt.pos_embed"),
     (r"^DFLT_module\.to_patch_embedding\.(\d)\.", lambda m: f"dflt.embed.{int(m[1]) - 1}."),
     (r"^DFLT_module\.transformer\.norm\.", "dflt.norm."),
     (r"^DFLT_module\.transformer\.layers\.(\d+)\.0\.norm\.", r"dflt.blocks.\1.attention.norm."),
     (r"^DFLT_module\.transformer\.layers\.(\d+)\.0\.to_qkv\.", r"dflt.blocks.\1.attention.qkv."),
-    (r"^DFLT_module\.transformer\.layers\.(\d+)\.0\.to_out\.0\.", r"dflt.blocks.\1.attention.proj."),
+    (
+        r"^DFLT_module\.transformer\.layers\.(\d+)\.0\.to_out\.0\.",
+        r"dflt.blocks.\1.attention.proj.",
+    ),
     (r"^DFLT_module\.transformer\.layers\.(\d+)\.1\.net\.0\.", r"dflt.blocks.\1.mlp.0."),
     (r"^DFLT_module\.transformer\.layers\.(\d+)\.1\.net\.3\.", r"dflt.blocks.\1.mlp.2."),
-    (r"^DFLT_module\.", "dflt.")]
+    (r"^DFLT_module\.", "dflt."),
+]
+
 
 def our_name(released: str) -> str:
     "The name that a parameter of the released code has here; ours stay as they are."
     for pattern, ours in RENAMED:
         name, n = re.subn(pattern, ours, released)
-        if n: return name
+        if n:
+            return name
     return released
 
-# %% ../../nbs/models/03_hdkd.ipynb #96db96e8
+# %% ../../nbs/models/03_hdkd.ipynb #08ade11b
 def read_state(source) -> dict:  # name -> tensor
     "A state dict from a dict, a .safetensors file, or a .pth file without pickled code."
     if not isinstance(source, dict):
         path = Path(source)
-        if not path.is_file(): raise FileNotFoundError(f"there is no file {path}")
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
+
             source = load_file(path)
         else:
-            try: source = torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                source = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as e:
-                raise ValueError(f"{path.name} cannot be read as a plain state dict; a whole pickled model could run code and is not loaded. Where you trust "
-                                 "the file, save its model.state_dict() alone and load that") from e
+                raise ValueError(
+                    f"{path.name} cannot be read as a plain state dict; a whole pickled model could"
+                    " run code and is not loaded. Where you trust the file, save its"
+                    " model.state_dict() alone and load that"
+                ) from e
     for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(source, dict) and isinstance(source.get(key), dict): source = source[key]
-    if not isinstance(source, dict) or not source or not all(isinstance(v, Tensor) for v in source.values()):
-        raise ValueError(f"expected a state dict (name -> tensor), got {type(source).__name__}" + (f" with {', '.join(map(str, list(source)[:5]))}" if isinstance(source, dict) else ""))
-    return {k.removeprefix("module."): v for k, v in source.items()}     # DataParallel adds the prefix
+        if isinstance(source, dict) and isinstance(source.get(key), dict):
+            source = source[key]
+    if (
+        not isinstance(source, dict)
+        or not source
+        or not all(isinstance(v, Tensor) for v in source.values())
+    ):
+        raise ValueError(
+            f"expected a state dict (name -> tensor), got {type(source).__name__}"
+            + (f" with {', '.join(map(str, list(source)[:5]))}" if isinstance(source, dict) else "")
+        )
+    return {k.removeprefix("module."): v for k, v in source.items()}  # DataParallel adds the prefix
 
-# %% ../../nbs/models/03_hdkd.ipynb #bceff156
-def sizes_of(state: dict,           # released or our names
-             heads=None) -> dict:   # heads of the transformer, which no tensor shows; None: 8 for a width of 256, as released
-    "The class that a state dict belongs to and the arguments to make it: {\"cls\": ..., num_classes=..., widths=..., ...}."
+# %% ../../nbs/models/03_hdkd.ipynb #779f521f
+def sizes_of(
+    state: dict, heads=None  # released or our names
+) -> (
+    dict
+):  # heads of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    """The class that a state dict belongs to and the arguments to make it: {"cls": ...,
+    num_classes=..., widths=..., ...}."""
     s = {our_name(k): v for k, v in state.items()}
-    missing = [k for k in ("stage1.0.0.weight", "stage2.0.depthwise.0.weight", "stage3.0.depthwise.0.weight") if k not in s]
-    teacher, student = "hidden.weight" in s and "head.weight" in s, "dflt.cls_token" in s and "head_cls.weight" in s
+    missing = [
+        k
+        for k in ("stage1.0.0.weight", "stage2.0.depthwise.0.weight", "stage3.0.depthwise.0.weight")
+        if k not in s
+    ]
+    teacher, student = (
+        "hidden.weight" in s and "head.weight" in s,
+        "dflt.cls_token" in s and "head_cls.weight" in s,
+    )
     if missing or teacher == student:
-        raise ValueError(f"these weights are of no HDKD model: {'no ' + missing[0] if missing else 'neither teacher nor student heads'} among {', '.join(list(state)[:4])}, ...")
+        raise ValueError(
+            "these weights are of no HDKD model:"
+            f" {'no ' + missing[0] if missing else 'neither teacher nor student heads'} among"
+            f" {', '.join(list(state)[:4])}, ..."
+        )
     depth = lambda p: len({m[1] for k in s if (m := re.match(p + r"\.(\d+)\.", k))})
-    kw = dict(in_chans=s["stage1.0.0.weight"].shape[1], depths=tuple(depth(f"stage{i}") for i in (1, 2, 3)),
-              widths=(s["stage1.0.0.weight"].shape[0], *(s[f"stage{i}.0.project.1.weight"].shape[0] for i in (2, 3))),
-              block=MBCSA if "stage2.0.attend.spatial.conv.weight" in s else MBConv)
-    if teacher: return dict(cls=HDKDTeacher, num_classes=len(s["head.weight"]), hidden=len(s["hidden.weight"])) | kw
+    kw = dict(
+        in_chans=s["stage1.0.0.weight"].shape[1],
+        depths=tuple(depth(f"stage{i}") for i in (1, 2, 3)),
+        widths=(
+            s["stage1.0.0.weight"].shape[0],
+            *(s[f"stage{i}.0.project.1.weight"].shape[0] for i in (2, 3)),
+        ),
+        block=MBCSA if "stage2.0.attend.spatial.conv.weight" in s else MBConv,
+    )
+    if teacher:
+        return (
+            dict(cls=HDKDTeacher, num_classes=len(s["head.weight"]), hidden=len(s["hidden.weight"]))
+            | kw
+        )
     dim, distilled = s["dflt.cls_token"].shape[-1], "dflt.distill_token" in s
     if heads is None and dim != 256:
-        raise ValueError(f"no tensor shows how many heads a transformer has; the release has 8 for a width of 256, this one has a width of {dim}: say heads=")
+        raise ValueError(
+            "no tensor shows how many heads a transformer has; the release has 8 for a width of"
+            f" 256, this one has a width of {dim}: say heads="
+        )
     heads = heads or 8
-    return dict(cls=HDKDStudent, num_classes=len(s["head_cls.weight"]), dim=dim, depth=depth("dflt.blocks"), heads=heads,
-                mlp_ratio=len(s["dflt.blocks.0.mlp.0.weight"]) / dim, distilled=distilled) | kw
+    return (
+        dict(
+            cls=HDKDStudent,
+            num_classes=len(s["head_cls.weight"]),
+            dim=dim,
+            depth=depth("dflt.blocks"),
+            heads=heads,
+            mlp_ratio=len(s["dflt.blocks.0.mlp.0.weight"]) / dim,
+            distilled=distilled,
+        )
+        | kw
+    )
 
-# %% ../../nbs/models/03_hdkd.ipynb #09bc6ed2
-def load_released(source,              # path of a .safetensors or .pth file, or a state dict
-                  num_classes=None,    # what you expect; another count in the file is an error
-                  img_size=None,       # None: the (square) size the weights were made for; another: position embeddings are resampled
-                  heads=None):         # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
-    "The HDKD model that released weights belong to, in eval mode and in their precision; every tensor is used, none may be missing."
+# %% ../../nbs/models/03_hdkd.ipynb #0702d1e6
+def load_released(
+    source,  # path of a .safetensors or .pth file, or a state dict
+    num_classes=None,  # what you expect; another count in the file is an error
+    # None: the (square) size the weights were made for; another: position embeddings are resampled
+    img_size=None,
+    heads=None,
+):  # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    """The HDKD model that released weights belong to, in eval mode and in their precision; every
+    tensor is used, none may be missing."""
     state = read_state(source)
     kw = sizes_of(state, heads)
     cls, n = kw.pop("cls"), kw["num_classes"]
     if num_classes not in (None, n):
-        raise ValueError(f"the checkpoint has {n} classes, you asked for {num_classes}; load it without num_classes and call model.reset_classifier({num_classes}): a new, untrained head")
+        raise ValueError(
+            f"the checkpoint has {n} classes, you asked for {num_classes}; load it without"
+            f" num_classes and call model.reset_classifier({num_classes}): a new, untrained head"
+        )
     state = {our_name(k): v for k, v in state.items()}
     if cls is HDKDStudent:
         n = state["dflt.pos_embed"].shape[1] - 1 - kw["distilled"]
         side = 16 * math.isqrt(n)
-        if side**2 != 256 * n and img_size is None: raise ValueError(f"the weights were made for {n} patches, no square image; say which: img_size=(H, W)")
+        if side**2 != 256 * n and img_size is None:
+            raise ValueError(
+                f"the weights were made for {n} patches, no square image; say which:"
+                " img_size=(H, W)"
+            )
         img_size = img_size or side
-    model = cls(**kw, **{} if img_size is None else {"img_size": img_size}).to(next(v for v in state.values() if v.is_floating_point()).dtype)
+    model = cls(**kw, **{} if img_size is None else {"img_size": img_size}).to(
+        next(v for v in state.values() if v.is_floating_point()).dtype
+    )
     model.load_state_dict(state, strict=True)
     return model.eval()

@@ -9,66 +9,99 @@ __all__ = ['ChannelAttention', 'SpatialAttention', 'CBAM', 'conv_layer', 'MBCSA'
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/models/02_mbcsa.ipynb #4972bb68
+# %% ../../nbs/models/02_mbcsa.ipynb #4c8ae254
 class ChannelAttention(nn.Module):
-    "Which channels matter: (B, `width`, H, W) -> weights (B, `width`, 1, 1) in (0, 1) (Woo et al. 2018)."
-    def __init__(self, width: int,          # channels
-                 reduction: int = 16):      # the shared layers squeeze the channels by this factor
+    """Which channels matter: (B, `width`, H, W) -> weights (B, `width`, 1, 1) in (0, 1) (Woo et al.
+    2018)."""
+
+    def __init__(
+        self, width: int, reduction: int = 16  # channels
+    ):  # the shared layers squeeze the channels by this factor
         super().__init__()
         if width < reduction:
-            raise ValueError(f"channel attention squeezes its channels by {reduction}, and of {width} nothing is left; give at least {reduction} channels")
+            raise ValueError(
+                f"channel attention squeezes its channels by {reduction}, and of {width} nothing is"
+                f" left; give at least {reduction} channels"
+            )
         self.squeeze = nn.Conv2d(width, width // reduction, 1, bias=False)
         self.act = nn.GELU()
         self.excite = nn.Conv2d(width // reduction, width, 1, bias=False)
 
-    def shared(self, v: Tensor) -> Tensor: return self.excite(self.act(self.squeeze(v)))   # v: (B, width, 1, 1)
+    def shared(self, v: Tensor) -> Tensor:
+        return self.excite(self.act(self.squeeze(v)))  # v: (B, width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         mean, top = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
         return (self.shared(mean) + self.shared(top)).sigmoid()
 
-# %% ../../nbs/models/02_mbcsa.ipynb #7169f836
+# %% ../../nbs/models/02_mbcsa.ipynb #abf3b5dd
 class SpatialAttention(nn.Module):
     "Which places matter: (B, C, H, W) -> weights (B, 1, H, W) in (0, 1) (Woo et al. 2018)."
-    def __init__(self, kernel: int = 7):    # side of the convolution's window, odd
+
+    def __init__(self, kernel: int = 7):  # side of the convolution's window, odd
         super().__init__()
-        if kernel % 2 == 0: raise ValueError(f"a window of even side has no middle place; got kernel={kernel}, take {kernel - 1} or {kernel + 1}")
+        if kernel % 2 == 0:
+            raise ValueError(
+                f"a window of even side has no middle place; got kernel={kernel}, take {kernel - 1}"
+                f" or {kernel + 1}"
+            )
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
 
-# %% ../../nbs/models/02_mbcsa.ipynb #3d6f0c81
+# %% ../../nbs/models/02_mbcsa.ipynb #73e3f25f
 class CBAM(nn.Module):
-    "Channel attention, then spatial attention, plus the input; shape (B, `width`, H, W) kept (Woo et al. 2018; the sum as released with HDKD)."
-    def __init__(self, width: int,       # channels
-                 reduction: int = 16,    # of the channel attention
-                 kernel: int = 7):       # of the spatial attention
+    """Channel attention, then spatial attention, plus the input; shape (B, `width`, H, W) kept (Woo
+    et al. 2018; the sum as released with HDKD)."""
+
+    def __init__(
+        self,
+        width: int,  # channels
+        reduction: int = 16,  # of the channel attention
+        kernel: int = 7,
+    ):  # of the spatial attention
         super().__init__()
         self.channel, self.spatial = ChannelAttention(width, reduction), SpatialAttention(kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.channel(x) * x
-        return torch.addcmul(x, self.spatial(y), y)      # x + spatial(y) * y, in one pass over memory
+        return torch.addcmul(x, self.spatial(y), y)  # x + spatial(y) * y, in one pass over memory
 
-# %% ../../nbs/models/02_mbcsa.ipynb #812647de
-def conv_layer(n_in: int, n_out: int,          # channels
-               kernel: int, stride: int = 1,
-               groups: int = 1,                # n_in: depthwise, each channel filtered alone
-               act: bool = True                # with a GELU at the end
-              ) -> nn.Sequential:
+# %% ../../nbs/models/02_mbcsa.ipynb #8819149c
+def conv_layer(
+    n_in: int,
+    n_out: int,  # channels
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,  # n_in: depthwise, each channel filtered alone
+    act: bool = True,  # with a GELU at the end
+) -> nn.Sequential:
     "Convolution without bias, batch norm and, with `act`, GELU."
-    return nn.Sequential(nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(n_out), *[nn.GELU()] * act)
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(n_out),
+        *[nn.GELU()] * act
+    )
 
-# %% ../../nbs/models/02_mbcsa.ipynb #c7ae7a01
+# %% ../../nbs/models/02_mbcsa.ipynb #a53c897d
 class MBCSA(nn.Module):
-    "Mobile block with channel and spatial attention: (B, `n_in`, H, W) -> (B, `n_out`, H, W), or half of H and W (EL-Assiouti et al. 2024)."
-    def __init__(self, n_in: int, n_out: int,
-                 downsample: bool = False,   # halve height and width
-                 expansion: int = 4):        # channels inside, as a multiple of `n_in`; 1: neither expansion nor attention, as released
+    """Mobile block with channel and spatial attention: (B, `n_in`, H, W) -> (B, `n_out`, H, W), or
+    half of H and W (EL-Assiouti et al. 2024)."""
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        downsample: bool = False,  # halve height and width
+        expansion: int = 4,
+    ):  # channels inside, as a multiple of `n_in`; 1: neither expansion nor attention, as released
         super().__init__()
         if not downsample and n_in != n_out:
-            raise ValueError(f"without downsampling the block adds its input to its output, so both need the same width; got {n_in} and {n_out}")
+            raise ValueError(
+                "without downsampling the block adds its input to its output, so both need the"
+                f" same width; got {n_in} and {n_out}"
+            )
         wide, stride = expansion * n_in, 2 if downsample else 1
         self.norm = nn.BatchNorm2d(n_in)
         self.expand = conv_layer(n_in, wide, 1, stride) if expansion > 1 else nn.Identity()
@@ -78,23 +111,33 @@ class MBCSA(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1) if downsample else nn.Identity()
         self.shortcut = nn.Conv2d(n_in, n_out, 1, bias=False) if downsample else nn.Identity()
 
-    def attention(self, n_in: int, wide: int) -> nn.Module: return CBAM(wide)
+    def attention(self, n_in: int, wide: int) -> nn.Module:
+        return CBAM(wide)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.attend(self.depthwise(self.expand(self.norm(x)))))
         return y + self.shortcut(self.pool(x))
 
-# %% ../../nbs/models/02_mbcsa.ipynb #bae52875
+# %% ../../nbs/models/02_mbcsa.ipynb #b9e231fb
 class SqueezeExcite(nn.Module):
-    "Channel weights from the mean alone, times the input; shape (B, `width`, H, W) kept (Hu et al. 2018)."
-    def __init__(self, width: int,      # channels
-                 squeezed: int):        # numbers between the two layers
+    """Channel weights from the mean alone, times the input; shape (B, `width`, H, W) kept (Hu et
+    al. 2018)."""
+
+    def __init__(self, width: int, squeezed: int):  # channels  # numbers between the two layers
         super().__init__()
-        self.squeeze, self.act, self.excite = nn.Linear(width, squeezed, bias=False), nn.GELU(), nn.Linear(squeezed, width, bias=False)
+        self.squeeze, self.act, self.excite = (
+            nn.Linear(width, squeezed, bias=False),
+            nn.GELU(),
+            nn.Linear(squeezed, width, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.excite(self.act(self.squeeze(x.mean((2, 3))))).sigmoid()[:, :, None, None]
 
+
 class MBConv(MBCSA):
-    "The same block with squeeze-and-excitation in the place of CBAM (Sandler et al. 2018; Tan and Le 2019): the ablation."
-    def attention(self, n_in: int, wide: int) -> nn.Module: return SqueezeExcite(wide, max(1, n_in // 4))
+    """The same block with squeeze-and-excitation in the place of CBAM (Sandler et al. 2018; Tan and
+    Le 2019): the ablation."""
+
+    def attention(self, n_in: int, wide: int) -> nn.Module:
+        return SqueezeExcite(wide, max(1, n_in // 4))

@@ -18,75 +18,134 @@ from .hdkd import read_state
 from .mbcsa import ChannelAttention, SpatialAttention, conv_layer
 from ..taps import near_names
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #acb2263d
-REDUCTIONS = (4, 8, 16, 32)      # image side / map side, of the four maps
+# %% ../../nbs/models/04_polyp_pvt.ipynb #741d1c44
+REDUCTIONS = (4, 8, 16, 32)  # image side / map side, of the four maps
 
-def check_maps(net: nn.Module, name: str, side: tuple, in_chans: int):      # side: (H, W) of a trial image
-    "Refuse a backbone whose maps the decoder cannot read; one forward of an empty image shows them."
+
+def check_maps(
+    net: nn.Module, name: str, side: tuple, in_chans: int
+):  # side: (H, W) of a trial image
+    """Refuse a backbone whose maps the decoder cannot read; one forward of an empty image shows
+    them."""
     got = tuple(net.feature_info.reduction())
     if got != REDUCTIONS:
-        raise ValueError(f"the last four maps of {name} lie at {', '.join(f'1/{r}' for r in got)} of the image; Polyp-PVT needs 1/4, 1/8, 1/16, 1/32: "
-                         "a backbone of stages, such as pvt_v2_b0 or resnet18")
+        raise ValueError(
+            f"the last four maps of {name} lie at {', '.join(f'1/{r}' for r in got)} of the image;"
+            " Polyp-PVT needs 1/4, 1/8, 1/16, 1/32: a backbone of stages, such as pvt_v2_b0 or"
+            " resnet18"
+        )
     try:
-        with torch.no_grad(): shapes = [tuple(m.shape[1:]) for m in net.eval()(torch.zeros(1, in_chans, *side))]
+        with torch.no_grad():
+            shapes = [tuple(m.shape[1:]) for m in net.eval()(torch.zeros(1, in_chans, *side))]
     except Exception as e:
-        raise ValueError(f"{name} does not take images of {side[0]}x{side[1]} ({type(e).__name__}: {e}); Polyp-PVT needs a backbone "
-                         "for any multiple of 32; one of a fixed size can be made with img_size=") from e
-    finally: net.train()
-    expected = [(c, side[0] // r, side[1] // r) for c, r in zip(net.feature_info.channels(), REDUCTIONS)]
+        raise ValueError(
+            f"{name} does not take images of {side[0]}x{side[1]} ({type(e).__name__}: {e});"
+            " Polyp-PVT needs a backbone for any multiple of 32; one of a fixed size can be made"
+            " with img_size="
+        ) from e
+    finally:
+        net.train()
+    expected = [
+        (c, side[0] // r, side[1] // r) for c, r in zip(net.feature_info.channels(), REDUCTIONS)
+    ]
     if shapes == [(h, w, c) for c, h, w in expected]:
-        raise ValueError(f"{name} gives maps with the channels last, {shapes[0]}; the decoder reads (channels, height, width): "
-                         "take a backbone that gives these, such as pvt_v2_b0")
+        raise ValueError(
+            f"{name} gives maps with the channels last, {shapes[0]}; the decoder reads (channels,"
+            " height, width): take a backbone that gives these, such as pvt_v2_b0"
+        )
     if shapes != expected:
-        raise ValueError(f"the maps of {name} have the shapes {shapes} for an image of {side[0]}x{side[1]}, expected {expected}; "
-                         "take another backbone, such as pvt_v2_b0")
+        raise ValueError(
+            f"the maps of {name} have the shapes {shapes} for an image of {side[0]}x{side[1]},"
+            f" expected {expected}; take another backbone, such as pvt_v2_b0"
+        )
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #c9360b75
-def pyramid(name: str = "pvt_v2_b2",      # a model of timm that has maps at 1/4, 1/8, 1/16 and 1/32 of the image
-            pretrained: bool = False,     # download timm's ImageNet weights
-            in_chans: int = 3, **kw       # to `timm.create_model`
-           ) -> nn.Module:                # images -> list of four maps, fine to coarse
+# %% ../../nbs/models/04_polyp_pvt.ipynb #800ad236
+def pyramid(
+    # a model of timm that has maps at 1/4, 1/8, 1/16 and 1/32 of the image
+    name: str = "pvt_v2_b2",
+    pretrained: bool = False,  # download timm's ImageNet weights
+    in_chans: int = 3,
+    **kw,  # to `timm.create_model`
+) -> nn.Module:  # images -> list of four maps, fine to coarse
     "A backbone of timm that returns its last four maps."
-    if not isinstance(name, str): raise TypeError(f"the backbone is given by its name in timm, such as 'pvt_v2_b0'; got a {type(name).__name__}")
-    if ":" not in name and not timm.is_model(name):      # "hf-hub:..." and the like are looked up by timm
+    if not isinstance(name, str):
+        raise TypeError(
+            "the backbone is given by its name in timm, such as 'pvt_v2_b0'; got a"
+            f" {type(name).__name__}"
+        )
+    if ":" not in name and not timm.is_model(
+        name
+    ):  # "hf-hub:..." and the like are looked up by timm
         near = near_names(name, timm.list_models())
-        raise ValueError(f"timm has no model {name!r}." + (f" Near: {', '.join(near)}." if near else "") + " All names: timm.list_models().")
-    try: net = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-4, -3, -2, -1), in_chans=in_chans, **kw)
+        raise ValueError(
+            f"timm has no model {name!r}."
+            + (f" Near: {', '.join(near)}." if near else "")
+            + " All names: timm.list_models()."
+        )
+    try:
+        net = timm.create_model(
+            name,
+            pretrained=pretrained,
+            features_only=True,
+            out_indices=(-4, -3, -2, -1),
+            in_chans=in_chans,
+            **kw,
+        )
     except Exception as e:
         why = f"({type(e).__name__}: {e})"
         if pretrained:
-            raise RuntimeError(f"timm could not fetch pretrained weights of {name} {why}; without a network take pretrained=False, "
-                               "whose weights are random, or load_released(path) for a trained Polyp-PVT") from e
-        raise ValueError(f"timm cannot make {name} with four maps {why}; take a backbone of four stages or more, such as pvt_v2_b0 or resnet18") from e
+            raise RuntimeError(
+                f"timm could not fetch pretrained weights of {name} {why}; without a network take"
+                " pretrained=False, whose weights are random, or load_released(path) for a trained"
+                " Polyp-PVT"
+            ) from e
+        raise ValueError(
+            f"timm cannot make {name} with four maps {why}; take a backbone of four stages or more,"
+            " such as pvt_v2_b0 or resnet18"
+        ) from e
     size = kw.get("img_size", 64)
     check_maps(net, name, (size, size) if isinstance(size, int) else tuple(size), in_chans)
     return net
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #54e67ccd
+# %% ../../nbs/models/04_polyp_pvt.ipynb #276b80e9
 class CIM(nn.Module):
-    "Camouflage identification module: (B, `width`, h, w) times a weight for each channel, then one for each place (Polyp-PVT, Dong et al. 2021)."
-    def __init__(self, width: int,          # channels
-                 reduction: int = 16):      # of the channel attention
+    """Camouflage identification module: (B, `width`, h, w) times a weight for each channel, then
+    one for each place (Polyp-PVT, Dong et al. 2021)."""
+
+    def __init__(self, width: int, reduction: int = 16):  # channels  # of the channel attention
         super().__init__()
-        self.channel, self.spatial = ChannelAttention(width, min(reduction, width)), SpatialAttention()
-        self.channel.act = nn.ReLU()        # where MBCSA has GELU
+        self.channel, self.spatial = (
+            ChannelAttention(width, min(reduction, width)),
+            SpatialAttention(),
+        )
+        self.channel.act = nn.ReLU()  # where MBCSA has GELU
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.channel(x) * x
         return self.spatial(x) * x
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #850c0208
+# %% ../../nbs/models/04_polyp_pvt.ipynb #87b554e2
 def up(x: Tensor) -> Tensor:
-    "Twice as high and wide, bilinear; the new places go evenly from the first old one to the last (`align_corners=True`)."
-    return F.interpolate(x, scale_factor=2., mode="bilinear", align_corners=True)
+    """Twice as high and wide, bilinear; the new places go evenly from the first old one to the last
+    (`align_corners=True`)."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+
 
 class CFM(nn.Module):
-    "Cascaded fusion module: maps of `c` channels at 1/32, 1/16 and 1/8 -> (B, `c`, h, w) at 1/8 (Polyp-PVT, Dong et al. 2021)."
+    """Cascaded fusion module: maps of `c` channels at 1/32, 1/16 and 1/8 -> (B, `c`, h, w) at 1/8
+    (Polyp-PVT, Dong et al. 2021)."""
+
     def __init__(self, c: int = 32):
         super().__init__()
         conv = lambda a, b: conv_layer(a, b, 3, act=False)
-        self.gate43, self.gate42, self.gate32 = conv(c, c), conv(c, c), conv(c, c)    # gate43: x4 decides what stays of x3
-        self.carry4, self.carry3 = conv(c, c), conv(2 * c, 2 * c)                     # hand a coarse map on to the next scale
+        self.gate43, self.gate42, self.gate32 = (
+            conv(c, c),
+            conv(c, c),
+            conv(c, c),
+        )  # gate43: x4 decides what stays of x3
+        self.carry4, self.carry3 = conv(c, c), conv(
+            2 * c, 2 * c
+        )  # hand a coarse map on to the next scale
         self.fuse3, self.fuse2 = conv(2 * c, 2 * c), conv(3 * c, 3 * c)
         self.out = conv(3 * c, c)
 
@@ -97,32 +156,47 @@ class CFM(nn.Module):
         y2 = self.fuse2(torch.cat([x432, self.carry3(up(y3))], 1))
         return self.out(y2)
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #626ef55c
+# %% ../../nbs/models/04_polyp_pvt.ipynb #6fee18a5
 class GraphConv(nn.Module):
-    "Graph convolution over nodes that are all connected: (B, `states`, `nodes`) -> the same (Polyp-PVT, Dong et al. 2021)."
-    def __init__(self, states: int,      # numbers that describe a node
-                 nodes: int):
+    """Graph convolution over nodes that are all connected: (B, `states`, `nodes`) -> the same
+    (Polyp-PVT, Dong et al. 2021)."""
+
+    def __init__(self, states: int, nodes: int):  # numbers that describe a node
         super().__init__()
-        self.mix_nodes, self.mix_states = nn.Conv1d(nodes, nodes, 1), nn.Conv1d(states, states, 1, bias=False)
+        self.mix_nodes, self.mix_states = nn.Conv1d(nodes, nodes, 1), nn.Conv1d(
+            states, states, 1, bias=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.mix_nodes(x.transpose(1, 2)).transpose(1, 2)
         return self.mix_states(h - x).relu()
 
+
 class SAM(nn.Module):
-    "Similarity aggregation module: (B, `c`, h, w) and an edge map (B, at least 2, h', w') -> (B, `c`, h, w) (Polyp-PVT, Dong et al. 2021)."
-    def __init__(self, c: int = 32,            # channels
-                 states: int | None = None,    # numbers that describe a node; half of `c` where None
-                 anchors: int = 4):            # anchors a side: anchors^2 nodes
+    """Similarity aggregation module: (B, `c`, h, w) and an edge map (B, at least 2, h', w') -> (B,
+    `c`, h, w) (Polyp-PVT, Dong et al. 2021)."""
+
+    def __init__(
+        self,
+        c: int = 32,  # channels
+        states: int | None = None,  # numbers that describe a node; half of `c` where None
+        anchors: int = 4,
+    ):  # anchors a side: anchors^2 nodes
         super().__init__()
         states, self.anchors = states or c // 2, anchors
-        self.state, self.proj, self.extend = nn.Conv2d(c, states, 1), nn.Conv2d(c, states, 1), nn.Conv2d(states, c, 1, bias=False)
+        self.state, self.proj, self.extend = (
+            nn.Conv2d(c, states, 1),
+            nn.Conv2d(c, states, 1),
+            nn.Conv2d(states, c, 1, bias=False),
+        )
         self.graph = GraphConv(states, anchors**2)
 
-    def assign(self, x: Tensor, edge: Tensor) -> Tensor:      # (B, anchors^2, h w)
+    def assign(self, x: Tensor, edge: Tensor) -> Tensor:  # (B, anchors^2, h w)
         "Which anchor each place belongs to, as shares that sum to 1."
         p, mask = self.proj(x), F.interpolate(edge, x.shape[2:]).softmax(1)[:, 1:2]
-        anchors = F.adaptive_avg_pool2d(p * mask, self.anchors + 2)[:, :, 1:-1, 1:-1].flatten(2)      # without the frame
+        anchors = F.adaptive_avg_pool2d(p * mask, self.anchors + 2)[:, :, 1:-1, 1:-1].flatten(
+            2
+        )  # without the frame
         return (anchors.transpose(1, 2) @ p.flatten(2)).softmax(1)
 
     def forward(self, x: Tensor, edge: Tensor) -> Tensor:
@@ -130,100 +204,182 @@ class SAM(nn.Module):
         nodes = self.state(x).flatten(2) @ A.transpose(1, 2)
         return x + self.extend((self.graph(nodes) @ A).unflatten(2, x.shape[2:]))
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #d7ee8889
+# %% ../../nbs/models/04_polyp_pvt.ipynb #5e8b281a
 class PolypPVT(nn.Module):
-    "Polyp-PVT: images (B, `in_chans`, H, W), sides multiples of 32, -> two maps of logits (B, 1, H, W); sigmoid of their sum predicts (Dong et al. 2021)."
-    def __init__(self, backbone: str = "pvt_v2_b2",   # of timm, see `pyramid`
-                 pretrained: bool = False,            # backbone with ImageNet weights (a download)
-                 in_chans: int = 3,                   # 1 grey, 3 colour
-                 channels: int = 32,                  # of the decoder
-                 anchors: int = 4,                    # a side, in SAM
-                 **kw):                               # to `timm.create_model`
+    """Polyp-PVT: images (B, `in_chans`, H, W), sides multiples of 32, -> two maps of logits (B, 1,
+    H, W); sigmoid of their sum predicts (Dong et al. 2021)."""
+
+    def __init__(
+        self,
+        backbone: str = "pvt_v2_b2",  # of timm, see `pyramid`
+        pretrained: bool = False,  # backbone with ImageNet weights (a download)
+        in_chans: int = 3,  # 1 grey, 3 colour
+        channels: int = 32,  # of the decoder
+        anchors: int = 4,  # a side, in SAM
+        **kw,
+    ):  # to `timm.create_model`
         super().__init__()
-        if channels < 2: raise ValueError(f"SAM takes its edge map from the second channel; got channels={channels}, give at least 2 (32 in the paper)")
-        if anchors < 1: raise ValueError(f"SAM needs at least one anchor a side, got anchors={anchors} (4 in the paper)")
+        if channels < 2:
+            raise ValueError(
+                f"SAM takes its edge map from the second channel; got channels={channels}, give at"
+                " least 2 (32 in the paper)"
+            )
+        if anchors < 1:
+            raise ValueError(
+                f"SAM needs at least one anchor a side, got anchors={anchors} (4 in the paper)"
+            )
         self.in_chans, self.backbone = in_chans, pyramid(backbone, pretrained, in_chans, **kw)
         n1, n2, n3, n4 = self.backbone.feature_info.channels()
         self.cim = CIM(n1)
-        self.reduce1, self.reduce2, self.reduce3, self.reduce4 = [conv_layer(n, channels, 1, act=False) for n in (n1, n2, n3, n4)]
+        self.reduce1, self.reduce2, self.reduce3, self.reduce4 = [
+            conv_layer(n, channels, 1, act=False) for n in (n1, n2, n3, n4)
+        ]
         self.cfm, self.sam = CFM(channels), SAM(channels, anchors=anchors)
         self.head_cfm, self.head_sam = nn.Conv2d(channels, 1, 1), nn.Conv2d(channels, 1, 1)
 
-    def forward(self, x: Tensor) -> tuple:            # of (B, 1, H, W): head of CFM, head of SAM
+    def forward(self, x: Tensor) -> tuple:  # of (B, 1, H, W): head of CFM, head of SAM
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            cure = "the batch dimension is missing: pass x[None]" if x.ndim == 3 and len(x) == self.in_chans else "set in_chans to the images' channels"
-            raise ValueError(f"this PolypPVT was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; {cure}")
+            cure = (
+                "the batch dimension is missing: pass x[None]"
+                if x.ndim == 3 and len(x) == self.in_chans
+                else "set in_chans to the images' channels"
+            )
+            raise ValueError(
+                f"this PolypPVT was made for images (B, {self.in_chans}, H, W), got"
+                f" {tuple(x.shape)}; {cure}"
+            )
         h, w = x.shape[2:]
         if h % 32 or w % 32:
             near = [max(32, round(v / 32) * 32) for v in (h, w)]
-            raise ValueError(f"Polyp-PVT halves an image five times, so both sides must be multiples of 32; got {h}x{w}, "
-                             f"near it lies {near[0]}x{near[1]}: resize the images")
+            raise ValueError(
+                "Polyp-PVT halves an image five times, so both sides must be multiples of 32; got"
+                f" {h}x{w}, near it lies {near[0]}x{near[1]}: resize the images"
+            )
         x1, x2, x3, x4 = self.backbone(x)
         fused = self.cfm(self.reduce4(x4), self.reduce3(x3), self.reduce2(x2))
-        edge = F.interpolate(self.reduce1(self.cim(x1)), scale_factor=.5, mode="bilinear", align_corners=True)
+        edge = F.interpolate(
+            self.reduce1(self.cim(x1)), scale_factor=0.5, mode="bilinear", align_corners=True
+        )
         maps = self.head_cfm(fused), self.head_sam(self.sam(fused, edge))
-        return tuple(F.interpolate(m, scale_factor=8., mode="bilinear") for m in maps)
+        return tuple(F.interpolate(m, scale_factor=8.0, mode="bilinear") for m in maps)
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #46e96699
+# %% ../../nbs/models/04_polyp_pvt.ipynb #bde6052a
 RENAMED = [  # released name (a pattern) -> ours; all that fit are applied, in this order
     (r"^backbone\.patch_embed1\.", "backbone.patch_embed."),
     (r"^backbone\.patch_embed([2-4])\.", lambda m: f"backbone.stages_{int(m[1]) - 1}.downsample."),
     (r"^backbone\.block([1-4])\.", lambda m: f"backbone.stages_{int(m[1]) - 1}.blocks."),
     (r"^backbone\.norm([1-4])\.", lambda m: f"backbone.stages_{int(m[1]) - 1}.norm."),
     (r"\.dwconv\.dwconv\.", ".dwconv."),
-    (r"^ca\.fc1\.", "cim.channel.squeeze."), (r"^ca\.fc2\.", "cim.channel.excite."), (r"^sa\.conv1\.", "cim.spatial.conv."),
-    (r"^Translayer2_0\.", "reduce1."), (r"^Translayer([2-4])_1\.", r"reduce\1."),
-    (r"^CFM\.conv_upsample1\.", "cfm.gate43."), (r"^CFM\.conv_upsample2\.", "cfm.gate42."), (r"^CFM\.conv_upsample3\.", "cfm.gate32."),
-    (r"^CFM\.conv_upsample4\.", "cfm.carry4."), (r"^CFM\.conv_upsample5\.", "cfm.carry3."),
-    (r"^CFM\.conv_concat2\.", "cfm.fuse3."), (r"^CFM\.conv_concat3\.", "cfm.fuse2."), (r"^CFM\.conv4\.", "cfm.out."),
-    (r"^((?:cfm\.\w+|reduce\d)\.)conv\.", r"\g<1>0."), (r"^((?:cfm\.\w+|reduce\d)\.)bn\.", r"\g<1>1."),
-    (r"^SAM\.gcn\.conv1\.", "sam.graph.mix_nodes."), (r"^SAM\.gcn\.conv2\.", "sam.graph.mix_states."), (r"^SAM\.conv_", "sam."),
-    (r"^out_CFM\.", "head_cfm."), (r"^out_SAM\.", "head_sam.")]
+    (r"^ca\.fc1\.", "cim.channel.squeeze."),
+    (r"^ca\.fc2\.", "cim.channel.excite."),
+    (r"^sa\.conv1\.", "cim.spatial.conv."),
+    (r"^Translayer2_0\.", "reduce1."),
+    (r"^Translayer([2-4])_1\.", r"reduce\1."),
+    (r"^CFM\.conv_upsample1\.", "cfm.gate43."),
+    (r"^CFM\.conv_upsample2\.", "cfm.gate42."),
+    (r"^CFM\.conv_upsample3\.", "cfm.gate32."),
+    (r"^CFM\.conv_upsample4\.", "cfm.carry4."),
+    (r"^CFM\.conv_upsample5\.", "cfm.carry3."),
+    (r"^CFM\.conv_concat2\.", "cfm.fuse3."),
+    (r"^CFM\.conv_concat3\.", "cfm.fuse2."),
+    (r"^CFM\.conv4\.", "cfm.out."),
+    (r"^((?:cfm\.\w+|reduce\d)\.)conv\.", r"\g<1>0."),
+    (r"^((?:cfm\.\w+|reduce\d)\.)bn\.", r"\g<1>1."),
+    (r"^SAM\.gcn\.conv1\.", "sam.graph.mix_nodes."),
+    (r"^SAM\.gcn\.conv2\.", "sam.graph.mix_states."),
+    (r"^SAM\.conv_", "sam."),
+    (r"^out_CFM\.", "head_cfm."),
+    (r"^out_SAM\.", "head_sam."),
+]
+
 
 def our_name(released: str) -> str:
     "The name that a parameter of the released code has here; ours stay as they are."
-    for pattern, ours in RENAMED: released = re.sub(pattern, ours, released)
+    for pattern, ours in RENAMED:
+        released = re.sub(pattern, ours, released)
     return released
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #a5371da5
+# %% ../../nbs/models/04_polyp_pvt.ipynb #c9b04cba
 PVT_V2 = {  # widths and depths of the stages (Wang et al. 2022)
-    "pvt_v2_b0": ((32, 64, 160, 256), (2, 2, 2, 2)), "pvt_v2_b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
-    "pvt_v2_b2": ((64, 128, 320, 512), (3, 4, 6, 3)), "pvt_v2_b3": ((64, 128, 320, 512), (3, 4, 18, 3)),
-    "pvt_v2_b4": ((64, 128, 320, 512), (3, 8, 27, 3)), "pvt_v2_b5": ((64, 128, 320, 512), (3, 6, 40, 3))}
+    "pvt_v2_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
+    "pvt_v2_b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
+    "pvt_v2_b2": ((64, 128, 320, 512), (3, 4, 6, 3)),
+    "pvt_v2_b3": ((64, 128, 320, 512), (3, 4, 18, 3)),
+    "pvt_v2_b4": ((64, 128, 320, 512), (3, 8, 27, 3)),
+    "pvt_v2_b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
+}
 
-def backbone_of(state: dict      # name -> tensor, released or our names
-               ) -> str:         # name in timm
+
+def backbone_of(state: dict) -> str:  # name -> tensor, released or our names  # name in timm
     "Which PVTv2 the weights of a Polyp-PVT belong to, told by the widths and depths of its stages."
     s = {our_name(k): v for k, v in state.items()}
-    missing = [k for k in ("backbone.patch_embed.proj.weight", *[f"backbone.stages_{i}.norm.weight" for i in range(4)],
-                           "cfm.out.0.weight", "sam.graph.mix_nodes.weight", "head_cfm.weight") if k not in s]
+    missing = [
+        k
+        for k in (
+            "backbone.patch_embed.proj.weight",
+            *[f"backbone.stages_{i}.norm.weight" for i in range(4)],
+            "cfm.out.0.weight",
+            "sam.graph.mix_nodes.weight",
+            "head_cfm.weight",
+        )
+        if k not in s
+    ]
     if missing:
         own = any(k.startswith(("cfm.", "sam.")) for k in s)
-        raise ValueError((f"these are weights of a Polyp-PVT on no PVTv2 (no {missing[0]}); make PolypPVT(backbone=...) with the backbone they were trained on "
-                          "and call its load_state_dict") if own else
-                         f"these weights are of no Polyp-PVT: no {missing[-1]} among {', '.join(list(state)[:4])}, ...")
+        raise ValueError(
+            f"these are weights of a Polyp-PVT on no PVTv2 (no {missing[0]}); make"
+            " PolypPVT(backbone=...) with the backbone they were trained on and call its"
+            " load_state_dict"
+            if own
+            else (
+                f"these weights are of no Polyp-PVT: no {missing[-1]} among"
+                f" {', '.join(list(state)[:4])}, ..."
+            )
+        )
     widths = tuple(len(s[f"backbone.stages_{i}.norm.weight"]) for i in range(4))
-    depths = tuple(len({m[1] for k in s if (m := re.match(rf"backbone\.stages_{i}\.blocks\.(\d+)\.", k))}) for i in range(4))
+    depths = tuple(
+        len({m[1] for k in s if (m := re.match(rf"backbone\.stages_{i}\.blocks\.(\d+)\.", k))})
+        for i in range(4)
+    )
     name = next((n for n, sizes in PVT_V2.items() if sizes == (widths, depths)), None)
     sr = s.get("backbone.stages_0.blocks.0.attn.sr.weight")
-    if name == "pvt_v2_b2" and sr is not None and sr.shape[-1] == 1: name = "pvt_v2_b2_li"      # pools instead of strides: linear attention
-    if name is None: raise ValueError(f"no PVTv2 has stages of widths {widths} and depths {depths}; known: {', '.join(PVT_V2)}, pvt_v2_b2_li")
+    if name == "pvt_v2_b2" and sr is not None and sr.shape[-1] == 1:
+        name = "pvt_v2_b2_li"  # pools instead of strides: linear attention
+    if name is None:
+        raise ValueError(
+            f"no PVTv2 has stages of widths {widths} and depths {depths}; known:"
+            f" {', '.join(PVT_V2)}, pvt_v2_b2_li"
+        )
     return name
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #ca88a082
-def load_released(source            # path of a .safetensors or .pth file, or a state dict, in released or our names
-                 ) -> PolypPVT:
-    "The Polyp-PVT that weights belong to, in eval mode and in their precision; every tensor is used, none may be missing."
+# %% ../../nbs/models/04_polyp_pvt.ipynb #1a373e11
+def load_released(
+    source,  # path of a .safetensors or .pth file, or a state dict, in released or our names
+) -> PolypPVT:
+    """The Polyp-PVT that weights belong to, in eval mode and in their precision; every tensor is
+    used, none may be missing."""
     if not isinstance(source, (str, Path, dict)):
-        raise TypeError(f"load_released takes a file or a state dict; got a {type(source).__name__}" + "; pass its state_dict()" * isinstance(source, nn.Module))
+        raise TypeError(
+            f"load_released takes a file or a state dict; got a {type(source).__name__}"
+            + "; pass its state_dict()" * isinstance(source, nn.Module)
+        )
     state = {our_name(k): v for k, v in read_state(source).items()}
-    state = {k: v for k, v in state.items() if k not in ("backbone.head.weight", "backbone.head.bias")}      # left over from ImageNet
-    model = PolypPVT(backbone_of(state), in_chans=state["backbone.patch_embed.proj.weight"].shape[1], channels=state["head_cfm.weight"].shape[1],
-                     anchors=math.isqrt(len(state["sam.graph.mix_nodes.weight"])))
+    state = {
+        k: v for k, v in state.items() if k not in ("backbone.head.weight", "backbone.head.bias")
+    }  # left over from ImageNet
+    model = PolypPVT(
+        backbone_of(state),
+        in_chans=state["backbone.patch_embed.proj.weight"].shape[1],
+        channels=state["head_cfm.weight"].shape[1],
+        anchors=math.isqrt(len(state["sam.graph.mix_nodes.weight"])),
+    )
     own = model.state_dict().keys()
     for names, what in ((own - state.keys(), "missing"), (state.keys() - own, "not known here")):
         if names:
-            raise ValueError(f"{len(names)} of the tensors are {what}: {', '.join(sorted(names)[:4])}{', ...' * (len(names) > 4)}; "
-                             "is the file complete, and of Polyp-PVT?")
+            raise ValueError(
+                f"{len(names)} of the tensors are {what}:"
+                f" {', '.join(sorted(names)[:4])}{', ...' * (len(names) > 4)}; is the file"
+                " complete, and of Polyp-PVT?"
+            )
     model.to(next(v for v in state.values() if v.is_floating_point()).dtype).load_state_dict(state)
     return model.eval()

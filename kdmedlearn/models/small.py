@@ -9,78 +9,133 @@ __all__ = ['ConvBlock', 'SmallCNN', 'small_student', 'small_teacher', 'create_mo
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/models/01_small.ipynb #3e73b1c8
+# %% ../../nbs/models/01_small.ipynb #b5698da2
 class ConvBlock(nn.Module):
-    "3x3 convolution, batch norm, ReLU on (B, `n_in`, H, W); `residual` adds the input before the ReLU."
+    """3x3 convolution, batch norm, ReLU on (B, `n_in`, H, W); `residual` adds the input before the
+    ReLU."""
+
     def __init__(self, n_in: int, n_out: int, residual: bool = False):
         super().__init__()
         self.conv = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(n_out)
         self.act = nn.ReLU()
-        self.shortcut = None if not residual else nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
+        self.shortcut = (
+            None
+            if not residual
+            else nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.conv(x))
         return self.act(y if self.shortcut is None else y + self.shortcut(x))
 
-# %% ../../nbs/models/01_small.ipynb #9d461dce
+# %% ../../nbs/models/01_small.ipynb #e66448d7
 class SmallCNN(nn.Module):
     "Four-stage CNN: (B, `in_chans`, H, W) with H, W >= 16 -> (B, `num_classes`) logits."
-    def __init__(self,
-                 num_classes: int = 8,             # logits
-                 in_chans: int = 3,                # 1 grey, 3 colour
-                 widths=(16, 32, 52, 64),          # channels of the stages
-                 depth: int = 1,                   # blocks a stage
-                 residual: bool = False,           # blocks add their input
-                 stem: int | None = None,          # channels of a stride-2 first convolution; None: no such layer
-                 ):
+
+    def __init__(
+        self,
+        num_classes: int = 8,  # logits
+        in_chans: int = 3,  # 1 grey, 3 colour
+        widths=(16, 32, 52, 64),  # channels of the stages
+        depth: int = 1,  # blocks a stage
+        residual: bool = False,  # blocks add their input
+        stem: int | None = None,  # channels of a stride-2 first convolution; None: no such layer
+    ):
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
-        self.stem = nn.Identity() if stem is None else nn.Sequential(
-            nn.Conv2d(in_chans, stem, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        self.stem = (
+            nn.Identity()
+            if stem is None
+            else nn.Sequential(
+                nn.Conv2d(in_chans, stem, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(stem),
+                nn.ReLU(),
+            )
+        )
         n = in_chans if stem is None else stem
         for i, w in enumerate(widths, 1):
             blocks = [ConvBlock(n if b == 0 else w, w, residual) for b in range(depth)]
-            self.add_module(f"stage{i}", nn.Sequential(*blocks, nn.MaxPool2d(2) if i < len(widths) else nn.Identity()))
+            self.add_module(
+                f"stage{i}",
+                nn.Sequential(*blocks, nn.MaxPool2d(2) if i < len(widths) else nn.Identity()),
+            )
             n = w
         self.stages = [f"stage{i}" for i in range(1, len(widths) + 1)]
         self.head = nn.Linear(n, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"SmallCNN was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; set in_chans to the images' channels")
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))      # the same numbers, faster on a CPU
-        for name in self.stages: x = getattr(self, name)(x)
+            raise ValueError(
+                f"SmallCNN was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)};"
+                " set in_chans to the images' channels"
+            )
+        x = self.stem(
+            x.contiguous(memory_format=torch.channels_last)
+        )  # the same numbers, faster on a CPU
+        for name in self.stages:
+            x = getattr(self, name)(x)
         return self.head(x.mean((2, 3)))
 
-# %% ../../nbs/models/01_small.ipynb #a74a0d77
+# %% ../../nbs/models/01_small.ipynb #a9e3df31
 def small_student(num_classes: int = 8, in_chans: int = 3) -> SmallCNN:
     "The student: about 51 thousand parameters with 8 classes."
     return SmallCNN(num_classes, in_chans)
 
-def small_teacher(num_classes: int = 8, in_chans: int = 3) -> SmallCNN:
-    "The teacher: about 0.9 million parameters; residual, two blocks a stage, working at half resolution."
-    return SmallCNN(num_classes, in_chans, widths=(32, 64, 128, 192), depth=2, residual=True, stem=32)
 
-# %% ../../nbs/models/01_small.ipynb #1cb79cbd
+def small_teacher(num_classes: int = 8, in_chans: int = 3) -> SmallCNN:
+    """The teacher: about 0.9 million parameters; residual, two blocks a stage, working at half
+    resolution."""
+    return SmallCNN(
+        num_classes, in_chans, widths=(32, 64, 128, 192), depth=2, residual=True, stem=32
+    )
+
+# %% ../../nbs/models/01_small.ipynb #a9d00679
 def _guided_student(num_classes, in_chans):
     from kdmedlearn.models.guided import GuidedStudent
+
     return GuidedStudent(num_classes, in_chans)
 
-def create_model(name: str,                # "small_student", "small_teacher", "guided_student", an HDKD model or any timm model
-                 num_classes: int = 8, in_chans: int = 3,
-                 pretrained: bool = False, # timm only: download ImageNet weights
-                 img_size=None             # for models made for one image size (HDKD, vision transformers); others do without
-                ) -> nn.Module:
+
+def create_model(
+    # "small_student", "small_teacher", "guided_student", an HDKD model or any timm model
+    name: str,
+    num_classes: int = 8,
+    in_chans: int = 3,
+    pretrained: bool = False,  # timm only: download ImageNet weights
+    # for models made for one image size (HDKD, vision transformers); others do without
+    img_size=None,
+) -> nn.Module:
     "A classifier by name: ours or timm's."
-    ours = {"small_student": small_student, "small_teacher": small_teacher, "guided_student": _guided_student}
+    ours = {
+        "small_student": small_student,
+        "small_teacher": small_teacher,
+        "guided_student": _guided_student,
+    }
     if name in ours:
-        if pretrained: raise ValueError(f"{name} has no pretrained weights; leave pretrained=False or name a timm model")
+        if pretrained:
+            raise ValueError(
+                f"{name} has no pretrained weights; leave pretrained=False or name a timm model"
+            )
         return ours[name](num_classes, in_chans)
     import timm
-    import kdmedlearn.models.hdkd   # timm knows its names from here on
+    import kdmedlearn.models.hdkd  # timm knows its names from here on
+
     if not timm.is_model(name):
         from kdmedlearn.taps import near_hint
-        raise ValueError(f"no model is called {name!r}; {near_hint(name, [*ours, *timm.list_models()])}timm.list_models() lists {len(timm.list_models())} names")
-    one_size = name.startswith("hdkd_") or getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
-    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, img_size=img_size if one_size else None)
+
+        raise ValueError(
+            f"no model is called {name!r};"
+            f" {near_hint(name, [*ours, *timm.list_models()])}timm.list_models() lists"
+            f" {len(timm.list_models())} names"
+        )
+    one_size = name.startswith("hdkd_") or getattr(
+        timm.get_pretrained_cfg(name), "fixed_input_size", False
+    )
+    return timm.create_model(
+        name,
+        pretrained=pretrained,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        img_size=img_size if one_size else None,
+    )

@@ -13,25 +13,50 @@ from torch import Tensor, nn
 from .polyp_pvt import PolypPVT
 from ..taps import near_hint
 
-# %% ../../nbs/models/05_unet.ipynb #41097da6
+# %% ../../nbs/models/05_unet.ipynb #b0c6d82f
 class TwoConvs(nn.Sequential):
     "Twice 3x3 convolution, batch norm, ReLU: (B, `n_in`, H, W) -> (B, `n_out`, H, W)."
-    def __init__(self, n_in: int, n_out: int):
-        super().__init__(*[m for n in (n_in, n_out) for m in (nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())])
 
-# %% ../../nbs/models/05_unet.ipynb #a46a0208
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__(
+            *[
+                m
+                for n in (n_in, n_out)
+                for m in (
+                    nn.Conv2d(n, n_out, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(n_out),
+                    nn.ReLU(),
+                )
+            ]
+        )
+
+# %% ../../nbs/models/05_unet.ipynb #73951a04
 class UNet(nn.Module):
-    "U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger et al. 2015)."
-    def __init__(self, num_classes: int = 1,           # maps; 1: one logit a pixel, foreground against background
-                 in_chans: int = 3,                    # 1 grey, 3 colour
-                 widths=(8, 12, 24, 48),               # channels of the scales, fine to coarse
-                 stem: bool = True):                   # begin with a stride-2 convolution and enlarge the maps at the end: a quarter of the work
+    """U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger
+    et al. 2015)."""
+
+    def __init__(
+        self,
+        num_classes: int = 1,  # maps; 1: one logit a pixel, foreground against background
+        in_chans: int = 3,  # 1 grey, 3 colour
+        widths=(8, 12, 24, 48),  # channels of the scales, fine to coarse
+        stem: bool = True,
+    ):  # begin with a stride-2 convolution and enlarge the maps at the end: a quarter of the work
         super().__init__()
-        if len(widths) < 2: raise ValueError(f"a U-Net needs at least two scales, got widths={tuple(widths)}")
+        if len(widths) < 2:
+            raise ValueError(f"a U-Net needs at least two scales, got widths={tuple(widths)}")
         self.in_chans, self.widths = in_chans, tuple(widths)
-        self.multiple = 2 ** (len(widths) - 1 + bool(stem))    # height and width must be divisible by it
+        self.multiple = 2 ** (
+            len(widths) - 1 + bool(stem)
+        )  # height and width must be divisible by it
         w0 = widths[0]
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, w0, 3, 2, 1, bias=False), nn.BatchNorm2d(w0), nn.ReLU()) if stem else nn.Identity()
+        self.stem = (
+            nn.Sequential(
+                nn.Conv2d(in_chans, w0, 3, 2, 1, bias=False), nn.BatchNorm2d(w0), nn.ReLU()
+            )
+            if stem
+            else nn.Identity()
+        )
         ins = (w0 if stem else in_chans, *widths)
         self.down = nn.ModuleList(TwoConvs(a, b) for a, b in zip(ins, widths))
         self.up = nn.ModuleList(TwoConvs(a + b, a) for a, b in zip(widths, widths[1:]))
@@ -39,39 +64,61 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"this U-Net was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)}; set in_chans to the images' channels")
+            raise ValueError(
+                f"this U-Net was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)};"
+                " set in_chans to the images' channels"
+            )
         size, m = x.shape[-2:], self.multiple
-        if size[0] % m or size[1] % m: raise ValueError(f"height and width must be divisible by {m} (it halves them {m.bit_length() - 1} times), got {size[0]} x {size[1]}; resize the images")
-        x, seen = self.stem(x.contiguous(memory_format=torch.channels_last)), []      # the same numbers, faster on a CPU
+        if size[0] % m or size[1] % m:
+            raise ValueError(
+                f"height and width must be divisible by {m} (it halves them {m.bit_length() - 1}"
+                f" times), got {size[0]} x {size[1]}; resize the images"
+            )
+        x, seen = (
+            self.stem(x.contiguous(memory_format=torch.channels_last)),
+            [],
+        )  # the same numbers, faster on a CPU
         for i, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if i else x)
             seen.append(x)
         for block, skip in zip(reversed(self.up), reversed(seen[:-1])):
-            x = block(torch.cat([F.interpolate(x, scale_factor=2., mode="bilinear"), skip], 1))
+            x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="bilinear"), skip], 1))
         return F.interpolate(self.head(x), size=size, mode="bilinear")
 
-# %% ../../nbs/models/05_unet.ipynb #a00cf272
+# %% ../../nbs/models/05_unet.ipynb #35c06317
 def small_unet(num_classes: int = 1, in_chans: int = 3) -> UNet:
     "The student: about 70 thousand parameters."
     return UNet(num_classes, in_chans, (8, 12, 24, 48))
+
 
 def large_unet(num_classes: int = 1, in_chans: int = 3) -> UNet:
     "The teacher: about 1.1 million parameters."
     return UNet(num_classes, in_chans, (24, 48, 96, 192))
 
-# %% ../../nbs/models/05_unet.ipynb #fd6cb463
+# %% ../../nbs/models/05_unet.ipynb #dab9a8fb
 MASK_MODELS = {"small_unet": small_unet, "large_unet": large_unet}
 
-def create_mask_model(name: str,                # "small_unet", "large_unet", "polyp_pvt_b0" ... "polyp_pvt_b5"
-                      num_classes: int = 1,     # maps; 1: one logit a pixel
-                      in_chans: int = 3         # 1 grey, 3 colour
-                     ) -> nn.Module:
+
+def create_mask_model(
+    name: str,  # "small_unet", "large_unet", "polyp_pvt_b0" ... "polyp_pvt_b5"
+    num_classes: int = 1,  # maps; 1: one logit a pixel
+    in_chans: int = 3,  # 1 grey, 3 colour
+) -> nn.Module:
     "A mask network by name, untrained."
-    if name in MASK_MODELS: return MASK_MODELS[name](num_classes, in_chans)
+    if name in MASK_MODELS:
+        return MASK_MODELS[name](num_classes, in_chans)
     known = [*MASK_MODELS, *(f"polyp_pvt_b{i}" for i in range(6))]
-    if name not in known: raise ValueError(f"no mask model is called {name!r}; {near_hint(name, known)}known: {', '.join(known)}")
-    if num_classes != 1: raise ValueError(f"Polyp-PVT gives maps of one logit, not of {num_classes} classes; take num_classes=1 or a U-Net")
+    if name not in known:
+        raise ValueError(
+            f"no mask model is called {name!r}; {near_hint(name, known)}known: {', '.join(known)}"
+        )
+    if num_classes != 1:
+        raise ValueError(
+            f"Polyp-PVT gives maps of one logit, not of {num_classes} classes; take num_classes=1"
+            " or a U-Net"
+        )
     return PolypPVT(name.replace("polyp_pvt", "pvt_v2"), in_chans=in_chans)
+
 
 def is_mask_model(name: str) -> bool:
     "Is `name` one for `create_mask_model`?"

@@ -36,23 +36,31 @@ from ..taps import last_map, near_hint
 from .panel import Panel
 from .soft_targets import SIDE, pictures, small, unchanged
 
-# %% ../../nbs/widgets/04_attention.ipynb #d5638e31
+# %% ../../nbs/widgets/04_attention.ipynb #7c4ce2ee
 @contextmanager
 def undisturbed(*models: nn.Module):
     "Eval mode and no gradients inside; afterwards all is as it was."
     with unchanged(*models), torch.no_grad():
-        for o in models: o.eval()
+        for o in models:
+            o.eval()
         yield
 
-# %% ../../nbs/widgets/04_attention.ipynb #6d751604
+# %% ../../nbs/widgets/04_attention.ipynb #1b77d071
 def check_loader(dl, items):
     "Raise where `dl` is no loader of images with targets, or `items` no count."
-    if isinstance(dl, DataLoaders): raise TypeError("got DataLoaders, which hold several sets; give one of them, such as dls.valid")
-    if not hasattr(dl, "dataset"): raise TypeError(f"images come from a DataLoader such as dls.valid, got {type(dl).__name__}")
-    if not isinstance(items, int) or isinstance(items, bool) or items < 1: raise ValueError(f"items={items!r}; expected how many images to look at, at least 1")
-    if not len(dl.dataset): raise ValueError("the loader has no images; give one that has, such as dls.valid")
+    if isinstance(dl, DataLoaders):
+        raise TypeError(
+            "got DataLoaders, which hold several sets; give one of them, such as dls.valid"
+        )
+    if not hasattr(dl, "dataset"):
+        raise TypeError(f"images come from a DataLoader such as dls.valid, got {type(dl).__name__}")
+    if not isinstance(items, int) or isinstance(items, bool) or items < 1:
+        raise ValueError(f"items={items!r}; expected how many images to look at, at least 1")
+    if not len(dl.dataset):
+        raise ValueError("the loader has no images; give one that has, such as dls.valid")
 
-def batches(dl, items: int):   # yields (inputs, targets, pictures)
+
+def batches(dl, items: int):  # yields (inputs, targets, pictures)
     "The first `items` images of `dl` in its order, without random changes, batch by batch."
     check_loader(dl, items)
     norm, left = norm_of(dl), items
@@ -61,303 +69,685 @@ def batches(dl, items: int):   # yields (inputs, targets, pictures)
     with calm:
         for b in dl:
             n = getattr(dl, "n_inp", max(1, len(b) - 1))
-            if len(b) <= n: raise ValueError("the loader gives images without targets; give one with labels or masks")
+            if len(b) <= n:
+                raise ValueError(
+                    "the loader gives images without targets; give one with labels or masks"
+                )
             xb, y = plain(tuple(v[:left] for v in b[:n])), plain(b[n][:left]).cpu()
             yield xb, y, pictures(xb[0], norm)
             left -= len(y)
-            if left <= 0: return
+            if left <= 0:
+                return
 
-# %% ../../nbs/widgets/04_attention.ipynb #3a25a978
+# %% ../../nbs/widgets/04_attention.ipynb #ed03fd4e
 def ask(t: Teacher, xb: tuple, norm, layers=()) -> Seen:
-    "What `t` says to the inputs `xb`, normalised by `norm`, and the outputs of `layers`; on the CPU, wherever `t` lives."
+    """What `t` says to the inputs `xb`, normalised by `norm`, and the outputs of `layers`; on the
+    CPU, wherever `t` lives."""
     device = next((p.device for p in t.model.parameters()), xb[0].device)
     home, t = (lambda vs: vs and tuple(v.to(device) for v in vs)), copy(t)
     t.norm = home(t.norm)
-    try: seen = plain(t.see(home(tuple(xb)), home(norm), layers))
-    except Exception as e: raise ValueError(f"{t.name} fails on a batch of shape {tuple(xb[0].shape)}: {e}") from e
+    try:
+        seen = plain(t.see(home(tuple(xb)), home(norm), layers))
+    except Exception as e:
+        raise ValueError(f"{t.name} fails on a batch of shape {tuple(xb[0].shape)}: {e}") from e
     return Seen(cpu(seen.out), {k: cpu(v) for k, v in seen.features.items()})
 
-def cpu(o): return o.float().cpu() if isinstance(o, Tensor) else tuple(map(cpu, o)) if isinstance(o, (list, tuple)) else o
+
+def cpu(o):
+    return (
+        o.float().cpu()
+        if isinstance(o, Tensor)
+        else tuple(map(cpu, o)) if isinstance(o, (list, tuple)) else o
+    )
+
 
 def distinct(names) -> list:
     "The same names, numbered where they repeat."
     names = list(map(str, names))
-    return [f"{n} {names[:i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    return [
+        f"{n} {names[:i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)
+    ]
+
 
 def of_learner(learn, dl):
     "The learner as a `Teacher`, its distiller, and the loader to look at."
-    if not isinstance(learn, Learner): raise TypeError(f"expected the Learner that distill returned, got {type(learn).__name__}")
-    if not hasattr(learn, "distill"): raise ValueError("this Learner has no teachers (it was not made by distill, or was exported, which leaves teachers behind); give the one that distill returned")
+    if not isinstance(learn, Learner):
+        raise TypeError(f"expected the Learner that distill returned, got {type(learn).__name__}")
+    if not hasattr(learn, "distill"):
+        raise ValueError(
+            "this Learner has no teachers (it was not made by distill, or was exported, which"
+            " leaves teachers behind); give the one that distill returned"
+        )
     student = as_teachers(learn)[0]
     student.name = "student"
     return student, learn.distill, learn.dls.valid if dl is None else dl
 
-# %% ../../nbs/widgets/04_attention.ipynb #b263ce69
-def painted(z, lo: float, hi: float, scale: str = "Magma") -> np.ndarray:   # (H, W) -> (h, w, 3) uint8
+# %% ../../nbs/widgets/04_attention.ipynb #fa935c66
+def painted(
+    z, lo: float, hi: float, scale: str = "Magma"
+) -> np.ndarray:  # (H, W) -> (h, w, 3) uint8
     "The map `z` in the colours of a plotly scale from `lo` to `hi`."
-    if scale not in LUTS: LUTS[scale] = np.array([c[4:-1].split(", ") for c in sample_colorscale(scale, np.linspace(0, 1, 256).tolist())], float).astype(np.uint8)
+    if scale not in LUTS:
+        LUTS[scale] = np.array(
+            [
+                c[4:-1].split(", ")
+                for c in sample_colorscale(scale, np.linspace(0, 1, 256).tolist())
+            ],
+            float,
+        ).astype(np.uint8)
     z = small(np.asarray(z, np.float32))
     return LUTS[scale][(255 * np.clip((z - lo) / max(hi - lo, 1e-12), 0, 1)).astype(int)]
 
+
 LUTS = {}
 
-def over(picture: np.ndarray, colours: np.ndarray, share: float = .6) -> np.ndarray:
+
+def over(picture: np.ndarray, colours: np.ndarray, share: float = 0.6) -> np.ndarray:
     "`colours`, brought to the picture's size without smoothing, laid over the grey picture."
-    c = np.asarray(Image.fromarray(colours).resize(picture.shape[1::-1], Image.Resampling.NEAREST), float)
+    c = np.asarray(
+        Image.fromarray(colours).resize(picture.shape[1::-1], Image.Resampling.NEAREST), float
+    )
     return (share * c + (1 - share) * picture.mean(2, keepdims=True)).astype(np.uint8)
 
-WIDTH = 740     # of a figure, pixels: fits beside JupyterLab's file list
+
+WIDTH = 740  # of a figure, pixels: fits beside JupyterLab's file list
+
 
 class Look(Panel):
     "A panel that holds what was seen of some images, and turns them by a slider."
+
     def __init__(self, seen, count: int, *controls):
         self.seen = seen
-        self.at = W.IntSlider(1, 1, count, description="image", tooltip="which image; the arrow keys turn to the next and the previous one")
+        self.at = W.IntSlider(
+            1,
+            1,
+            count,
+            description="image",
+            tooltip="which image; the arrow keys turn to the next and the previous one",
+        )
         super().__init__(W.HBox([self.at, *controls], layout=W.Layout(flex_flow="row wrap")))
 
     def close(self):
         super().close()
         self.seen = self.figure = self.frame = None
 
-# %% ../../nbs/widgets/04_attention.ipynb #8874bf3b
+# %% ../../nbs/widgets/04_attention.ipynb #b4e99820
 class FusionSeen(NamedTuple):
     "What K teachers and their fusion say of N images."
-    pictures: list      # N arrays (h, w, 3)
-    attention: Tensor   # (N, heads, K n, n K), as `Fused.attention`
-    names: list         # of the K teachers
-    truth: list         # N class names
-    says: list          # N lists of K texts
-    fused: list         # N texts: the fusion's answer and, where there is one, the student's
 
-def answer(logits: Tensor, vocab, truth) -> str:   # logits: (C,)
+    pictures: list  # N arrays (h, w, 3)
+    attention: Tensor  # (N, heads, K n, n K), as `Fused.attention`
+    names: list  # of the K teachers
+    truth: list  # N class names
+    says: list  # N lists of K texts
+    fused: list  # N texts: the fusion's answer and, where there is one, the student's
+
+
+def answer(logits: Tensor, vocab, truth) -> str:  # logits: (C,)
     "A model's first answer, its probability, and whether it is right."
     p, k = logits.softmax(0).max(0)
     name = str(vocab[k]) if vocab is not None and len(vocab) == len(logits) else f"class {int(k)}"
-    return f"{name} {p:.2f}" + (f", {'right' if name == truth else 'wrong'}" if not name.startswith("class ") else "")
+    return f"{name} {p:.2f}" + (
+        f", {'right' if name == truth else 'wrong'}" if not name.startswith("class ") else ""
+    )
 
+# %% ../../nbs/widgets/04_attention.ipynb #70ed0628
 def see_fusion(fusion, teachers, dl, items, layers, student=None) -> FusionSeen:
     "Run teachers, fusion and student once over the first `items` images of `dl`."
-    norm, vocab, shown, att, ys, outs, zs, ss = norm_of(dl), list(getattr(dl, "vocab", None) or []), [], [], [], [[] for _ in teachers], [], []
+    norm, vocab, shown, att, ys, outs, zs, ss = (
+        norm_of(dl),
+        list(getattr(dl, "vocab", None) or []),
+        [],
+        [],
+        [],
+        [[] for _ in teachers],
+        [],
+        [],
+    )
     home = next((p.device for p in fusion.parameters()), "cpu")
     with undisturbed(fusion, *(t.model for t in teachers), *([student.model] if student else [])):
         for xb, y, pics in batches(dl, items):
-            if y.ndim != 1 or y.is_floating_point(): raise ValueError(f"the loader's targets have shape {tuple(y.shape)} and type {y.dtype}; a fusion of answers needs one class an image")
-            if student: xb, norm = student.prepare(xb, norm), student.norm       # teachers without a normalisation of their own share the student's
-            if layers is None: layers = [last_map(t.model, *t.prepare(xb, norm)) for t in teachers] if fusion.reads_maps else []
-            seen = [ask(t, xb, norm, (n,)) for t, n in zip(teachers, layers)] if layers else [ask(t, xb, norm) for t in teachers]
-            f = fusion([s.out.to(home) for s in seen], [s.features[n].to(home) for s, n in zip(seen, layers)])
-            shown += pics; att.append(cpu(f.attention)); ys.append(y); zs.append(cpu(f.out))
-            for o, s in zip(outs, seen): o.append(s.out)
-            if student: ss.append(ask(student, xb, norm).out); norm = norm_of(dl)
-    y, outs, zs, ss = torch.cat(ys).tolist(), [torch.cat(o) for o in outs], torch.cat(zs), torch.cat(ss) if ss else None
+            if y.ndim != 1 or y.is_floating_point():
+                raise ValueError(
+                    f"the loader's targets have shape {tuple(y.shape)} and type {y.dtype}; a fusion"
+                    " of answers needs one class an image"
+                )
+            if student:
+                xb, norm = (
+                    student.prepare(xb, norm),
+                    student.norm,
+                )  # teachers without a normalisation of their own share the student's
+            if layers is None:
+                layers = (
+                    [last_map(t.model, *t.prepare(xb, norm)) for t in teachers]
+                    if fusion.reads_maps
+                    else []
+                )
+            seen = (
+                [ask(t, xb, norm, (n,)) for t, n in zip(teachers, layers)]
+                if layers
+                else [ask(t, xb, norm) for t in teachers]
+            )
+            f = fusion(
+                [s.out.to(home) for s in seen],
+                [s.features[n].to(home) for s, n in zip(seen, layers)],
+            )
+            shown += pics
+            att.append(cpu(f.attention))
+            ys.append(y)
+            zs.append(cpu(f.out))
+            for o, s in zip(outs, seen):
+                o.append(s.out)
+            if student:
+                ss.append(ask(student, xb, norm).out)
+                norm = norm_of(dl)
+    y, outs, zs, ss = (
+        torch.cat(ys).tolist(),
+        [torch.cat(o) for o in outs],
+        torch.cat(zs),
+        torch.cat(ss) if ss else None,
+    )
     truth = [str(vocab[k]) if vocab else f"class {k}" for k in y]
-    says = [[answer(o[i], t.vocab or vocab, truth[i]) for o, t in zip(outs, teachers)] for i in range(len(y))]
-    fused = [f"fused: {answer(zs[i], vocab, truth[i])}" + (f"; student: {answer(ss[i], vocab, truth[i])}" if student else "") for i in range(len(y))]
+    says = [
+        [answer(o[i], t.vocab or vocab, truth[i]) for o, t in zip(outs, teachers)]
+        for i in range(len(y))
+    ]
+    fused = [
+        f"fused: {answer(zs[i], vocab, truth[i])}"
+        + (f"; student: {answer(ss[i], vocab, truth[i])}" if student else "")
+        for i in range(len(y))
+    ]
     return FusionSeen(shown, torch.cat(att), distinct(t.name for t in teachers), truth, says, fused)
 
-# %% ../../nbs/widgets/04_attention.ipynb #ef640b80
+# %% ../../nbs/widgets/04_attention.ipynb #727b3120
 class RelationView(Look):
     "Attention of a fusion over teachers and places, for one image, one head and one query."
+
     def __init__(self, seen: FusionSeen):
         K, n = len(seen.names), seen.attention.shape[-1] // len(seen.names)
-        self.side = side = int(n**.5)
-        places = [""] if n == 1 else [f", row {i // side + 1}, column {i % side + 1}" for i in range(n)]
-        self.head = W.SelectionSlider(options=[("mean of the heads", 0), *((f"head {h}", h) for h in range(1, seen.attention.shape[1] + 1))], description="head", readout=False, tooltip="whose weights: of one head, or their mean")
-        self.query = W.SelectionSlider(options=[("mean of all queries", -1), *((n_ + p, i) for i, (n_, p) in enumerate((a, b) for a in seen.names for b in places))], description="query",
-                                tooltip="the token that asks: a place of a teacher, or the mean over all", readout=False)
-        self.frame = attention_figure(seen.pictures[:1], torch.zeros(1, 1, K, n), seen.names, [""], [[""] * K])
+        self.side = side = int(n**0.5)
+        places = (
+            [""] if n == 1 else [f", row {i // side + 1}, column {i % side + 1}" for i in range(n)]
+        )
+        self.head = W.SelectionSlider(
+            options=[
+                ("mean of the heads", 0),
+                *((f"head {h}", h) for h in range(1, seen.attention.shape[1] + 1)),
+            ],
+            description="head",
+            readout=False,
+            tooltip="whose weights: of one head, or their mean",
+        )
+        self.query = W.SelectionSlider(
+            options=[
+                ("mean of all queries", -1),
+                *(
+                    (n_ + p, i)
+                    for i, (n_, p) in enumerate((a, b) for a in seen.names for b in places)
+                ),
+            ],
+            description="query",
+            tooltip="the token that asks: a place of a teacher, or the mean over all",
+            readout=False,
+        )
+        self.frame = attention_figure(
+            seen.pictures[:1], torch.zeros(1, 1, K, n), seen.names, [""], [[""] * K]
+        )
         self.frame.layout.updatemenus = ()
         self.frame.update_annotations(font_size=13)
         width = max(WIDTH, 150 * (K + 1) + 100)
-        self.frame.update_layout(width=width, height=173 + (width - 110) // (K + 1), margin=dict(l=10, r=10, t=118, b=55), title=dict(font_size=14, y=.97, yanchor="top"), coloraxis_colorbar=dict(title="weight", thickness=14))
+        self.frame.update_layout(
+            width=width,
+            height=173 + (width - 110) // (K + 1),
+            margin=dict(l=10, r=10, t=118, b=55),
+            title=dict(font_size=14, y=0.97, yanchor="top"),
+            coloraxis_colorbar=dict(title="weight", thickness=14),
+        )
         super().__init__(seen, len(seen.truth), self.head, self.query)
 
-    def weights(self) -> Tensor:   # (N, K, n)
-        "The weights of the chosen head and query for all images; they sum to 1 over teachers and places."
+    def weights(self) -> Tensor:  # (N, K, n)
+        """The weights of the chosen head and query for all images; they sum to 1 over teachers and
+        places."""
         q, h = self.query.value, self.head.value
-        a = by_teacher(self.seen.attention if q < 0 else self.seen.attention[:, :, q:q + 1], len(self.seen.names))
+        a = by_teacher(
+            self.seen.attention if q < 0 else self.seen.attention[:, :, q : q + 1],
+            len(self.seen.names),
+        )
         return a.mean(1) if h == 0 else a[:, h - 1]
 
     def draw(self):
         s, i, f, q = self.seen, self.at.value - 1, self.frame, self.query.value
         a = self.weights()
         f.data[0].source = data_url(s.pictures[i])
-        f.layout.title.text = f"image {i + 1}: {s.truth[i]}<br>{s.fused[i]}<br>weights: {self.head.label}; {'' if q < 0 else 'query '}{self.query.label}"
+        f.layout.title.text = (
+            f"image {i + 1}: {s.truth[i]}<br>{s.fused[i]}<br>weights: {self.head.label};"
+            f" {'' if q < 0 else 'query '}{self.query.label}"
+        )
         for k, (name, z) in enumerate(zip(s.names, a[i])):
             f.data[k + 1].z = z.reshape(self.side, -1).numpy().round(4)
             f.layout.annotations[k + 1].text = f"{name}<br>{z.sum():.0%}"
-            f.layout[f"xaxis{k + 2}"].title = dict(text=s.says[i][k].replace(", ", "<br>"), font_size=12, standoff=2)
+            f.layout[f"xaxis{k + 2}"].title = dict(
+                text=s.says[i][k].replace(", ", "<br>"), font_size=12, standoff=2
+            )
         k, j = divmod(q, self.side**2)
         row, col = divmod(j, self.side)
-        f.layout.shapes = [] if q < 0 else [dict(type="rect", xref=f"x{k + 2}", yref=f"y{k + 2}", x0=col - .48, x1=col + .48, y0=row - .48, y1=row + .48, line=dict(color="#ff7f0e", width=4))]
-        f.layout.coloraxis.cmax = float(a.max())      # of all images: they can be compared
+        f.layout.shapes = (
+            []
+            if q < 0
+            else [
+                dict(
+                    type="rect",
+                    xref=f"x{k + 2}",
+                    yref=f"y{k + 2}",
+                    x0=col - 0.48,
+                    x1=col + 0.48,
+                    y0=row - 0.48,
+                    y1=row + 0.48,
+                    line=dict(color="#ff7f0e", width=4),
+                )
+            ]
+        )
+        f.layout.coloraxis.cmax = float(a.max())  # of all images: they can be compared
         return f
 
-# %% ../../nbs/widgets/04_attention.ipynb #0c556a22
-def relation_attention(learn=None,        # the Learner of distill(..., RelationAttention()) or Ensemble(AttentionFusion())
-                       dl=None,           # DataLoader with labels; None: the Learner's validation images
-                       items: int = 24,   # images, the first of the loader
-                       *, fusion=None, teachers=None,   # instead of a Learner: a fitted AttentionFusion and its teachers
-                       layers=None        # of the teachers, with `fusion`; None: those it was fitted on, or their last maps
-                      ) -> RelationView:
+# %% ../../nbs/widgets/04_attention.ipynb #4daba6a8
+def relation_attention(
+    learn=None,  # the Learner of distill(..., RelationAttention()) or Ensemble(AttentionFusion())
+    dl=None,  # DataLoader with labels; None: the Learner's validation images
+    items: int = 24,  # images, the first of the loader
+    *,
+    fusion=None,
+    teachers=None,  # instead of a Learner: a fitted AttentionFusion and its teachers
+    layers=None,  # of the teachers, with `fusion`; None: those it was fitted on, or their last maps
+) -> RelationView:
     "Widget: which teacher, and which place of its map, a fusion attends to (Gammulle et al. 2023)."
     student = None
     if learn is not None:
-        if fusion is not None or teachers is not None or layers is not None: raise ValueError("a Learner brings its fusion, teachers and layers; give either the Learner or fusion=, teachers= and dl=")
+        if fusion is not None or teachers is not None or layers is not None:
+            raise ValueError(
+                "a Learner brings its fusion, teachers and layers; give either the Learner or"
+                " fusion=, teachers= and dl="
+            )
         student, cb, dl = of_learner(learn, dl)
-        part = next((m for m in cb.method.parts if isinstance(m, Ensemble) and isinstance(m.fusion, AttentionFusion)), None)
-        if part is None: raise ValueError(f"this Learner was distilled with {cb.method}, which has no attention over teachers; distill with RelationAttention() or Ensemble('attention')")
+        part = next(
+            (
+                m
+                for m in cb.method.parts
+                if isinstance(m, Ensemble) and isinstance(m.fusion, AttentionFusion)
+            ),
+            None,
+        )
+        if part is None:
+            raise ValueError(
+                f"this Learner was distilled with {cb.method}, which has no attention over"
+                " teachers; distill with RelationAttention() or Ensemble('attention')"
+            )
         fusion, teachers, layers = part.fusion, cb.teachers, list(part.found)
-    elif fusion is None or teachers is None or dl is None: raise TypeError("give the Learner that distill returned, or fusion=, teachers= and dl=")
-    if not isinstance(fusion, AttentionFusion): raise TypeError(f"fusion is a {type(fusion).__name__}, which has no attention to show; expected an AttentionFusion")
+    elif fusion is None or teachers is None or dl is None:
+        raise TypeError("give the Learner that distill returned, or fusion=, teachers= and dl=")
+    if not isinstance(fusion, AttentionFusion):
+        raise TypeError(
+            f"fusion is a {type(fusion).__name__}, which has no attention to show; expected an"
+            " AttentionFusion"
+        )
     teachers = as_teachers(teachers)
-    if not fusion.widths: raise ValueError("this fusion has nothing to fuse with yet; fit_fusion makes and trains it, or give it to distill")
-    if len(fusion.widths) != len(teachers): raise ValueError(f"the fusion was fitted with {len(fusion.widths)} teachers, now there are {len(teachers)}; give the same in the same order")
+    if not fusion.widths:
+        raise ValueError(
+            "this fusion has nothing to fuse with yet; fit_fusion makes and trains it, or give it"
+            " to distill"
+        )
+    if len(fusion.widths) != len(teachers):
+        raise ValueError(
+            f"the fusion was fitted with {len(fusion.widths)} teachers, now there are"
+            f" {len(teachers)}; give the same in the same order"
+        )
     if student is None:
         fits_teachers(fusion, [t.name for t in teachers])
-        layers = [layers] * len(teachers) if isinstance(layers, str) else layers if layers is not None else (fusion.fitted_on or {}).get("layers") or None
-    if layers and len(layers) != len(teachers): raise ValueError(f"{len(layers)} layers for {len(teachers)} teachers; name one for each")
+        layers = (
+            [layers] * len(teachers)
+            if isinstance(layers, str)
+            else layers if layers is not None else (fusion.fitted_on or {}).get("layers") or None
+        )
+    if layers and len(layers) != len(teachers):
+        raise ValueError(f"{len(layers)} layers for {len(teachers)} teachers; name one for each")
     check_loader(dl, items)
-    return RelationView(see_fusion(fusion, teachers, dl, items, layers if fusion.reads_maps else [], student))
+    return RelationView(
+        see_fusion(fusion, teachers, dl, items, layers if fusion.reads_maps else [], student)
+    )
 
-# %% ../../nbs/widgets/04_attention.ipynb #9525b1c4
+# %% ../../nbs/widgets/04_attention.ipynb #b8b500f5
 class MapsSeen(NamedTuple):
     "Maps of a student and its teachers for N images."
-    pictures: list   # N arrays (h, w, 3)
-    masks: Tensor    # (N, H, W) bool
-    maps: dict       # (teacher, head) -> P_s, P_t, each (N, 1, H, W)
+
+    pictures: list  # N arrays (h, w, 3)
+    masks: Tensor  # (N, H, W) bool
+    maps: dict  # (teacher, head) -> P_s, P_t, each (N, 1, H, W)
     method: KDAS
-    names: list      # of the teachers
+    names: list  # of the teachers
+
 
 def see_maps(student, teachers, method, dl, items) -> MapsSeen:
-    "Run student and teachers once over the first `items` images of `dl`; the maps are paired as `method` pairs them."
+    """Run student and teachers once over the first `items` images of `dl`; the maps are paired as
+    `method` pairs them."""
     shown, ys, maps, names = [], [], {}, distinct(t.name for t in teachers)
     with undisturbed(student.model, *(t.model for t in teachers)):
         for xb, y, pics in batches(dl, items):
-            if y.ndim < 3: raise ValueError(f"the loader's targets have shape {tuple(y.shape)}; KDAS needs masks, as from mask_dls or phantom_dls(task='segment')")
+            if y.ndim < 3:
+                raise ValueError(
+                    f"the loader's targets have shape {tuple(y.shape)}; KDAS needs masks, as from"
+                    " mask_dls or phantom_dls(task='segment')"
+                )
             xb = student.prepare(xb, norm_of(dl))
             s = ask(student, xb, student.norm).out
             for n, t in zip(names, teachers):
                 pairs = map_pairs(s, ask(t, xb, student.norm).out, method.heads, method.resize)
-                for h, pair in enumerate(pairs): maps.setdefault((n, h), []).append(pair)
-            shown += pics; ys.append((y[:, 0] if y.ndim == 4 else y) > .5)
-    return MapsSeen(shown, torch.cat(ys), {k: tuple(map(torch.cat, zip(*v))) for k, v in maps.items()}, method, names)
+                for h, pair in enumerate(pairs):
+                    maps.setdefault((n, h), []).append(pair)
+            shown += pics
+            ys.append((y[:, 0] if y.ndim == 4 else y) > 0.5)
+    return MapsSeen(
+        shown,
+        torch.cat(ys),
+        {k: tuple(map(torch.cat, zip(*v))) for k, v in maps.items()},
+        method,
+        names,
+    )
 
-# %% ../../nbs/widgets/04_attention.ipynb #cf92a5dc
+# %% ../../nbs/widgets/04_attention.ipynb #98ac3915
 class KDASView(Look):
     "Maps, attention and symmetric part of student and teacher, for one image and one row."
+
     def __init__(self, seen: MapsSeen):
-        heads, self.shown = 1 + max(h for _, h in seen.maps), None      # shown: what is painted
+        heads, self.shown = 1 + max(h for _, h in seen.maps), None  # shown: what is painted
         P = next(iter(seen.maps.values()))[0]
-        self.row = W.IntSlider(P.shape[2] // 2, 0, P.shape[2] - 1, description="row r", tooltip="the row of the map whose weights are shown, 0 at the top")
-        self.teacher = W.SelectionSlider(options=seen.names, description="teacher", tooltip="whose maps stand in the second line")
-        self.map = W.SelectionSlider(options=[(f"map {h + 1}", h) for h in range(heads)], description="map", tooltip="models with several maps: which one")
+        self.row = W.IntSlider(
+            P.shape[2] // 2,
+            0,
+            P.shape[2] - 1,
+            description="row r",
+            tooltip="the row of the map whose weights are shown, 0 at the top",
+        )
+        self.teacher = W.SelectionSlider(
+            options=seen.names, description="teacher", tooltip="whose maps stand in the second line"
+        )
+        self.map = W.SelectionSlider(
+            options=[(f"map {h + 1}", h) for h in range(heads)],
+            description="map",
+            tooltip="models with several maps: which one",
+        )
         self.square = P.shape[2] == P.shape[3]
         top = ["image", "P", "A(P)", *["½ S(P)"] * self.square, "w<sub>r</sub> over the image"]
-        self.frame = make_subplots(2, len(top), column_titles=top, horizontal_spacing=.03, vertical_spacing=.12)
-        for j in range(2 * len(top)): self.frame.add_image(source=data_url(seen.pictures[0]), hoverinfo="skip", row=j // len(top) + 1, col=j % len(top) + 1)
-        for k in (1, 2): self.frame.add_scatter(x=[None], y=[None], marker=dict(coloraxis=f"coloraxis{k}" if k > 1 else "coloraxis", color=[0]), mode="markers", showlegend=False, row=k, col=2)
-        bar = lambda y: dict(colorscale="RdBu_r", colorbar=dict(title="logit", len=.48, y=y, thickness=10))
-        self.frame.update_layout(width=WIDTH, height=390, margin=dict(l=10, r=10, t=70, b=25), coloraxis=bar(.79), coloraxis2=bar(.21), title_font_size=13)
+        self.frame = make_subplots(
+            2, len(top), column_titles=top, horizontal_spacing=0.03, vertical_spacing=0.12
+        )
+        for j in range(2 * len(top)):
+            self.frame.add_image(
+                source=data_url(seen.pictures[0]),
+                hoverinfo="skip",
+                row=j // len(top) + 1,
+                col=j % len(top) + 1,
+            )
+        for k in (1, 2):
+            self.frame.add_scatter(
+                x=[None],
+                y=[None],
+                marker=dict(coloraxis=f"coloraxis{k}" if k > 1 else "coloraxis", color=[0]),
+                mode="markers",
+                showlegend=False,
+                row=k,
+                col=2,
+            )
+        bar = lambda y: dict(
+            colorscale="RdBu_r", colorbar=dict(title="logit", len=0.48, y=y, thickness=10)
+        )
+        self.frame.update_layout(
+            width=WIDTH,
+            height=390,
+            margin=dict(l=10, r=10, t=70, b=25),
+            coloraxis=bar(0.79),
+            coloraxis2=bar(0.21),
+            title_font_size=13,
+        )
         self.frame.update_annotations(font_size=13)
-        self.frame.update_xaxes(showticklabels=False); self.frame.update_yaxes(showticklabels=False)
-        super().__init__(seen, len(seen.pictures), self.row, *[self.teacher] * (len(seen.names) > 1), *[self.map] * (heads > 1))
+        self.frame.update_xaxes(showticklabels=False)
+        self.frame.update_yaxes(showticklabels=False)
+        super().__init__(
+            seen,
+            len(seen.pictures),
+            self.row,
+            *[self.teacher] * (len(seen.names) > 1),
+            *[self.map] * (heads > 1),
+        )
 
-    def pair(self): return self.seen.maps[self.teacher.value, self.map.value]     # P_s, P_t
+    def pair(self):
+        return self.seen.maps[self.teacher.value, self.map.value]  # P_s, P_t
 
     def paint(self, i):
         "Everything that does not depend on the row."
         s, f, n = self.seen, self.frame, len(self.frame.data) // 2 - 1
-        for k, (who, all_) in enumerate(zip(("student: P<sub>s</sub>", "teacher: P<sub>t</sub>"), self.pair())):
-            P, top = all_[i:i + 1], float(all_.abs().max()) or 1.      # one scale for all images
+        for k, (who, all_) in enumerate(
+            zip(("student: P<sub>s</sub>", "teacher: P<sub>t</sub>"), self.pair())
+        ):
+            P, top = all_[i : i + 1], float(all_.abs().max()) or 1.0  # one scale for all images
             maps = [P, attend_to_itself(P), *([symmetric(P) / 2] if self.square else [])]
-            for t, a in zip(f.data[k * n:], [painted(s.masks[i], 0, 1, "Greys_r") if k else s.pictures[i], *(painted(z[0, 0], -top, top, "RdBu_r") for z in maps)]): t.source = data_url(a)
+            for t, a in zip(
+                f.data[k * n :],
+                [
+                    painted(s.masks[i], 0, 1, "Greys_r") if k else s.pictures[i],
+                    *(painted(z[0, 0], -top, top, "RdBu_r") for z in maps),
+                ],
+            ):
+                t.source = data_url(a)
             f.layout["coloraxis2" if k else "coloraxis"].update(cmin=-top, cmax=top)
             f.layout[f"yaxis{k * n + 2}"].title = dict(text=who, font_size=12, standoff=0)
-        f.layout.xaxis.title = dict(text=f"image {i + 1}; below, its mask", font_size=12, standoff=2)
+        f.layout.xaxis.title = dict(
+            text=f"image {i + 1}; below, its mask", font_size=12, standoff=2
+        )
         f.layout.title = self.numbers(i)
 
     def draw(self):
-        s, i, r, f, n, lines = self.seen, self.at.value - 1, self.row.value, self.frame, len(self.frame.data) // 2 - 1, []
-        if self.shown != (now := (i, self.teacher.value, self.map.value)): self.paint(i); self.shown = now
+        s, i, r, f, n, lines = (
+            self.seen,
+            self.at.value - 1,
+            self.row.value,
+            self.frame,
+            len(self.frame.data) // 2 - 1,
+            [],
+        )
+        if self.shown != (now := (i, self.teacher.value, self.map.value)):
+            self.paint(i)
+            self.shown = now
         for k, P in enumerate(self.pair()):
-            w = row_weights(P[i:i + 1], r)
-            f.data[k * n + n - 1].source = data_url(over(s.pictures[i], painted(w[:, None].expand(-1, P.shape[3]), 0, 1)))
-            f.layout[f"xaxis{k * n + n}"].title = dict(text=f"most: {w.max():.2f} of row {int(w.argmax())}", font_size=12, standoff=2)
-            y = (r + .5) * min(1, SIDE / max(P.shape[2:])) - .5       # where row r is in the picture
-            lines += [dict(type="line", xref=f"x{c} domain", yref=f"y{c}", x0=0, x1=1, y0=y, y1=y, line=dict(color="#2ca02c", width=2, dash="dot")) for c in (k * n + 2, k * n + 3)]
+            w = row_weights(P[i : i + 1], r)
+            f.data[k * n + n - 1].source = data_url(
+                over(s.pictures[i], painted(w[:, None].expand(-1, P.shape[3]), 0, 1))
+            )
+            f.layout[f"xaxis{k * n + n}"].title = dict(
+                text=f"most: {w.max():.2f} of row {int(w.argmax())}", font_size=12, standoff=2
+            )
+            y = (r + 0.5) * min(1, SIDE / max(P.shape[2:])) - 0.5  # where row r is in the picture
+            lines += [
+                dict(
+                    type="line",
+                    xref=f"x{c} domain",
+                    yref=f"y{c}",
+                    x0=0,
+                    x1=1,
+                    y0=y,
+                    y1=y,
+                    line=dict(color="#2ca02c", width=2, dash="dot"),
+                )
+                for c in (k * n + 2, k * n + 3)
+            ]
         f.layout.shapes = lines
         return f
 
     def numbers(self, i) -> str:
         "Losses and Dice of the image, in words."
-        P_s, P_t, y, m = *(P[i:i + 1] for P in self.pair()), self.seen.masks[i:i + 1], self.seen.method
+        P_s, P_t, y, m = (
+            *(P[i : i + 1] for P in self.pair()),
+            self.seen.masks[i : i + 1],
+            self.seen.method,
+        )
         sgm = f", L<sub>sgm</sub> {sgm_loss(P_s, P_t, m.scale):.3f}" if self.square else ""
-        scores = f"; Dice: student {dice(P_s, y):.2f}, teacher {dice(P_t, y):.2f}" if y.shape[1:] == P_s.shape[2:] else ""
+        scores = (
+            f"; Dice: student {dice(P_s, y):.2f}, teacher {dice(P_t, y):.2f}"
+            if y.shape[1:] == P_s.shape[2:]
+            else ""
+        )
         return f"L<sub>att</sub> {attention_loss(P_s, P_t, m.T):.3f} nats{sgm}{scores}"
 
-# %% ../../nbs/widgets/04_attention.ipynb #924f2278
-def row_weights(P: Tensor, r: int) -> Tensor:   # (1, 1, H, W) -> (H,), sum 1
-    "The weights with which row `r` of A(P) is mixed from the rows of P: row r of softmax(P P^T / sqrt(W))."
+# %% ../../nbs/widgets/04_attention.ipynb #9de77bd5
+def row_weights(P: Tensor, r: int) -> Tensor:  # (1, 1, H, W) -> (H,), sum 1
+    """The weights with which row `r` of A(P) is mixed from the rows of P: row r of softmax(P P^T /
+    sqrt(W))."""
     X = P[0, 0].float()
-    return (X @ X[r] / X.shape[1] ** .5).softmax(0)
+    return (X @ X[r] / X.shape[1] ** 0.5).softmax(0)
 
-def kdas_attention(learn,             # the Learner of distill(..., KDAS())
-                   dl=None,           # DataLoader of images and masks; None: the Learner's validation images
-                   items: int = 24    # images, the first of the loader
-                  ) -> KDASView:
-    "Widget: the maps that KDAS compares, P, A(P) and S(P), of student and teacher, and the weights behind a row of A(P)."
+
+def kdas_attention(
+    learn,  # the Learner of distill(..., KDAS())
+    dl=None,  # DataLoader of images and masks; None: the Learner's validation images
+    items: int = 24,  # images, the first of the loader
+) -> KDASView:
+    """Widget: the maps that KDAS compares, P, A(P) and S(P), of student and teacher, and the
+    weights behind a row of A(P)."""
     student, cb, dl = of_learner(learn, dl)
     method = next((m for m in cb.method.parts if isinstance(m, KDAS)), None)
-    if method is None: raise ValueError(f"this Learner was distilled with {cb.method}, not with KDAS; distill(dls, student, teacher, KDAS()) on masks")
+    if method is None:
+        raise ValueError(
+            f"this Learner was distilled with {cb.method}, not with KDAS; distill(dls, student,"
+            " teacher, KDAS()) on masks"
+        )
     check_loader(dl, items)
     return KDASView(see_maps(student, cb.teachers, method, dl, items))
 
-# %% ../../nbs/widgets/04_attention.ipynb #34ab21c4
+# %% ../../nbs/widgets/04_attention.ipynb #a9db2f55
 class GatesSeen(NamedTuple):
     "Attention weights of MBCSA blocks for N images."
-    pictures: list   # N arrays (h, w, 3)
-    titles: list     # N class names, or ""
-    channel: dict    # block -> (N, C)
-    spatial: dict    # block -> (N, h, w)
 
-def mbcsa_blocks(model: nn.Module) -> list:   # of names
+    pictures: list  # N arrays (h, w, 3)
+    titles: list  # N class names, or ""
+    channel: dict  # block -> (N, C)
+    spatial: dict  # block -> (N, h, w)
+
+
+def mbcsa_blocks(model: nn.Module) -> list:  # of names
     "The blocks of `model` with channel and spatial attention, in their order."
-    names = [n for n, m in model.named_modules() if isinstance(m, MBCSA) and isinstance(m.attend, CBAM)]
-    if names: return names
+    names = [
+        n for n, m in model.named_modules() if isinstance(m, MBCSA) and isinstance(m.attend, CBAM)
+    ]
+    if names:
+        return names
     others = sorted({type(m).__name__ for m in model.modules() if isinstance(m, MBCSA)} - {"MBCSA"})
-    raise ValueError(f"{type(model).__name__} has no MBCSA block with channel and spatial attention" + (f"; its blocks are {', '.join(others)}" if others else "") +
-                     "; models of that kind: create_model('hdkd_teacher_small'), 'hdkd_student_small' and their larger ones")
+    raise ValueError(
+        f"{type(model).__name__} has no MBCSA block with channel and spatial attention"
+        + (f"; its blocks are {', '.join(others)}" if others else "")
+        + "; models of that kind: create_model('hdkd_teacher_small'), 'hdkd_student_small' and"
+        " their larger ones"
+    )
+
 
 def see_gates(t: Teacher, names, dl, items) -> GatesSeen:
-    "Run the model once over the first `items` images of `dl` and keep the weights of the blocks `names`."
-    shown, titles, ch, sp, vocab = [], [], {n: [] for n in names}, {n: [] for n in names}, list(getattr(dl, "vocab", None) or [])
+    """Run the model once over the first `items` images of `dl` and keep the weights of the blocks
+    `names`."""
+    shown, titles, ch, sp, vocab = (
+        [],
+        [],
+        {n: [] for n in names},
+        {n: [] for n in names},
+        list(getattr(dl, "vocab", None) or []),
+    )
     with undisturbed(t.model):
         for xb, y, pics in batches(dl, items):
-            w = ask(t, xb, norm_of(dl), [f"{n}.attend.{k}" for n in names for k in ("channel", "spatial")]).features
-            for n in names: ch[n].append(w[f"{n}.attend.channel"][:, :, 0, 0]); sp[n].append(w[f"{n}.attend.spatial"][:, 0])
+            w = ask(
+                t,
+                xb,
+                norm_of(dl),
+                [f"{n}.attend.{k}" for n in names for k in ("channel", "spatial")],
+            ).features
+            for n in names:
+                ch[n].append(w[f"{n}.attend.channel"][:, :, 0, 0])
+                sp[n].append(w[f"{n}.attend.spatial"][:, 0])
             shown += pics
-            titles += [str(vocab[k]) if vocab else f"class {k}" for k in y.tolist()] if y.ndim == 1 and not y.is_floating_point() else [""] * len(y)
+            titles += (
+                [str(vocab[k]) if vocab else f"class {k}" for k in y.tolist()]
+                if y.ndim == 1 and not y.is_floating_point()
+                else [""] * len(y)
+            )
     return GatesSeen(shown, titles, *({n: torch.cat(v) for n, v in d.items()} for d in (ch, sp)))
 
-# %% ../../nbs/widgets/04_attention.ipynb #065bbb24
+# %% ../../nbs/widgets/04_attention.ipynb #bed9f96f
 ORDERS = ("this image", "the mean")
 
+# %% ../../nbs/widgets/04_attention.ipynb #bb6c4240
 class MBCSAView(Look):
     "Channel and spatial attention of one block for one image, with their means over the images."
+
     def __init__(self, seen: GatesSeen, layer: str):
-        self.block = W.SelectionSlider(options=list(seen.channel), value=layer, description="block", tooltip="which MBCSA block of the model")
-        self.order = W.SelectionSlider(options=ORDERS, description="order by", tooltip="the order of the channels: by their weights in this image, or by their mean, which stays the same from image to image")
-        f = self.frame = make_subplots(2, 3, specs=[[{}, {}, {}], [{"colspan": 3}, None, None]], row_heights=[.56, .44], horizontal_spacing=.03, vertical_spacing=.17,
-                                       subplot_titles=["image", "w<sup>place</sup> over the image", "mean w<sup>place</sup> of the images", " "])
-        for c in (1, 2, 3): f.add_image(source=data_url(seen.pictures[0]), hoverinfo="skip", row=1, col=c)
+        self.block = W.SelectionSlider(
+            options=list(seen.channel),
+            value=layer,
+            description="block",
+            tooltip="which MBCSA block of the model",
+        )
+        self.order = W.SelectionSlider(
+            options=ORDERS,
+            description="order by",
+            tooltip=(
+                "the order of the channels: by their weights in this image, or by their mean, which"
+                " stays the same from image to image"
+            ),
+        )
+        f = self.frame = make_subplots(
+            2,
+            3,
+            specs=[[{}, {}, {}], [{"colspan": 3}, None, None]],
+            row_heights=[0.56, 0.44],
+            horizontal_spacing=0.03,
+            vertical_spacing=0.17,
+            subplot_titles=[
+                "image",
+                "w<sup>place</sup> over the image",
+                "mean w<sup>place</sup> of the images",
+                " ",
+            ],
+        )
+        for c in (1, 2, 3):
+            f.add_image(source=data_url(seen.pictures[0]), hoverinfo="skip", row=1, col=c)
         f.add_bar(name="this image", marker=dict(color="#1f77b4", line_width=0), row=2, col=1)
-        f.add_scatter(name="mean of the images", mode="markers", marker=dict(color="#ff7f0e", size=4), row=2, col=1)
-        f.add_scatter(x=[None], y=[None], mode="markers", marker=dict(coloraxis="coloraxis", color=[0]), showlegend=False, row=1, col=1)
+        f.add_scatter(
+            name="mean of the images",
+            mode="markers",
+            marker=dict(color="#ff7f0e", size=4),
+            row=2,
+            col=1,
+        )
+        f.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            marker=dict(coloraxis="coloraxis", color=[0]),
+            showlegend=False,
+            row=1,
+            col=1,
+        )
         f.update_annotations(font_size=13)
-        f.update_layout(width=WIDTH, height=520, margin=dict(l=60, r=10, t=40, b=50), bargap=0, legend=dict(orientation="h", y=.46, x=1, xanchor="right", yanchor="top"),
-                        coloraxis=dict(colorscale="Magma", cmin=0, cmax=1, colorbar=dict(title="w<sup>place</sup>", len=.55, y=.76, thickness=12)))
-        for k in ("", "2", "3"): f.layout["xaxis" + k].showticklabels = f.layout["yaxis" + k].showticklabels = False
+        f.update_layout(
+            width=WIDTH,
+            height=520,
+            margin=dict(l=60, r=10, t=40, b=50),
+            bargap=0,
+            legend=dict(orientation="h", y=0.46, x=1, xanchor="right", yanchor="top"),
+            coloraxis=dict(
+                colorscale="Magma",
+                cmin=0,
+                cmax=1,
+                colorbar=dict(title="w<sup>place</sup>", len=0.55, y=0.76, thickness=12),
+            ),
+        )
+        for k in ("", "2", "3"):
+            f.layout["xaxis" + k].showticklabels = f.layout["yaxis" + k].showticklabels = False
         f.layout.yaxis4.update(range=[0, 1], title="w<sup>chan</sup>")
         super().__init__(seen, len(seen.pictures), self.block, self.order)
 
@@ -366,34 +756,79 @@ class MBCSAView(Look):
         chan, place = s.channel[b], s.spatial[b]
         mean, mine = chan.mean(0), chan[i]
         order = (mine if self.order.value == ORDERS[0] else mean).argsort(descending=True)
-        for t, a in zip(f.data, (s.pictures[i], *(over(s.pictures[i] if k else np.zeros_like(s.pictures[i]), painted(z, 0, 1), .6 if k else 1.) for k, z in ((1, place[i]), (0, place.mean(0)))))): t.source = data_url(a)
-        for t, v in zip(f.data[3:5], (mine, mean)): t.x, t.y = list(range(1, len(mine) + 1)), v[order].numpy().round(3)
-        f.data[3].customdata, f.data[3].hovertemplate = order.tolist(), "channel %{customdata}: %{y:.2f}<extra></extra>"
-        f.layout.xaxis.title = dict(text=f"image {i + 1}" + f": {s.titles[i]}" * bool(s.titles[i]), font_size=12, standoff=2)
-        f.layout.xaxis2.title = dict(text=f"{place[i].min():.2f} to {place[i].max():.2f}, {place.shape[1]} x {place.shape[2]} places", font_size=12, standoff=2)
-        f.layout.xaxis3.title = dict(text=f"explains {fixed_share(place):.0%} of the variance", font_size=12, standoff=2)
+        for t, a in zip(
+            f.data,
+            (
+                s.pictures[i],
+                *(
+                    over(
+                        s.pictures[i] if k else np.zeros_like(s.pictures[i]),
+                        painted(z, 0, 1),
+                        0.6 if k else 1.0,
+                    )
+                    for k, z in ((1, place[i]), (0, place.mean(0)))
+                ),
+            ),
+        ):
+            t.source = data_url(a)
+        for t, v in zip(f.data[3:5], (mine, mean)):
+            t.x, t.y = list(range(1, len(mine) + 1)), v[order].numpy().round(3)
+        f.data[3].customdata, f.data[3].hovertemplate = (
+            order.tolist(),
+            "channel %{customdata}: %{y:.2f}<extra></extra>",
+        )
+        f.layout.xaxis.title = dict(
+            text=f"image {i + 1}" + f": {s.titles[i]}" * bool(s.titles[i]), font_size=12, standoff=2
+        )
+        f.layout.xaxis2.title = dict(
+            text=(
+                f"{place[i].min():.2f} to {place[i].max():.2f}, {place.shape[1]} x {place.shape[2]}"
+                " places"
+            ),
+            font_size=12,
+            standoff=2,
+        )
+        f.layout.xaxis3.title = dict(
+            text=f"explains {fixed_share(place):.0%} of the variance", font_size=12, standoff=2
+        )
         f.layout.annotations[3].text = f"{b}: w<sup>chan</sup> of {len(mine)} channels"
-        f.layout.xaxis4.update(title=f"rank of the channel; first {', '.join(map(str, order[:4].tolist()))}, last {', '.join(map(str, order[-3:].tolist()))}", range=[.5, len(mine) + .5])
+        f.layout.xaxis4.update(
+            title=(
+                f"rank of the channel; first {', '.join(map(str, order[:4].tolist()))}, last"
+                f" {', '.join(map(str, order[-3:].tolist()))}"
+            ),
+            range=[0.5, len(mine) + 0.5],
+        )
         return f
 
-def fixed_share(w: Tensor) -> float:   # (N, h, w)
+# %% ../../nbs/widgets/04_attention.ipynb #d8615b82
+def fixed_share(w: Tensor) -> float:  # (N, h, w)
     "Share of the variance of maps, over images and places, that their mean map explains."
     return (w.mean(0).var(unbiased=False) / w.var(unbiased=False).clamp_min(1e-20)).item()
 
-# %% ../../nbs/widgets/04_attention.ipynb #c16cb4f7
-def mbcsa_attention(model,             # module, Teacher or Learner with MBCSA blocks
-                    dl=None,           # DataLoader; None: the Learner's validation images
-                    layer=None,        # the block to begin with; None: the last
-                    items: int = 24    # images, the first of the loader
-                   ) -> MBCSAView:
-    "Widget: channel and spatial attention of the MBCSA blocks of a model (EL-Assiouti et al. 2024)."
-    if dl is None and isinstance(model, Learner): dl = model.dls.valid
-    if dl is None: raise TypeError("give the images to look at: mbcsa_attention(model, dls.valid)")
-    if isinstance(model, (list, tuple)): raise TypeError(f"one model at a time, got {len(model)}; mbcsa_attention(models[0], dl)")
+# %% ../../nbs/widgets/04_attention.ipynb #cb2c5dfc
+def mbcsa_attention(
+    model,  # module, Teacher or Learner with MBCSA blocks
+    dl=None,  # DataLoader; None: the Learner's validation images
+    layer=None,  # the block to begin with; None: the last
+    items: int = 24,  # images, the first of the loader
+) -> MBCSAView:
+    """Widget: channel and spatial attention of the MBCSA blocks of a model (EL-Assiouti et al.
+    2024)."""
+    if dl is None and isinstance(model, Learner):
+        dl = model.dls.valid
+    if dl is None:
+        raise TypeError("give the images to look at: mbcsa_attention(model, dls.valid)")
+    if isinstance(model, (list, tuple)):
+        raise TypeError(f"one model at a time, got {len(model)}; mbcsa_attention(models[0], dl)")
     t = copy(as_teachers(model)[0])
     t.model = unwrapped(t.model)
     names = mbcsa_blocks(t.model)
     layer = names[-1] if layer is None else layer
-    if layer not in names: raise ValueError(f"no MBCSA block is called {layer!r}; {near_hint(layer, names)}there are {', '.join(names)}")
+    if layer not in names:
+        raise ValueError(
+            f"no MBCSA block is called {layer!r}; {near_hint(layer, names)}there are"
+            f" {', '.join(names)}"
+        )
     check_loader(dl, items)
     return MBCSAView(see_gates(t, names, dl, items), layer)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDE', 'COLORS', 'NOW', 'PAST', 'control', 'controls_of', 'Job', 'curves', 'TuningBench', 'line_of', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #b14d426d
+# %% ../../nbs/widgets/03_bench.ipynb #c205fbe0
 import threading, time
 from pathlib import Path
 
@@ -16,29 +16,57 @@ from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
 from ..methods.method import as_method
-from ..tuning import Range, Runs, best_of, check_task, knobs_of, ranges_of, score_of, table_of, train_run, with_knobs
+from kdmedlearn.tuning import (
+    Range,
+    Runs,
+    best_of,
+    check_task,
+    knobs_of,
+    ranges_of,
+    score_of,
+    table_of,
+    train_run,
+    with_knobs,
+)
 from .panel import Panel, log_slider, number_slider
 
-# %% ../../nbs/widgets/03_bench.ipynb #ee5a9a0b
+# %% ../../nbs/widgets/03_bench.ipynb #bbb3c668
 WIDE = dict(style=dict(description_width="8.5em"), layout=dict(width="25em"))
+
 
 def control(name: str, value, r: Range) -> W.Widget:
     "The ipywidget for a knob."
-    kw = dict(description=name, tooltip=f"{name}: " + (", ".join(map(str, r.choices)) if r.choices else f"from {r.low:g} to {r.high:g}"), **WIDE)
-    if r.kind == "choice": return W.SelectionSlider(options=list(r.choices), value=value, **kw)     # a menu would lose its arrow keys to JupyterLab
-    if r.kind == "switch": return W.Checkbox(value=value, indent=True, **kw)
+    kw = dict(
+        description=name,
+        tooltip=f"{name}: "
+        + (", ".join(map(str, r.choices)) if r.choices else f"from {r.low:g} to {r.high:g}"),
+        **WIDE,
+    )
+    if r.kind == "choice":
+        return W.SelectionSlider(
+            options=list(r.choices), value=value, **kw
+        )  # a menu would lose its arrow keys to JupyterLab
+    if r.kind == "switch":
+        return W.Checkbox(value=value, indent=True, **kw)
     return number_slider(value, r.kind, r.low, r.high, **kw)
 
-def controls_of(method) -> dict: # knob -> ipywidget
+
+def controls_of(method) -> dict:  # knob -> ipywidget
     "A control for each knob of `method` that can be varied."
     now = {name: part.knobs()[k] for name, part, k in knobs_of(method)}
     return {k: control(k, now[k], r) for k, r in ranges_of(method).items()}
 
-# %% ../../nbs/widgets/03_bench.ipynb #8934e7ad
+# %% ../../nbs/widgets/03_bench.ipynb #cabecc8f
 class Job:
     "One run in the background: it can be paused, resumed and stopped."
-    def __init__(self, work,    # watch -> record: `train_run` with everything else filled in
-                 hear):         # called in the thread: with (run, epoch, batch) on the way, with the record or the exception at the end
+
+    def __init__(
+        self,
+        work,
+        hear,  # watch -> record: `train_run` with everything else filled in
+        # called in the thread: with (run, epoch, batch) on the way, with the record or the
+        # exception at the end
+    ):
         self.work, self.hear, self.running = work, hear, True
         self.go, self.end = threading.Event(), threading.Event()
         self.go.set()
@@ -46,199 +74,393 @@ class Job:
         self.thread.start()
 
     def _watch(self, run, epoch, batch):
-        while not self.go.wait(.1) and not self.end.is_set(): pass
+        while not self.go.wait(0.1) and not self.end.is_set():
+            pass
         self.hear((run, epoch, batch))
         return "stopped" if self.end.is_set() else None
 
     def _run(self):
-        try: news = self.work(self._watch)
-        except Exception as e: news = e.with_traceback(None)      # a traceback would hold student and data
+        try:
+            news = self.work(self._watch)
+        except Exception as e:
+            news = e.with_traceback(None)  # a traceback would hold student and data
         self.work, self.running = None, False
         hear, self.hear = self.hear, None
         hear(news)
 
     @property
-    def paused(self) -> bool: return self.running and not self.go.is_set()
-    def pause(self): self.go.clear()
-    def resume(self): self.go.set()
+    def paused(self) -> bool:
+        return self.running and not self.go.is_set()
+
+    def pause(self):
+        self.go.clear()
+
+    def resume(self):
+        self.go.set()
 
     def stop(self, wait=60):
         "End the run after the batch it is at, and wait for the thread, `wait` seconds at most."
-        self.end.set(); self.go.set()
-        if self.thread is not threading.current_thread(): self.thread.join(wait)
+        self.end.set()
+        self.go.set()
+        if self.thread is not threading.current_thread():
+            self.thread.join(wait)
 
-# %% ../../nbs/widgets/03_bench.ipynb #79774f91
+# %% ../../nbs/widgets/03_bench.ipynb #849dc23d
 COLORS = ["#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b"]
 NOW, PAST = "#d62728", "rgba(136,136,136,.35)"
 
-def curves(runs: list,        # records
-           chosen=(),         # numbers of runs to be told apart by colour
-           now=None,         # number of the run that trains, or trained last
-           score="accuracy", most=6) -> go.Figure:
+
+def curves(
+    runs: list,  # records
+    chosen=(),  # numbers of runs to be told apart by colour
+    now=None,  # number of the run that trains, or trained last
+    score="accuracy",
+    most=6,
+) -> go.Figure:
     "The histories of `runs`: a subplot for each column, `score` first, at most `most`."
-    columns = list(dict.fromkeys([score] + [c for r in reversed(runs) for c in r["history"]]))[:most]
+    columns = list(dict.fromkeys([score] + [c for r in reversed(runs) for c in r["history"]]))[
+        :most
+    ]
     n = min(3, len(columns))
-    fig = make_subplots(-(-len(columns) // n), n, subplot_titles=columns, horizontal_spacing=.09, vertical_spacing=.22)
+    fig = make_subplots(
+        -(-len(columns) // n),
+        n,
+        subplot_titles=columns,
+        horizontal_spacing=0.09,
+        vertical_spacing=0.22,
+    )
     color = {k: COLORS[i % len(COLORS)] for i, k in enumerate(chosen)}
-    for r in sorted(runs, key=lambda r: (r["run"] == now, r["run"] in color)):     # those that matter on top
+    for r in sorted(
+        runs, key=lambda r: (r["run"] == now, r["run"] in color)
+    ):  # those that matter on top
         c, width = (NOW, 3) if r["run"] == now else (color.get(r["run"], PAST), 2)
         for i, name in enumerate(columns):
             y = r["history"].get(name, [])
-            if y: fig.add_scatter(x=list(range(1, len(y) + 1)), y=[None if v is None else float(f"{v:.4g}") for v in y], mode="lines+markers", marker_size=5, line=dict(color=c, width=width), name=f"run {r['run']}",
-                                  legendgroup=r["run"], showlegend=i == 0 and (r["run"] == now or r["run"] in color), row=i // n + 1, col=i % n + 1, hovertemplate=f"run {r['run']}, epoch %{{x}}: %{{y}}<extra></extra>")
+            if y:
+                fig.add_scatter(
+                    x=list(range(1, len(y) + 1)),
+                    y=[None if v is None else float(f"{v:.4g}") for v in y],
+                    mode="lines+markers",
+                    marker_size=5,
+                    line=dict(color=c, width=width),
+                    name=f"run {r['run']}",
+                    legendgroup=r["run"],
+                    showlegend=i == 0 and (r["run"] == now or r["run"] in color),
+                    row=i // n + 1,
+                    col=i % n + 1,
+                    hovertemplate=f"run {r['run']}, epoch %{{x}}: %{{y}}<extra></extra>",
+                )
     fig.update_xaxes(title=dict(text="epoch", font_size=11, standoff=2), rangemode="tozero")
-    return fig.update_layout(height=70 + 210 * (-(-len(columns) // n)), margin=dict(l=45, r=20, t=45, b=40), showlegend=True, legend=dict(orientation="h", y=1.1, yanchor="bottom"))
+    return fig.update_layout(
+        height=70 + 210 * (-(-len(columns) // n)),
+        margin=dict(l=45, r=20, t=45, b=40),
+        showlegend=True,
+        legend=dict(orientation="h", y=1.1, yanchor="bottom"),
+    )
 
-# %% ../../nbs/widgets/03_bench.ipynb #6725d421
-_open = {}     # folder -> its bench, so that a cell that is run again finds the one before
+# %% ../../nbs/widgets/03_bench.ipynb #9dd5e322
+_open = {}  # folder -> its bench, so that a cell that is run again finds the one before
 
+# %% ../../nbs/widgets/03_bench.ipynb #520583a8
 class TuningBench(Panel):
     "Sliders for a method's knobs, training in the background, live curves, runs kept on disk."
-    def __init__(self, train,        # (watch, method, epochs, lr, seed) -> record
-                 method, runs: Runs, epochs, lr, seed, score, every):
-        self.train, self.method, self.runs, self.score, self.every = train, as_method(method), runs, score, every
-        self.job, self.now, self.shown, self.began = None, None, 0., 0.       # now: number of the run that trains, or trained last
+
+    def __init__(
+        self,
+        train,  # (watch, method, epochs, lr, seed) -> record
+        method,
+        runs: Runs,
+        epochs,
+        lr,
+        seed,
+        score,
+        every,
+    ):
+        self.train, self.method, self.runs, self.score, self.every = (
+            train,
+            as_method(method),
+            runs,
+            score,
+            every,
+        )
+        self.job, self.now, self.shown, self.began = (
+            None,
+            None,
+            0.0,
+            0.0,
+        )  # now: number of the run that trains, or trained last
         self.knobs = controls_of(self.method)
-        self.epochs = W.BoundedIntText(epochs, min=1, max=100_000, description="epochs", tooltip="epochs of a run", **WIDE)
-        self.lr = log_slider(lr, 1e-5, 1., description="learning rate", tooltip="highest learning rate of the one-cycle schedule", **WIDE)
-        self.seed = W.BoundedIntText(seed, min=0, max=2**31, description="seed", tooltip="of the first weights and of the order of images", **WIDE)
-        self.buttons = {t: W.Button(description=t, icon=i, tooltip=tip, layout=dict(width="8em")) for t, i, tip in (
-            ("Train", "play", "train with these knobs"), ("Pause", "pause", "hold the run after this batch, or go on with it"), ("Stop", "stop", "end the run after this batch"),
-            ("Set knobs", "sliders", "put the sliders where the chosen run had them"), ("Delete", "trash", "delete the chosen runs from disk"))}
-        for b, do in zip(self.buttons.values(), (self.on_train, self.on_pause, self.on_stop, self.on_set, self.on_delete)): b.on_click(do)
+        self.epochs = W.BoundedIntText(
+            epochs, min=1, max=100_000, description="epochs", tooltip="epochs of a run", **WIDE
+        )
+        self.lr = log_slider(
+            lr,
+            1e-5,
+            1.0,
+            description="learning rate",
+            tooltip="highest learning rate of the one-cycle schedule",
+            **WIDE,
+        )
+        self.seed = W.BoundedIntText(
+            seed,
+            min=0,
+            max=2**31,
+            description="seed",
+            tooltip="of the first weights and of the order of images",
+            **WIDE,
+        )
+        self.buttons = {
+            t: W.Button(description=t, icon=i, tooltip=tip, layout=dict(width="8em"))
+            for t, i, tip in (
+                ("Train", "play", "train with these knobs"),
+                ("Pause", "pause", "hold the run after this batch, or go on with it"),
+                ("Stop", "stop", "end the run after this batch"),
+                ("Set knobs", "sliders", "put the sliders where the chosen run had them"),
+                ("Delete", "trash", "delete the chosen runs from disk"),
+            )
+        }
+        for b, do in zip(
+            self.buttons.values(),
+            (self.on_train, self.on_pause, self.on_stop, self.on_set, self.on_delete),
+        ):
+            b.on_click(do)
         train_, pause, stop, put, delete = self.buttons.values()
-        self.list = W.SelectMultiple(options=[], rows=12, layout=dict(width="33em"), tooltip="runs, the newest first; * marks the best finished one")
-        self.best = W.Text(description="best", layout=dict(width="33em"), style=dict(description_width="3em"), tooltip="the best finished run as a line of code, to be copied")
-        super().__init__(W.HBox([W.VBox([*self.knobs.values(), self.epochs, self.lr, self.seed, W.HBox([train_, pause, stop])]),
-                                 W.VBox([self.list, W.HBox([put, delete]), self.best])], layout=dict(flex_flow="row wrap")), fast=False)
+        self.list = W.SelectMultiple(
+            options=[],
+            rows=12,
+            layout=dict(width="33em"),
+            tooltip="runs, the newest first; * marks the best finished one",
+        )
+        self.best = W.Text(
+            description="best",
+            layout=dict(width="33em"),
+            style=dict(description_width="3em"),
+            tooltip="the best finished run as a line of code, to be copied",
+        )
+        super().__init__(
+            W.HBox(
+                [
+                    W.VBox(
+                        [
+                            *self.knobs.values(),
+                            self.epochs,
+                            self.lr,
+                            self.seed,
+                            W.HBox([train_, pause, stop]),
+                        ]
+                    ),
+                    W.VBox([self.list, W.HBox([put, delete]), self.best]),
+                ],
+                layout=dict(flex_flow="row wrap"),
+            ),
+            fast=False,
+        )
         self.list.observe(lambda _: self.redraw(), "value")
-        self.box._view_count = 0                     # from now on the page says how often it shows the widget
+        self.box._view_count = 0  # from now on the page says how often it shows the widget
         self.box.observe(self.on_views, "_view_count")
 
-    def draw(self): return curves(self.runs.all(), self.list.value, self.now, self.score)
+    def draw(self):
+        return curves(self.runs.all(), self.list.value, self.now, self.score)
 
-# %% ../../nbs/widgets/03_bench.ipynb #cddd0e1a
+# %% ../../nbs/widgets/03_bench.ipynb #a67d0a5f
 def line_of(n: int, r, score: str, best=False) -> str:
     "A row of `table_of` as a line of the list."
-    say = lambda k, v: f"{k.split('.')[-1]} {v:.3g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
-    words = "  ".join(say(k, v) for k, v in r.items() if k not in (score, "status", "epochs") and v == v and v is not None)
-    return f"{n}{' *' if best else ''}   {score} {r[score]:.3f}   {words}   {r['epochs']} epochs, {str(r['status'])[:30]}"
+    say = lambda k, v: (
+        f"{k.split('.')[-1]} {v:.3g}" if isinstance(v, float) else f"{k.split('.')[-1]} {v}"
+    )
+    words = "  ".join(
+        say(k, v)
+        for k, v in r.items()
+        if k not in (score, "status", "epochs") and v == v and v is not None
+    )
+    return (
+        f"{n}{' *' if best else ''}   {score} {r[score]:.3f}   {words}   {r['epochs']} epochs,"
+        f" {str(r['status'])[:30]}"
+    )
+
 
 @patch
 def refresh(self: TuningBench, *_):
     "Read the runs from disk, fill the list, draw."
     runs = self.runs.all()
     best, table = best_of(runs, self.score), table_of(runs, self.score)
-    options = [(line_of(n, r, self.score, best and n == best["run"]), n) for n, r in table.iterrows()][::-1]
+    options = [
+        (line_of(n, r, self.score, best and n == best["run"]), n) for n, r in table.iterrows()
+    ][::-1]
     if tuple(options) != tuple(self.list.options):
         chosen = [n for n in self.list.value if n in table.index]
         self.list.options = options
         self.list.value = chosen
-    self.best.value = f"{best['code']}   # lr {best['lr']:g}, {best['of']} epochs, seed {best['seed']}" if best else ""
+    self.best.value = (
+        f"{best['code']}   # lr {best['lr']:g}, {best['of']} epochs, seed {best['seed']}"
+        if best
+        else ""
+    )
     self.redraw()
     self.enable()
 
-@patch
-def redraw(self: TuningBench): self.show(self.draw())
 
+@patch
+def redraw(self: TuningBench):
+    self.show(self.draw())
+
+# %% ../../nbs/widgets/03_bench.ipynb #8e840261
 @patch
 def enable(self: TuningBench):
     "What cannot be pressed now is grey."
     on = bool(self.job and self.job.running)
-    for name, b in self.buttons.items(): b.disabled = {"Train": on, "Pause": not on, "Stop": not on}.get(name, False)
-    self.buttons["Pause"].description, self.buttons["Pause"].icon = ("Resume", "play") if on and self.job.paused else ("Pause", "pause")
+    for name, b in self.buttons.items():
+        b.disabled = {"Train": on, "Pause": not on, "Stop": not on}.get(name, False)
+    self.buttons["Pause"].description, self.buttons["Pause"].icon = (
+        ("Resume", "play") if on and self.job.paused else ("Pause", "pause")
+    )
+
 
 @patch
 def on_train(self: TuningBench, *_):
-    if self.job and self.job.running: return
-    if not self.train: return self.say("this bench is closed; make it anew")
-    short = lambda v: float(f"{v:.3g}") if isinstance(v, float) else v     # what is trained is what the line of code says
-    try: m = with_knobs(self.method, {k: short(c.value) for k, c in self.knobs.items()})
-    except (ValueError, TypeError) as e: return self.say(str(e))
+    if self.job and self.job.running:
+        return
+    if not self.train:
+        return self.say("this bench is closed; make it anew")
+    short = lambda v: (
+        float(f"{v:.3g}") if isinstance(v, float) else v
+    )  # what is trained is what the line of code says
+    try:
+        m = with_knobs(self.method, {k: short(c.value) for k, c in self.knobs.items()})
+    except (ValueError, TypeError) as e:
+        return self.say(str(e))
     self.say("starting", "note")
-    settings, self.began = (m, self.epochs.value, short(self.lr.value), self.seed.value), time.perf_counter()
+    settings, self.began = (
+        m,
+        self.epochs.value,
+        short(self.lr.value),
+        self.seed.value,
+    ), time.perf_counter()
     self.now = None
     self.job = Job(lambda watch: self.train(watch, *settings), self.hear)
     self.enable()
 
+# %% ../../nbs/widgets/03_bench.ipynb #37f0feb3
 @patch
 def hear(self: TuningBench, news):
     "What the run tells, in its thread."
-    if not isinstance(news, tuple):                          # the end
+    if not isinstance(news, tuple):  # the end
         self.refresh()
-        if isinstance(news, Exception): self.say(f"{type(news).__name__}: {news}" if not isinstance(news, ValueError) else str(news))
-        else: self.say(f"run {news['run']}: {news['status']} after {news.get('seconds', 0):.0f} s", "note")
+        if isinstance(news, Exception):
+            self.say(
+                f"{type(news).__name__}: {news}" if not isinstance(news, ValueError) else str(news)
+            )
+        else:
+            self.say(
+                f"run {news['run']}: {news['status']} after {news.get('seconds', 0):.0f} s", "note"
+            )
         return
     (run, epoch, batch), t = news, time.perf_counter()
     self.now = run["run"]
-    if t - self.shown < self.every: return
+    if t - self.shown < self.every:
+        return
     self.shown = t
     self.say(f"run {run['run']}: epoch {epoch + 1} of {run['of']}, {t - self.began:.0f} s", "note")
     self.refresh()
 
-# %% ../../nbs/widgets/03_bench.ipynb #b677feb9
+# %% ../../nbs/widgets/03_bench.ipynb #c568611d
 @patch
 def on_pause(self: TuningBench, *_):
-    if not (self.job and self.job.running): return
-    if self.job.paused: self.job.resume()
+    if not (self.job and self.job.running):
+        return
+    if self.job.paused:
+        self.job.resume()
     else:
         self.job.pause()
         self.say("paused", "note")
     self.enable()
 
+
 @patch
 def on_stop(self: TuningBench, *_):
-    if self.job: self.job.stop(wait=0)      # the page must not wait for a long validation
+    if self.job:
+        self.job.stop(wait=0)  # the page must not wait for a long validation
+
 
 @patch
 def on_set(self: TuningBench, *_):
     "The sliders as the chosen run had them."
     runs = [r for r in self.runs.all() if r["run"] in self.list.value]
-    if len(runs) != 1: return self.say(f"{len(runs)} runs are chosen; choose one in the list")
+    if len(runs) != 1:
+        return self.say(f"{len(runs)} runs are chosen; choose one in the list")
     for k, c in self.knobs.items():
-        if k in runs[0]["knobs"]: c.value = runs[0]["knobs"][k]
-    self.lr.value, self.seed.value, self.epochs.value = runs[0]["lr"], runs[0]["seed"], runs[0]["of"]
+        if k in runs[0]["knobs"]:
+            c.value = runs[0]["knobs"][k]
+    self.lr.value, self.seed.value, self.epochs.value = (
+        runs[0]["lr"],
+        runs[0]["seed"],
+        runs[0]["of"],
+    )
     self.say(f"knobs of run {runs[0]['run']}", "note")
 
+# %% ../../nbs/widgets/03_bench.ipynb #97f7dab8
 @patch
 def on_delete(self: TuningBench, *_):
-    if not self.list.value: return self.say("no run is chosen; choose runs in the list")
+    if not self.list.value:
+        return self.say("no run is chosen; choose runs in the list")
     numbers = list(self.list.value)
-    try: self.runs.drop(*numbers)
-    except ValueError as e: return self.say(str(e))
+    try:
+        self.runs.drop(*numbers)
+    except ValueError as e:
+        return self.say(str(e))
     self.refresh()
     self.say(f"deleted: {', '.join(f'run {n}' for n in numbers)}", "note")
+
 
 @patch
 def on_views(self: TuningBench, change):
     "Closes the bench when it has not been on any page for two seconds."
+
     def look():
-        if self.box._view_count == 0: self.close()
-    if change["new"] == 0 and change["old"]: threading.Timer(2, look).start()
+        if self.box._view_count == 0:
+            self.close()
+
+    if change["new"] == 0 and change["old"]:
+        threading.Timer(2, look).start()
+
 
 @patch
 def close(self: TuningBench):
     "Stop what trains, and let go of student, teacher and data."
-    if self.job: self.job.stop()
+    if self.job:
+        self.job.stop()
     self.train = self.job = None
-    for k in [k for k, b in _open.items() if b is self]: del _open[k]
+    for k in [k for k, b in _open.items() if b is self]:
+        del _open[k]
     Panel.close(self)
 
-# %% ../../nbs/widgets/03_bench.ipynb #3fd3bb78
-def tuning_bench(dls, student,           # a module (copied for each run), or a function that makes one
-                 teacher, method="response",
-                 folder="runs/bench",    # where the runs are kept
-                 epochs: int = 10, lr: float = 3e-3, seed: int = 0,
-                 score: str | None = None,   # the column that compares runs; None: the first metric
-                 metrics=None,           # for the Learner; None: accuracy
-                 every: float = 1.,      # seconds between two drawings
-                 **kwargs                # for `distill`: loss_func, ...
-                ) -> TuningBench:
-    "Tune `method` by hand: sliders for its knobs, training in the background, live curves, runs compared."
+# %% ../../nbs/widgets/03_bench.ipynb #e8c97b3d
+def tuning_bench(
+    dls,
+    student,  # a module (copied for each run), or a function that makes one
+    teacher,
+    method="response",
+    folder="runs/bench",  # where the runs are kept
+    epochs: int = 10,
+    lr: float = 3e-3,
+    seed: int = 0,
+    score: str | None = None,  # the column that compares runs; None: the first metric
+    metrics=None,  # for the Learner; None: accuracy
+    every: float = 1.0,  # seconds between two drawings
+    **kwargs  # for `distill`: loss_func, ...
+) -> TuningBench:
+    """Tune `method` by hand: sliders for its knobs, training in the background, live curves, runs
+    compared."""
     metrics, key = accuracy if metrics is None else metrics, str(Path(folder).resolve())
     runs, score = Runs(folder), score or score_of(metrics)
-    check_task(runs, dls, student, teacher, method, metrics, score, **kwargs)      # what does not fit together is said now
-    if key in _open: _open[key].close()
-    def train(watch, m, epochs, lr, seed): return train_run(runs, dls, student, teacher, m, epochs, lr, seed, metrics, watch, **kwargs)
+    check_task(
+        runs, dls, student, teacher, method, metrics, score, **kwargs
+    )  # what does not fit together is said now
+    if key in _open:
+        _open[key].close()
+
+    def train(watch, m, epochs, lr, seed):
+        return train_run(runs, dls, student, teacher, m, epochs, lr, seed, metrics, watch, **kwargs)
+
     bench = _open[key] = TuningBench(train, method, runs, epochs, lr, seed, score, every)
     return bench

@@ -7,7 +7,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'Answers', 'Masks
            'dice_each', 'same_classes', 'kinds_of', 'sorted_by', 'class_kinds', 'mask_kinds', 'top_bars', 'enlarged',
            'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks', 'compare']
 
-# %% ../../nbs/widgets/05_compare.ipynb #5a79b0fa
+# %% ../../nbs/widgets/05_compare.ipynb #8fa8605b
 from copy import copy
 from typing import NamedTuple
 
@@ -23,120 +23,227 @@ from torch.nn.functional import interpolate
 
 from ..distillation import Teacher, as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
-from .attention import Look, WIDTH, ask, batches, check_loader, data_url, undisturbed
+from kdmedlearn.widgets.attention import (
+    Look,
+    WIDTH,
+    ask,
+    batches,
+    check_loader,
+    data_url,
+    undisturbed,
+)
 
-# %% ../../nbs/widgets/05_compare.ipynb #9895457b
+# %% ../../nbs/widgets/05_compare.ipynb #bc7cb89e
 class Answers(NamedTuple):
     "What several models say to N images with one class each."
-    pictures: list   # N arrays (h, w, 3)
-    y: Tensor        # (N,)
-    p: dict          # name -> (N, C) probabilities
-    vocab: list      # C class names
+
+    pictures: list  # N arrays (h, w, 3)
+    y: Tensor  # (N,)
+    p: dict  # name -> (N, C) probabilities
+    vocab: list  # C class names
+
 
 class Masks(NamedTuple):
     "What several models say to N images with masks."
-    pictures: list   # N arrays (h, w, 3)
-    y: Tensor        # (N, H, W) bool
-    p: dict          # name -> (N, H, W) bool
-    score: dict      # name -> (N,) Dice
 
-def asked(models) -> dict:   # name -> Teacher
+    pictures: list  # N arrays (h, w, 3)
+    y: Tensor  # (N, H, W) bool
+    p: dict  # name -> (N, H, W) bool
+    score: dict  # name -> (N,) Dice
+
+
+def asked(models) -> dict:  # name -> Teacher
     "The models by name, each with its normalisation; raises where that is not a dict of models."
-    if not isinstance(models, dict): raise TypeError(f"models are given by name, {{'teacher': ..., 'alone': ..., 'distilled': ...}}, got {type(models).__name__}")
-    if len(models) < 2: raise ValueError(f"{len(models)} model{'s' * (len(models) != 1)}; a disagreement needs at least two")
+    if not isinstance(models, dict):
+        raise TypeError(
+            "models are given by name, {'teacher': ..., 'alone': ..., 'distilled': ...}, got"
+            f" {type(models).__name__}"
+        )
+    if len(models) < 2:
+        raise ValueError(
+            f"{len(models)} model{'s' * (len(models) != 1)}; a disagreement needs at least two"
+        )
     out = {}
     for name, m in models.items():
-        if isinstance(m, (list, tuple)): raise TypeError(f"{name!r} is a {type(m).__name__}; give one model for each name")
+        if isinstance(m, (list, tuple)):
+            raise TypeError(f"{name!r} is a {type(m).__name__}; give one model for each name")
         out[str(name)] = t = copy(as_teachers(m)[0])
         t.name = str(name)
     return out
 
-def see_all(ts: dict, dl, items):   # -> Answers or Masks
+# %% ../../nbs/widgets/05_compare.ipynb #91a533b5
+def see_all(ts: dict, dl, items):  # -> Answers or Masks
     "Ask all models once about the first `items` images of `dl`."
     norm, shown, ys, outs = norm_of(dl), [], [], {n: [] for n in ts}
     with undisturbed(*(t.model for t in ts.values())):
         for xb, y, pics in batches(dl, items):
             masks = y.ndim >= 3
-            if not masks and (y.ndim != 1 or y.is_floating_point()): raise ValueError(f"the loader's targets have shape {tuple(y.shape)} and type {y.dtype}; expected one class an image, or masks")
-            for n, t in ts.items(): outs[n].append(decided(n, ask(t, xb, norm).out, y) if masks else probabilities(n, ask(t, xb, norm).out))
-            shown += pics; ys.append((y[:, 0] if y.ndim == 4 else y) > .5 if masks else y)
+            if not masks and (y.ndim != 1 or y.is_floating_point()):
+                raise ValueError(
+                    f"the loader's targets have shape {tuple(y.shape)} and type {y.dtype}; expected"
+                    " one class an image, or masks"
+                )
+            for n, t in ts.items():
+                outs[n].append(
+                    decided(n, ask(t, xb, norm).out, y)
+                    if masks
+                    else probabilities(n, ask(t, xb, norm).out)
+                )
+            shown += pics
+            ys.append((y[:, 0] if y.ndim == 4 else y) > 0.5 if masks else y)
     y, p = torch.cat(ys), {n: torch.cat(o) for n, o in outs.items()}
-    if y.ndim == 3: return Masks(shown, y, p, {n: dice_each(v, y) for n, v in p.items()})
+    if y.ndim == 3:
+        return Masks(shown, y, p, {n: dice_each(v, y) for n, v in p.items()})
     return Answers(shown, y, p, same_classes(ts, p, list(getattr(dl, "vocab", None) or [])))
 
-# %% ../../nbs/widgets/05_compare.ipynb #87066919
-def probabilities(name: str, out) -> Tensor:   # (B, C) logits -> (B, C)
+# %% ../../nbs/widgets/05_compare.ipynb #ccb5031a
+def probabilities(name: str, out) -> Tensor:  # (B, C) logits -> (B, C)
     if not isinstance(out, Tensor) or out.ndim != 2:
-        kind = tuple(out.shape) if isinstance(out, Tensor) else f"{len(out)} maps" if isinstance(out, (tuple, list)) else type(out).__name__
-        raise ValueError(f"{name} answers with {kind} where the loader has one class an image; expected logits (B, C): is it a mask model?")
+        kind = (
+            tuple(out.shape)
+            if isinstance(out, Tensor)
+            else f"{len(out)} maps" if isinstance(out, (tuple, list)) else type(out).__name__
+        )
+        raise ValueError(
+            f"{name} answers with {kind} where the loader has one class an image; expected logits"
+            " (B, C): is it a mask model?"
+        )
     return out.softmax(1)
 
-def decided(name: str, out, y: Tensor) -> Tensor:   # (B, H, W) bool at the size of the masks `y`
-    if isinstance(out, Tensor) and out.ndim == 2: raise ValueError(f"{name} answers with {tuple(out.shape)}, one class an image, and the loader has masks; compare classifiers on images with labels")
-    try: z = foreground_logit(out)
-    except ValueError as e: raise ValueError(f"{name}: {e}") from e
-    return interpolate(z, y.shape[-2:], mode="bilinear")[:, 0] > 0 if z.shape[-2:] != y.shape[-2:] else z[:, 0] > 0
 
-def dice_each(p: Tensor, y: Tensor) -> Tensor:   # (N, H, W) bool, twice -> (N,)
+def decided(name: str, out, y: Tensor) -> Tensor:  # (B, H, W) bool at the size of the masks `y`
+    if isinstance(out, Tensor) and out.ndim == 2:
+        raise ValueError(
+            f"{name} answers with {tuple(out.shape)}, one class an image, and the loader has masks;"
+            " compare classifiers on images with labels"
+        )
+    try:
+        z = foreground_logit(out)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
+    return (
+        interpolate(z, y.shape[-2:], mode="bilinear")[:, 0] > 0
+        if z.shape[-2:] != y.shape[-2:]
+        else z[:, 0] > 0
+    )
+
+
+def dice_each(p: Tensor, y: Tensor) -> Tensor:  # (N, H, W) bool, twice -> (N,)
     "Dice of each image; 1 where both are empty."
-    return torch.stack([dice(2. * a[None, None] - 1, b[None]) for a, b in zip(p, y)])
+    return torch.stack([dice(2.0 * a[None, None] - 1, b[None]) for a, b in zip(p, y)])
 
+# %% ../../nbs/widgets/05_compare.ipynb #89a20803
 def same_classes(ts, p, vocab) -> list:
     "The names of the classes; raises where the models do not share them."
     counts = {n: v.shape[1] for n, v in p.items()}
-    if len(set(counts.values())) > 1: raise ValueError(f"the models have {', '.join(f'{n} {c}' for n, c in counts.items())} classes; only models of the same classes in the same order can be compared")
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"the models have {', '.join(f'{n} {c}' for n, c in counts.items())} classes; only"
+            " models of the same classes in the same order can be compared"
+        )
     C = next(iter(counts.values()))
-    if vocab and len(vocab) != C: raise ValueError(f"the models have {C} classes and the data {len(vocab)}; give models of these data")
+    if vocab and len(vocab) != C:
+        raise ValueError(
+            f"the models have {C} classes and the data {len(vocab)}; give models of these data"
+        )
     known = {"the data": vocab} | {n: list(t.vocab or []) for n, t in ts.items()}
-    (first, names), *others = [(n, list(map(str, v))) for n, v in known.items() if v] or [("", [f"class {k}" for k in range(C)])]
+    (first, names), *others = [(n, list(map(str, v))) for n, v in known.items() if v] or [
+        ("", [f"class {k}" for k in range(C)])
+    ]
     for n, v in others:
-        if v != names: raise ValueError(f"{first} and {n} name their classes differently: {names} and {v}; the order counts")
+        if v != names:
+            raise ValueError(
+                f"{first} and {n} name their classes differently: {names} and {v}; the order counts"
+            )
     return names
 
-# %% ../../nbs/widgets/05_compare.ipynb #9f5c3b11
-MARGIN, LOW = .05, .5     # of Dice: better by more than; poor below
+# %% ../../nbs/widgets/05_compare.ipynb #f59d2741
+MARGIN, LOW = 0.05, 0.5  # of Dice: better by more than; poor below
 
-def kinds_of(seen) -> dict:   # name of the kind -> image numbers, the largest difference first
+
+def kinds_of(seen) -> dict:  # name of the kind -> image numbers, the largest difference first
     "Which images belong to which kind of disagreement."
     return mask_kinds(seen) if isinstance(seen, Masks) else class_kinds(seen)
+
 
 def sorted_by(spread: Tensor, chosen: Tensor) -> list:
     at = chosen.nonzero()[:, 0]
     return at[spread[at].argsort(descending=True, stable=True)].tolist()
 
+
 def class_kinds(s: Answers) -> dict:
     names, true = list(s.p), torch.stack([p[torch.arange(len(s.y)), s.y] for p in s.p.values()])
-    r = torch.stack([p.argmax(1) == s.y for p in s.p.values()])                    # (models, N)
+    r = torch.stack([p.argmax(1) == s.y for p in s.p.values()])  # (models, N)
     n, top = r.sum(0), true.amax(0) - true.amin(0)
     out = {"some right, some wrong": (n > 0) & (n < len(names))}
     out |= {f"only {a} right": r[i] & (n == 1) for i, a in enumerate(names)}
     if len(names) > 2:
         out |= {f"only {a} wrong": ~r[i] & (n == len(names) - 1) for i, a in enumerate(names)}
-        if len(names) < 5: out |= {f"{a} right where {b} is wrong": r[i] & ~r[j] for i, a in enumerate(names) for j, b in enumerate(names) if i != j}
+        if len(names) < 5:
+            out |= {
+                f"{a} right where {b} is wrong": r[i] & ~r[j]
+                for i, a in enumerate(names)
+                for j, b in enumerate(names)
+                if i != j
+            }
     out |= {"all wrong": n == 0, "all right": n == len(names), "all images": n >= 0}
     return {k: sorted_by(top, v) for k, v in out.items()}
 
+# %% ../../nbs/widgets/05_compare.ipynb #17434ff1
 def mask_kinds(s: Masks) -> dict:
     d = torch.stack(list(s.score.values()))
     top, order = d.amax(0) - d.amin(0), d.sort(0, descending=True).values
-    best = {f"{a} best by more than {MARGIN:g}": (d[i] == order[0]) & (order[0] - order[1] > MARGIN) for i, a in enumerate(s.score)}
-    worst = {f"{a} worst by more than {MARGIN:g}": (d[i] == order[-1]) & (order[-2] - order[-1] > MARGIN) for i, a in enumerate(s.score)} if len(d) > 2 else {}
-    return {k: sorted_by(top, v) for k, v in ({"all images": top >= 0} | best | worst | {f"all below {LOW:g}": order[0] < LOW}).items()}
+    best = {
+        f"{a} best by more than {MARGIN:g}": (d[i] == order[0]) & (order[0] - order[1] > MARGIN)
+        for i, a in enumerate(s.score)
+    }
+    worst = (
+        {
+            f"{a} worst by more than {MARGIN:g}": (
+                (d[i] == order[-1]) & (order[-2] - order[-1] > MARGIN)
+            )
+            for i, a in enumerate(s.score)
+        }
+        if len(d) > 2
+        else {}
+    )
+    return {
+        k: sorted_by(top, v)
+        for k, v in (
+            {"all images": top >= 0} | best | worst | {f"all below {LOW:g}": order[0] < LOW}
+        ).items()
+    }
 
-# %% ../../nbs/widgets/05_compare.ipynb #eeefe691
+# %% ../../nbs/widgets/05_compare.ipynb #8fdee97c
 RIGHT, WRONG, OTHER, BLUE = "#2ca02c", "#d62728", "#888888", np.array([0, 160, 255], np.float32)
 
-def top_bars(p: Tensor, y: int, vocab, n: int = 3) -> tuple:   # -> names, probabilities, colours, from top to bottom
+
+def top_bars(
+    p: Tensor, y: int, vocab, n: int = 3
+) -> tuple:  # -> names, probabilities, colours, from top to bottom
     "The `n` most probable classes, and the true one where it is not among them."
     at = p.topk(min(n, len(p))).indices.tolist()
     at += [y] * (y not in at)
-    return [vocab[k] for k in at], p[at].tolist(), [RIGHT if k == y else WRONG if k == at[0] else OTHER for k in at]
+    return (
+        [vocab[k] for k in at],
+        p[at].tolist(),
+        [RIGHT if k == y else WRONG if k == at[0] else OTHER for k in at],
+    )
 
-def enlarged(a: np.ndarray, size) -> np.ndarray:   # size: (width, height)
-    return np.asarray(Image.fromarray(a).resize(size, Image.Resampling.NEAREST if max(a.shape[:2]) < max(size) else Image.Resampling.BOX))
 
-def outlined(picture: np.ndarray, truth: np.ndarray, answers=()) -> list:   # (h, w, 3), (H, W) bool, of (H, W) bool -> of (h', w', 3)
-    "The picture, and once more for each answer with that in a translucent colour; all with the outline of `truth` in white on black."
+def enlarged(a: np.ndarray, size) -> np.ndarray:  # size: (width, height)
+    return np.asarray(
+        Image.fromarray(a).resize(
+            size, Image.Resampling.NEAREST if max(a.shape[:2]) < max(size) else Image.Resampling.BOX
+        )
+    )
+
+
+def outlined(
+    picture: np.ndarray, truth: np.ndarray, answers=()
+) -> list:  # (h, w, 3), (H, W) bool, of (H, W) bool -> of (h', w', 3)
+    """The picture, and once more for each answer with that in a translucent colour; all with the
+    outline of `truth` in white on black."""
     h, w = picture.shape[:2]
     size = (round(w * 240 / max(h, w)), round(h * 240 / max(h, w)))
     im = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR), np.float32)
@@ -144,18 +251,32 @@ def outlined(picture: np.ndarray, truth: np.ndarray, answers=()) -> list:   # (h
     inner = binary_erosion(t := mask(truth), border_value=1)
     inside = binary_erosion(inner, border_value=1)
     out = [im.copy() for _ in range(1 + len(answers))]
-    for a, m in zip(out[1:], answers): on = mask(m); a[on] = .55 * a[on] + .45 * BLUE
-    for a in out: a[inner & ~inside] = 0; a[t & ~inner] = 255
+    for a, m in zip(out[1:], answers):
+        on = mask(m)
+        a[on] = 0.55 * a[on] + 0.45 * BLUE
+    for a in out:
+        a[inner & ~inside] = 0
+        a[t & ~inner] = 255
     return [a.astype(np.uint8) for a in out]
 
-# %% ../../nbs/widgets/05_compare.ipynb #5efa72ab
+# %% ../../nbs/widgets/05_compare.ipynb #fb1c228a
 class CompareView(Look):
     "Images on which models disagree, and what each of them says."
-    def __init__(self, seen, kind=None):   # seen: Answers or Masks
+
+    def __init__(self, seen, kind=None):  # seen: Answers or Masks
         self.kinds, self.turning = kinds_of(seen), False
-        if kind is not None and kind not in self.kinds: raise ValueError(f"no kind of disagreement is called {kind!r}; there are {', '.join(self.kinds)}")
+        if kind is not None and kind not in self.kinds:
+            raise ValueError(
+                f"no kind of disagreement is called {kind!r}; there are {', '.join(self.kinds)}"
+            )
         kind = kind or next((k for k, v in self.kinds.items() if v), None)
-        self.kind = W.SelectionSlider(options=[(f"{k} ({len(v)})", k) for k, v in self.kinds.items()], value=kind, description="show", tooltip="which images, and how many there are", layout=W.Layout(width="420px"))
+        self.kind = W.SelectionSlider(
+            options=[(f"{k} ({len(v)})", k) for k, v in self.kinds.items()],
+            value=kind,
+            description="show",
+            tooltip="which images, and how many there are",
+            layout=W.Layout(width="420px"),
+        )
         self.kind.observe(self.turn, "value")
         self.frame = mask_frame(seen) if isinstance(seen, Masks) else class_frame(seen)
         super().__init__(seen, max(1, len(self.kinds[kind])), self.kind)
@@ -169,57 +290,102 @@ class CompareView(Look):
         self.turning = False
 
     def refresh(self, *_):
-        if not self.turning: super().refresh()
+        if not self.turning:
+            super().refresh()
 
     def draw(self):
         at = self.kinds[self.kind.value]
-        if not at: raise ValueError(f"none of the {len(self.seen.y)} images is of the kind '{self.kind.value}'; below is the image before")
+        if not at:
+            raise ValueError(
+                f"none of the {len(self.seen.y)} images is of the kind '{self.kind.value}'; below"
+                " is the image before"
+            )
         i, f = at[self.at.value - 1], self.frame
         (draw_masks if isinstance(self.seen, Masks) else draw_classes)(f, self.seen, i)
         f.layout.title = f"{self.at.value} of {len(at)}: image {i + 1} of the loader"
         return f
 
+# %% ../../nbs/widgets/05_compare.ipynb #b986f985
 def class_frame(s: Answers) -> go.Figure:
     M = len(s.p)
-    f = make_subplots(M, 2, specs=[[{"rowspan": M}, {}], *[[None, {}]] * (M - 1)], column_widths=[.36, .64], horizontal_spacing=.22, vertical_spacing=.32 / M,
-                      subplot_titles=[" "] * (M + 1))
+    f = make_subplots(
+        M,
+        2,
+        specs=[[{"rowspan": M}, {}], *[[None, {}]] * (M - 1)],
+        column_widths=[0.36, 0.64],
+        horizontal_spacing=0.22,
+        vertical_spacing=0.32 / M,
+        subplot_titles=[" "] * (M + 1),
+    )
     f.add_image(source=data_url(s.pictures[0]), hoverinfo="skip", row=1, col=1)
-    for k in range(M): f.add_bar(orientation="h", texttemplate="%{x:.2f}", textposition="outside", cliponaxis=False, showlegend=False, hoverinfo="skip", row=k + 1, col=2)
-    f.update_xaxes(range=[0, 1.1], tickvals=[0, .5, 1], col=2); f.update_yaxes(autorange="reversed", col=2, automargin=False)
+    for k in range(M):
+        f.add_bar(
+            orientation="h",
+            texttemplate="%{x:.2f}",
+            textposition="outside",
+            cliponaxis=False,
+            showlegend=False,
+            hoverinfo="skip",
+            row=k + 1,
+            col=2,
+        )
+    f.update_xaxes(range=[0, 1.1], tickvals=[0, 0.5, 1], col=2)
+    f.update_yaxes(autorange="reversed", col=2, automargin=False)
     f.update_xaxes(title=dict(text="probability", font_size=12), row=M, col=2)
-    f.update_xaxes(showticklabels=False, col=1); f.update_yaxes(showticklabels=False, col=1)
+    f.update_xaxes(showticklabels=False, col=1)
+    f.update_yaxes(showticklabels=False, col=1)
     f.update_annotations(font_size=13)
-    return f.update_layout(width=WIDTH, height=90 + 130 * M, margin=dict(l=10, r=20, t=75, b=50), title_font_size=14)
+    return f.update_layout(
+        width=WIDTH, height=90 + 130 * M, margin=dict(l=10, r=20, t=75, b=50), title_font_size=14
+    )
+
 
 def draw_classes(f, s: Answers, i: int):
     y = int(s.y[i])
-    f.data[0].source, f.layout.xaxis.title = data_url(s.pictures[i]), dict(text=f"true class: {s.vocab[y]}", font_size=13, standoff=4)
+    f.data[0].source, f.layout.xaxis.title = data_url(s.pictures[i]), dict(
+        text=f"true class: {s.vocab[y]}", font_size=13, standoff=4
+    )
     for k, (name, p) in enumerate(s.p.items()):
         names, values, colours = top_bars(p[i], y, s.vocab)
         f.data[k + 1].update(y=names, x=[round(v, 4) for v in values], marker_color=colours)
-        f.layout.annotations[k + 1].text = f"{name}: {'right' if int(p[i].argmax()) == y else 'wrong'}"
+        f.layout.annotations[k + 1].text = (
+            f"{name}: {'right' if int(p[i].argmax()) == y else 'wrong'}"
+        )
 
-# %% ../../nbs/widgets/05_compare.ipynb #fccce66f
+# %% ../../nbs/widgets/05_compare.ipynb #6069ddeb
 def mask_frame(s: Masks) -> go.Figure:
     M = len(s.p)
-    f = make_subplots(1, M + 1, subplot_titles=[" "] * (M + 1), horizontal_spacing=.015)
-    for k in range(M + 1): f.add_image(source=data_url(s.pictures[0]), hoverinfo="skip", row=1, col=k + 1)
-    f.update_xaxes(showticklabels=False); f.update_yaxes(showticklabels=False)
+    f = make_subplots(1, M + 1, subplot_titles=[" "] * (M + 1), horizontal_spacing=0.015)
+    for k in range(M + 1):
+        f.add_image(source=data_url(s.pictures[0]), hoverinfo="skip", row=1, col=k + 1)
+    f.update_xaxes(showticklabels=False)
+    f.update_yaxes(showticklabels=False)
     f.update_annotations(font_size=13)
-    return f.update_layout(width=max(WIDTH, 180 * (M + 1)), height=WIDTH // (M + 1) + 75 if M < 4 else 260, margin=dict(l=10, r=10, t=75, b=10), title_font_size=14)
+    return f.update_layout(
+        width=max(WIDTH, 180 * (M + 1)),
+        height=WIDTH // (M + 1) + 75 if M < 4 else 260,
+        margin=dict(l=10, r=10, t=75, b=10),
+        title_font_size=14,
+    )
+
 
 def draw_masks(f, s: Masks, i: int):
     y, a = s.y[i].numpy(), f.layout.annotations
-    for t, im in zip(f.data, outlined(s.pictures[i], y, [p[i].numpy() for p in s.p.values()])): t.source = data_url(im)
+    for t, im in zip(f.data, outlined(s.pictures[i], y, [p[i].numpy() for p in s.p.values()])):
+        t.source = data_url(im)
     a[0].text = "image and mask" if y.any() else "image; its mask is empty"
     for k, (name, p) in enumerate(s.p.items()):
-        a[k + 1].text = f"{name}: Dice {s.score[name][i]:.2f}" + ("" if p[i].any() else " (nothing)")
+        a[k + 1].text = f"{name}: Dice {s.score[name][i]:.2f}" + (
+            "" if p[i].any() else " (nothing)"
+        )
 
-def compare(models: dict,       # name -> module, Teacher or Learner, such as teacher, alone, distilled
-            dl,                 # DataLoader with labels or masks that none of them was trained or chosen on
-            items: int = 200,   # images, the first of the loader
-            kind=None           # of disagreement, to begin with; None: the first that has images
-           ) -> CompareView:
+
+def compare(
+    models: dict,  # name -> module, Teacher or Learner, such as teacher, alone, distilled
+    dl,  # DataLoader with labels or masks that none of them was trained or chosen on
+    items: int = 200,  # images, the first of the loader
+    kind=None,  # of disagreement, to begin with; None: the first that has images
+) -> CompareView:
     "Widget: several models side by side on the images where they disagree."
     ts = asked(models)
     check_loader(dl, items)

@@ -12,7 +12,7 @@ from math import log10
 import ipywidgets as W
 import plotly.graph_objects as go
 
-# %% ../../nbs/widgets/00_panel.ipynb #527ccf5a
+# %% ../../nbs/widgets/00_panel.ipynb #7a1957a8
 PLOTLY = "application/vnd.plotly.v1+json"
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,.3)"
 STYLE = """<style>
@@ -21,25 +21,37 @@ STYLE = """<style>
 .kdm .kdm-note {color: var(--jp-ui-font-color2, currentColor)}
 </style>"""
 
+
 def clear(fig: go.Figure) -> go.Figure:
     "`fig` on a transparent ground, so that it can be read in light and dark themes."
-    fig.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, uirevision="same", legend_bgcolor=CLEAR)
+    fig.update_layout(
+        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, uirevision="same", legend_bgcolor=CLEAR
+    )
     fig.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, linecolor=GRID)
     return fig.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, linecolor=GRID)
+
 
 def bundle(fig: go.Figure) -> dict:
     "`fig` as the data of a notebook's output."
     return {PLOTLY: json.loads(fig.to_json())}
 
-# %% ../../nbs/widgets/00_panel.ipynb #77b9ec34
+# %% ../../nbs/widgets/00_panel.ipynb #4a2537e0
 class Panel:
     "Controls, a line of message and one figure. Subclasses make controls and write `draw`."
-    def __init__(self, *controls,   # ipywidgets, from top to bottom; those in boxes are found
-                 fast=True):        # False: controls change nothing by themselves; a button calls `refresh`
-        self.controls, self.view, self.said, self.figure = controls, W.Output(), W.HTML(), go.Figure()
+
+    def __init__(
+        self, *controls, fast=True  # ipywidgets, from top to bottom; those in boxes are found
+    ):  # False: controls change nothing by themselves; a button calls `refresh`
+        self.controls, self.view, self.said, self.figure = (
+            controls,
+            W.Output(),
+            W.HTML(),
+            go.Figure(),
+        )
         self.box = W.VBox([W.HTML(STYLE), *controls, self.said, self.view]).add_class("kdm")
         if fast:
-            for c in inputs(*controls): c.observe(self.refresh, "value")
+            for c in inputs(*controls):
+                c.observe(self.refresh, "value")
         self.refresh()
 
     def draw(self) -> go.Figure:
@@ -52,15 +64,20 @@ class Panel:
 
     def refresh(self, *_):
         "Draw anew; say what cannot be drawn."
-        try: self.show(self.draw())
-        except (ValueError, TypeError) as e: self.say(str(e))
-        else: self.say("")
+        try:
+            self.show(self.draw())
+        except (ValueError, TypeError) as e:
+            self.say(str(e))
+        else:
+            self.say("")
 
     def show(self, fig: go.Figure):
         self.figure = clear(fig)
-        self.view.outputs = ({"output_type": "display_data", "data": bundle(self.figure), "metadata": {}},)
+        self.view.outputs = (
+            {"output_type": "display_data", "data": bundle(self.figure), "metadata": {}},
+        )
 
-    def say(self, text: str, kind: str = "said"):   # "said": something is wrong; "note": it is not
+    def say(self, text: str, kind: str = "said"):  # "said": something is wrong; "note": it is not
         self.said.value = f'<span class="kdm-{kind}">{html.escape(text)}</span>' if text else ""
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -68,25 +85,47 @@ class Panel:
 
     def close(self):
         "Take the widget off the page and let go of what it holds."
-        for c in inputs(*self.controls): c.unobserve_all()
-        for w in (self.view, self.said, self.box): w.close()
+        for c in inputs(*self.controls):
+            c.unobserve_all()
+        for w in (self.view, self.said, self.box):
+            w.close()
 
+# %% ../../nbs/widgets/00_panel.ipynb #9ea505cf
 def inputs(*widgets) -> list:
     "The controls that have a value among `widgets`, those inside boxes included."
     out = []
-    for w in widgets: out += inputs(*w.children) if isinstance(w, W.Box) else [w] * (hasattr(w, "value") and not isinstance(w, (W.HTML, W.HTMLMath, W.Label)))
+    for w in widgets:
+        out += (
+            inputs(*w.children)
+            if isinstance(w, W.Box)
+            else [w] * (hasattr(w, "value") and not isinstance(w, (W.HTML, W.HTMLMath, W.Label)))
+        )
     return out
 
-# %% ../../nbs/widgets/00_panel.ipynb #f151651f
+# %% ../../nbs/widgets/00_panel.ipynb #6b5236f1
 def log_slider(value: float, low: float, high: float, **kw) -> W.FloatLogSlider:
     "A slider in factors, some hundred steps long, with `value` on one of them."
     lo, hi, v = log10(low), log10(high), log10(value)
-    n = max(round(100 * (v - lo) / (hi - lo)), v > lo)       # steps below the value
-    return W.FloatLogSlider(value, base=10, min=lo, max=hi, step=(v - lo) / n if n else (hi - lo) / 100, readout_format=".3g", **kw)
+    n = max(round(100 * (v - lo) / (hi - lo)), v > lo)  # steps below the value
+    return W.FloatLogSlider(
+        value,
+        base=10,
+        min=lo,
+        max=hi,
+        step=(v - lo) / n if n else (hi - lo) / 100,
+        readout_format=".3g",
+        **kw
+    )
 
-def number_slider(value, kind: str,   # "whole", "linear" or "log"
-                  low, high, **kw):   # for the ipywidget
+
+def number_slider(
+    value, kind: str, low, high, **kw  # "whole", "linear" or "log"
+):  # for the ipywidget
     "A slider from `low` to `high`."
-    if kind == "whole": return W.IntSlider(value, int(low), int(high), **kw)
-    if kind == "log": return log_slider(value, low, high, **kw)
-    return W.FloatSlider(value, min=low, max=high, step=(high - low) / 100, readout_format=".3g", **kw)
+    if kind == "whole":
+        return W.IntSlider(value, int(low), int(high), **kw)
+    if kind == "log":
+        return log_slider(value, low, high, **kw)
+    return W.FloatSlider(
+        value, min=low, max=high, step=(high - low) / 100, readout_format=".3g", **kw
+    )

@@ -28,244 +28,520 @@ from ..methods.method import Pass, Seen
 from ..methods.response import full_precision, soften
 from .panel import Panel
 
-# %% ../../nbs/widgets/01_temperature.ipynb #59dca7b6
-def entropy_bits(p: Tensor  # (N, C) probabilities
-                ) -> Tensor: # (N,) bits, from 0 to log2 C
+# %% ../../nbs/widgets/01_temperature.ipynb #8dcb5c40
+def entropy_bits(p: Tensor) -> Tensor:  # (N, C) probabilities  # (N,) bits, from 0 to log2 C
     "Entropy of each answer."
     return -torch.special.xlogy(p, p).sum(1) / math.log(2)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #8647985b
-def pull(student: Tensor,         # (N, C) logits s
-         teacher: Tensor,         # (N, C) logits t
-         T: float,                # temperature
-         squared: bool = True     # with the factor T^2
-        ) -> Tensor:              # (N, C) nats per unit of the logit, for each image alone
+# %% ../../nbs/widgets/01_temperature.ipynb #db9e30b3
+def pull(
+    student: Tensor,  # (N, C) logits s
+    teacher: Tensor,  # (N, C) logits t
+    T: float,  # temperature
+    squared: bool = True,  # with the factor T^2
+) -> Tensor:  # (N, C) nats per unit of the logit, for each image alone
     "Gradient of [T^2] KL(p_t(T), p_s(T)) at the student's logits (Hinton et al. 2015, eq. 2)."
     return (soften(student, T) - soften(teacher, T)) * (T if squared else 1 / T)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #7ed8d56c
-def ranking(p: Tensor,       # (C,) probabilities
-            answer: int,     # number of the class that is left out: the right one, or the teacher's
-            names: list,     # of the classes
-            k: int = 3) -> list: # of strings
+# %% ../../nbs/widgets/01_temperature.ipynb #5fc0630d
+def ranking(
+    p: Tensor,  # (C,) probabilities
+    answer: int,  # number of the class that is left out: the right one, or the teacher's
+    names: list,  # of the classes
+    k: int = 3,
+) -> list:  # of strings
     "The `k` most probable classes beside `answer`, with their probabilities."
     order = [i for i in p.argsort(descending=True).tolist() if i != answer][:k]
-    return [f"{names[i]} {p[i]:.3f}" if p[i] >= .001 else f"{names[i]} {p[i]:.0e}" for i in order]
+    return [f"{names[i]} {p[i]:.3f}" if p[i] >= 0.001 else f"{names[i]} {p[i]:.0e}" for i in order]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #1ca7b523
+# %% ../../nbs/widgets/01_temperature.ipynb #a805af08
 @contextmanager
 def unchanged(*models: nn.Module):
-    "Run `models` inside; afterwards modes, buffers and random generators (torch, numpy, random) are as before."
+    """Run `models` inside; afterwards modes, buffers and random generators (torch, numpy, random)
+    are as before."""
     modules = [(m, m.training) for model in models for m in model.modules()]
-    buffers = [(m, n, b, b.clone()) for m, _ in modules for n, b in m._buffers.items() if b is not None]
+    buffers = [
+        (m, n, b, b.clone()) for m, _ in modules for n, b in m._buffers.items() if b is not None
+    ]
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     py, npy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(gpus):
-        try: yield
+        try:
+            yield
         finally:
-            for m, was in modules: m.training = was
+            for m, was in modules:
+                m.training = was
             with torch.no_grad():
-                for m, n, b, was in buffers: m._buffers[n] = b; b.copy_(was)
-            random.setstate(py); np.random.set_state(npy)
+                for m, n, b, was in buffers:
+                    m._buffers[n] = b
+                    b.copy_(was)
+            random.setstate(py)
+            np.random.set_state(npy)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #9d668c7d
+# %% ../../nbs/widgets/01_temperature.ipynb #b8436fb0
 class Answers(NamedTuple):
     "What the widget shows, for N images and C classes."
-    teachers: dict         # name -> (N, C) logits
-    student: Tensor        # (N, C) logits
-    names: list            # of the classes
-    truth: list | None     # the right class of each image, where known
-    images: list           # a data URL for each image, or nothing
-    numbers: list          # of the images
+
+    teachers: dict  # name -> (N, C) logits
+    student: Tensor  # (N, C) logits
+    names: list  # of the classes
+    truth: list | None  # the right class of each image, where known
+    images: list  # a data URL for each image, or nothing
+    numbers: list  # of the images
+
 
 def class_names(names, C: int) -> list:
     "Names of `C` classes, checked; numbered where there are none."
-    if names is None: return [f"class {i}" for i in range(C)]
-    if len(names) != C: raise ValueError(f"{len(names)} names for {C} classes; give one for each logit, in their order")
+    if names is None:
+        return [f"class {i}" for i in range(C)]
+    if len(names) != C:
+        raise ValueError(
+            f"{len(names)} names for {C} classes; give one for each logit, in their order"
+        )
     return [str(n) for n in names]
 
+# %% ../../nbs/widgets/01_temperature.ipynb #66c21a1d
 def checked_logits(z, what: str) -> Tensor:  # (N, C), on the CPU
     "`z` as finite float logits (N, C), C at least 2."
-    if not isinstance(z, Tensor): raise ValueError(f"{what}: expected a tensor of logits (N, C), got {type(z).__name__}; the widget shows one answer an image")
+    if not isinstance(z, Tensor):
+        raise ValueError(
+            f"{what}: expected a tensor of logits (N, C), got {type(z).__name__}; the widget shows"
+            " one answer an image"
+        )
     z = full_precision(z.detach().as_subclass(Tensor)).cpu()
     z = z[None] if z.ndim == 1 else z
-    if z.ndim != 2: raise ValueError(f"{what}: expected logits (N, C), one answer an image, got {tuple(z.shape)}; of a mask give some pixels' logits, as a tensor (N, C)")
-    if z.shape[1] < 2: raise ValueError(f"{what}: got {tuple(z.shape)}, one logit; a yes/no answer has two: torch.cat([z, 0 * z], 1)")
-    if not z.is_floating_point() or not z.isfinite().all(): raise ValueError(f"{what}: the logits must be finite floating-point numbers; got dtype {z.dtype}" + (", some not finite" if z.is_floating_point() else ""))
+    if z.ndim != 2:
+        raise ValueError(
+            f"{what}: expected logits (N, C), one answer an image, got {tuple(z.shape)}; of a mask"
+            " give some pixels' logits, as a tensor (N, C)"
+        )
+    if z.shape[1] < 2:
+        raise ValueError(
+            f"{what}: got {tuple(z.shape)}, one logit; a yes/no answer has two: torch.cat([z, 0 *"
+            " z], 1)"
+        )
+    if not z.is_floating_point() or not z.isfinite().all():
+        raise ValueError(
+            f"{what}: the logits must be finite floating-point numbers; got dtype {z.dtype}"
+            + (", some not finite" if z.is_floating_point() else "")
+        )
     return z
+
 
 def pick(items, n: int, default) -> list:
     "Image numbers from `items`: a count, filled by `default(count)`, or the numbers themselves."
-    if isinstance(items, bool) or not isinstance(items, (int, list, tuple, range)): raise TypeError(f"items={items!r}; expected how many images, or a list of their numbers")
+    if isinstance(items, bool) or not isinstance(items, (int, list, tuple, range)):
+        raise TypeError(f"items={items!r}; expected how many images, or a list of their numbers")
     many = items if isinstance(items, int) else len(items)
-    if not 1 <= many <= 6: raise ValueError(f"items={items!r}; the widget shows 1 to 6 images at a time")
-    if isinstance(items, int): return default(min(items, n))
+    if not 1 <= many <= 6:
+        raise ValueError(f"items={items!r}; the widget shows 1 to 6 images at a time")
+    if isinstance(items, int):
+        return default(min(items, n))
     bad = [i for i in items if not isinstance(i, int) or not 0 <= i < n]
-    if bad: raise ValueError(f"no image has the number {bad[0]!r}; there are {n}, numbered from 0")
+    if bad:
+        raise ValueError(f"no image has the number {bad[0]!r}; there are {n}, numbered from 0")
     return list(items)
 
+# %% ../../nbs/widgets/01_temperature.ipynb #8cbe0e99
 def answers_in(logits: Tensor, items=3, student=None, names=None) -> Answers:
     "`Answers` from a tensor of teacher logits, (N, C) or (C,)."
     z = checked_logits(logits, "source")
     s = torch.zeros_like(z) if student is None else checked_logits(student, "student")
-    if s.shape != z.shape: raise ValueError(f"student logits {tuple(s.shape)} and teacher logits {tuple(z.shape)} differ; both answer the same images with the same classes")
+    if s.shape != z.shape:
+        raise ValueError(
+            f"student logits {tuple(s.shape)} and teacher logits {tuple(z.shape)} differ; both"
+            " answer the same images with the same classes"
+        )
     ids = pick(items, len(z), lambda n: list(range(n)))
     return Answers({"teacher": z[ids]}, s[ids], class_names(names, z.shape[1]), None, [], ids)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #aea35e6d
-def batch_of(dl, ids: list) -> tuple: # of plain tensors, as the loader would make them
+# %% ../../nbs/widgets/01_temperature.ipynb #c93f8bec
+def batch_of(dl, ids: list) -> tuple:  # of plain tensors, as the loader would make them
     "The images number `ids` of a loader's data set as one batch."
     dl.before_iter()
     b = dl.do_batch([dl.do_item(i) for i in ids])
     return plain(tuple(dl.after_batch(b if dl.device is None else to_device(b, dl.device))))
 
+
 def hesitant(z: Tensor, y: list, n: int) -> list:
-    "Numbers of `n` answers that are right and of high entropy, of different classes as long as there are some."
+    """Numbers of `n` answers that are right and of high entropy, of different classes as long as
+    there are some."""
     H = entropy_bits(soften(z)).tolist()
     order = sorted(range(len(z)), key=lambda i: (int(z[i].argmax()) != y[i], -H[i]))
-    first = list({y[i]: i for i in reversed(order)}.values())       # of each class the one that comes first in `order`
+    first = list(
+        {y[i]: i for i in reversed(order)}.values()
+    )  # of each class the one that comes first in `order`
     return (sorted(first, key=order.index) + [i for i in order if i not in first])[:n]
 
-SIDE = 160     # longer side of a picture in a figure, pixels
 
-def small(a: np.ndarray,   # (H, W) or (H, W, 3)
-          side: int = SIDE) -> np.ndarray:
+SIDE = 160  # longer side of a picture in a figure, pixels
+
+
+def small(a: np.ndarray, side: int = SIDE) -> np.ndarray:  # (H, W) or (H, W, 3)
     "`a` with no side above `side`; float maps stay float."
     k = side / max(a.shape[:2])
-    return a if k >= 1 else np.array(Image.fromarray(a).resize([max(1, round(n * k)) for n in a.shape[1::-1]], Image.Resampling.BOX))
+    return (
+        a
+        if k >= 1
+        else np.array(
+            Image.fromarray(a).resize(
+                [max(1, round(n * k)) for n in a.shape[1::-1]], Image.Resampling.BOX
+            )
+        )
+    )
 
-def pictures(x: Tensor,    # (B, C, H, W), normalised by `norm`
-             norm=None, side: int = SIDE) -> list:   # of B arrays (h, w, 3) uint8; none for what is no image
+
+def pictures(
+    x: Tensor, norm=None, side: int = SIDE  # (B, C, H, W), normalised by `norm`
+) -> list:  # of B arrays (h, w, 3) uint8; none for what is no image
     "Images for people: normalisation undone, three channels, small."
-    if x.ndim != 4: return []
+    if x.ndim != 4:
+        return []
     x = x.float().cpu()
-    if norm: x = x * norm[1].cpu() + norm[0].cpu()
+    if norm:
+        x = x * norm[1].cpu() + norm[0].cpu()
     x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
     low, high = x.amin((1, 2, 3), True), x.amax((1, 2, 3), True)
-    if low.min() < -.1 or high.max() > 1.1: x = (x - low) / (high - low + 1e-8)      # of unknown normalisation: stretch
-    return [small(v, side) for v in (255 * x.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()]
+    if low.min() < -0.1 or high.max() > 1.1:
+        x = (x - low) / (high - low + 1e-8)  # of unknown normalisation: stretch
+    return [
+        small(v, side) for v in (255 * x.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()
+    ]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #aea90828
-def fused_answers(cb, xb, out) -> dict:  # "fused" -> (N, C) logits, where the method fuses its teachers
+# %% ../../nbs/widgets/01_temperature.ipynb #b18ab8c3
+def fused_answers(
+    cb, xb, out
+) -> dict:  # "fused" -> (N, C) logits, where the method fuses its teachers
     for m in cb.method.parts:
-        if not hasattr(m, "fusion") or not hasattr(m, "maps"): continue
+        if not hasattr(m, "fusion") or not hasattr(m, "maps"):
+            continue
         m.eval()
         seen = plain(cb.ask_teachers(xb, cb.teacher_reads([m])))
-        return {"all, fused": m.fusion([t.out for t in seen], m.maps(Pass(Seen(out), seen, None))).out}
+        return {
+            "all, fused": m.fusion([t.out for t in seen], m.maps(Pass(Seen(out), seen, None))).out
+        }
     return {}
 
+# %% ../../nbs/widgets/01_temperature.ipynb #b9356b74
 def answers_of(learn: Learner, items=3) -> Answers:
-    "`Answers` from the teachers, the student and the validation images of a Learner made by `distill`."
+    """`Answers` from the teachers, the student and the validation images of a Learner made by
+    `distill`."""
     cb, dl, model = getattr(learn, "distill", None), learn.dls.valid, unwrapped(learn.model)
-    if cb is None: raise ValueError("this Learner has no teacher; the widget wants one that distill(dls, student, teacher) has made, or a tensor of logits")
-    if not len(dl.dataset): raise ValueError("the Learner has no validation images to show; give its data some, or give a tensor of logits")
-    if not cb.checked: cb.check(learn)
+    if cb is None:
+        raise ValueError(
+            "this Learner has no teacher; the widget wants one that distill(dls, student, teacher)"
+            " has made, or a tensor of logits"
+        )
+    if not len(dl.dataset):
+        raise ValueError(
+            "the Learner has no validation images to show; give its data some, or give a tensor of"
+            " logits"
+        )
+    if not cb.checked:
+        cb.check(learn)
     several = len(cb.teachers) > 1
     with torch.no_grad(), unchanged(model, cb.method, *(t.model for t in cb.teachers)):
         model.eval()
-        for t in cb.teachers: t.ready(learn.dls.device)
-        xb = batch_of(dl, list(range(min(64, len(dl.dataset)))))[:learn.dls.n_inp]
-        first = checked_logits(cb.teachers[0].see(xb, cb.input_norm).out, f"teacher {cb.teachers[0].name}")
+        for t in cb.teachers:
+            t.ready(learn.dls.device)
+        xb = batch_of(dl, list(range(min(64, len(dl.dataset)))))[: learn.dls.n_inp]
+        first = checked_logits(
+            cb.teachers[0].see(xb, cb.input_norm).out, f"teacher {cb.teachers[0].name}"
+        )
         ids = pick(items, len(dl.dataset), lambda n: _choose(dl, learn.dls.n_inp, first, n))
         b = batch_of(dl, ids)
-        xb, yb = b[:learn.dls.n_inp], b[learn.dls.n_inp:]
+        xb, yb = b[: learn.dls.n_inp], b[learn.dls.n_inp :]
         s = checked_logits(plain(model(*xb)), "the student")
-        found = {(f"{i} {t.name}" if several else t.name): t.see(xb, cb.input_norm).out for i, t in enumerate(cb.teachers, 1)}
-        found = {n: checked_logits(z, f"teacher {n}") for n, z in (found | fused_answers(cb, xb, s)).items()}
+        found = {
+            (f"{i} {t.name}" if several else t.name): t.see(xb, cb.input_norm).out
+            for i, t in enumerate(cb.teachers, 1)
+        }
+        found = {
+            n: checked_logits(z, f"teacher {n}")
+            for n, z in (found | fused_answers(cb, xb, s)).items()
+        }
     fits = {n: z for n, z in found.items() if z.shape == s.shape}
-    if not fits: raise ValueError(f"the student gives {s.shape[1]} logits, the teachers: {', '.join(f'{n} {z.shape[1]}' for n, z in found.items())}; answers of other classes cannot be compared")
-    return Answers(fits, s, class_names(getattr(learn.dls, "vocab", None) or None, s.shape[1]), _labels(yb), [data_url(a) for a in pictures(xb[0], cb.input_norm, 96)], ids)
+    if not fits:
+        raise ValueError(
+            f"the student gives {s.shape[1]} logits, the teachers:"
+            f" {', '.join(f'{n} {z.shape[1]}' for n, z in found.items())}; answers of other classes"
+            " cannot be compared"
+        )
+    return Answers(
+        fits,
+        s,
+        class_names(getattr(learn.dls, "vocab", None) or None, s.shape[1]),
+        _labels(yb),
+        [data_url(a) for a in pictures(xb[0], cb.input_norm, 96)],
+        ids,
+    )
 
+# %% ../../nbs/widgets/01_temperature.ipynb #da5f1656
 def _labels(yb) -> list:
     "Class numbers where the target is one for each image."
     y = yb[0] if yb else None
-    return y.tolist() if isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point() else None
+    return (
+        y.tolist() if isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point() else None
+    )
+
 
 def _choose(dl, n_inp, z, n):
     y = _labels(batch_of(dl, list(range(len(z))))[n_inp:]) or z.argmax(1).tolist()
     return hesitant(z, y, n)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #d4568e20
-TEMPERATURES = (.5, 1, 2, 3, 4, 6, 8, 12, 20)   # of the picture without a kernel, and for the range of the gradient
+# %% ../../nbs/widgets/01_temperature.ipynb #58f0ab71
+TEMPERATURES = (
+    0.5,
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    20,
+)  # of the picture without a kernel, and for the range of the gradient
 RIGHT, OTHER, STUDENT, UP, DOWN = "#888888", "#ff7f0e", "#1f77b4", "#2ca02c", "#d62728"
-MOST, GAP = 12, .12                             # classes shown; space between columns, in columns
+MOST, GAP = 12, 0.12  # classes shown; space between columns, in columns
 
-def shown_classes(a: Answers) -> list: # class numbers, ascending
-    "All classes, or where there are many the right ones and those that the teachers think of first."
+
+def shown_classes(a: Answers) -> list:  # class numbers, ascending
+    """All classes, or where there are many the right ones and those that the teachers think of
+    first."""
     C = len(a.names)
-    if C <= MOST: return list(range(C))
+    if C <= MOST:
+        return list(range(C))
     p = sum(soften(z, 4).sum(0) for z in a.teachers.values())
-    for y in a.truth or []: p[y] += len(a.numbers) * len(a.teachers)
+    for y in a.truth or []:
+        p[y] += len(a.numbers) * len(a.teachers)
     return sorted(p.topk(MOST).indices.tolist())
 
+
 def gradient_range(a: Answers) -> float:
-    "The largest absolute value of the gradient over teachers, temperatures, with and without T^2; a little more."
-    return 1.08 * max(1e-3, *(pull(a.student, z, T, sq).abs().max().item() for z in a.teachers.values() for T in TEMPERATURES for sq in (True, False)))
+    """The largest absolute value of the gradient over teachers, temperatures, with and without T^2;
+    a little more."""
+    return 1.08 * max(
+        1e-3,
+        *(
+            pull(a.student, z, T, sq).abs().max().item()
+            for z in a.teachers.values()
+            for T in TEMPERATURES
+            for sq in (True, False)
+        )
+    )
+
 
 def round_below(x: float) -> float:
     "The largest of 1, 2, 5, 10, 20, ... (and .5, .2, ...) up to `x`."
     ten = 10 ** math.floor(math.log10(x))
     return next(k * ten for k in (5, 2, 1) if k * ten <= x)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #9eff0653
-def answer_traces(a: Answers, teacher: str, T: float, squared: bool, classes: list, reach: float) -> list:
-    "Three traces: soft targets, the student's answer, gradient; one column of bars after the other."
+# %% ../../nbs/widgets/01_temperature.ipynb #6f391402
+def answer_traces(
+    a: Answers, teacher: str, T: float, squared: bool, classes: list, reach: float
+) -> list:
+    """Three traces: soft targets, the student's answer, gradient; one column of bars after the
+    other."""
     n, k, z = len(a.numbers), len(classes), a.teachers[teacher]
-    p, q, g = (v[:, classes] for v in (soften(z, T), soften(a.student, T), pull(a.student, z, T, squared)))
+    p, q, g = (
+        v[:, classes] for v in (soften(z, T), soften(a.student, T), pull(a.student, z, T, squared))
+    )
     own = a.truth or z.argmax(1).tolist()
-    start = torch.arange(n).repeat_interleave(k) * (1 + GAP)           # of each bar's column
+    start = torch.arange(n).repeat_interleave(k) * (1 + GAP)  # of each bar's column
     r4 = lambda v: [float(f"{x:.4g}") for x in v.flatten().tolist()]
     at = dict(y=list(range(k)) * n, hoverinfo="skip")
     bar = at | dict(type="bar", orientation="h")
-    return [bar | dict(x=r4(p), base=r4(start), marker=dict(color=[RIGHT if c == own[j] else OTHER for j in range(n) for c in classes], line_width=0), name="p<sup>t</sup>(T), teacher; grey: the right class" if a.truth else "p<sup>t</sup>(T), teacher; grey: its answer"),
-            at | dict(type="scatter", mode="markers", x=r4(q.flatten() + start), marker=dict(symbol="line-ns-open", size=11, color=STUDENT, line_width=3), name="p<sup>s</sup>(T), student"),
-            bar | dict(x=r4(g), base=r4((2 * start + 1) * reach), xaxis="x2", yaxis="y2", marker=dict(color=[UP if v < 0 else DOWN for v in g.flatten().tolist()], line_width=0), showlegend=False)]
+    return [
+        bar
+        | dict(
+            x=r4(p),
+            base=r4(start),
+            marker=dict(
+                color=[RIGHT if c == own[j] else OTHER for j in range(n) for c in classes],
+                line_width=0,
+            ),
+            name=(
+                "p<sup>t</sup>(T), teacher; grey: the right class"
+                if a.truth
+                else "p<sup>t</sup>(T), teacher; grey: its answer"
+            ),
+        ),
+        at
+        | dict(
+            type="scatter",
+            mode="markers",
+            x=r4(q.flatten() + start),
+            marker=dict(symbol="line-ns-open", size=11, color=STUDENT, line_width=3),
+            name="p<sup>s</sup>(T), student",
+        ),
+        bar
+        | dict(
+            x=r4(g),
+            base=r4((2 * start + 1) * reach),
+            xaxis="x2",
+            yaxis="y2",
+            marker=dict(color=[UP if v < 0 else DOWN for v in g.flatten().tolist()], line_width=0),
+            showlegend=False,
+        ),
+    ]
 
+# %% ../../nbs/widgets/01_temperature.ipynb #02b082e3
 def answer_words(a: Answers, teacher: str, T: float, squared: bool) -> list:
     "The text above the bars: image, entropy, wrong classes, length of the gradient."
     n, z, out = len(a.numbers), a.teachers[teacher], []
     p, g = soften(z, T), pull(a.student, z, T, squared)
     H, own = entropy_bits(p), a.truth or z.argmax(1).tolist()
     for j in range(n):
-        at = dict(showarrow=False, xanchor="left", yanchor="bottom", align="left", x=j * (1 + GAP) / (n + GAP * (n - 1)), y=1, xref="paper", font_size=11)
-        name = f"<b>{a.names[own[j]]}</b>, image {a.numbers[j]}" if a.truth else f"answer {a.numbers[j]}"
-        lines = [name, f"entropy {H[j]:.2f} of {math.log2(len(a.names)):.2f} bits", "wrong classes:" if a.truth else "next classes:", *ranking(p[j], own[j], a.names)]
-        out += [at | dict(yref="y domain", text="<br>".join(lines)), at | dict(yref="y2 domain", text=f"length of the gradient {g[j].norm():.3g}")]
+        at = dict(
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
+            align="left",
+            x=j * (1 + GAP) / (n + GAP * (n - 1)),
+            y=1,
+            xref="paper",
+            font_size=11,
+        )
+        name = (
+            f"<b>{a.names[own[j]]}</b>, image {a.numbers[j]}"
+            if a.truth
+            else f"answer {a.numbers[j]}"
+        )
+        lines = [
+            name,
+            f"entropy {H[j]:.2f} of {math.log2(len(a.names)):.2f} bits",
+            "wrong classes:" if a.truth else "next classes:",
+            *ranking(p[j], own[j], a.names),
+        ]
+        out += [
+            at | dict(yref="y domain", text="<br>".join(lines)),
+            at | dict(yref="y2 domain", text=f"length of the gradient {g[j].norm():.3g}"),
+        ]
     return out
 
-# %% ../../nbs/widgets/01_temperature.ipynb #a0f90ac0
+# %% ../../nbs/widgets/01_temperature.ipynb #c9a69f87
 def answer_layout(a: Answers, classes: list, reach: float) -> dict:
     "What stays: axes, images, names. `reach`: the end of the gradient's axis."
-    n, (g_high, p_low, p_high, top) = len(a.numbers), (.235, .335, .585, .755) if a.images else (.33, .45, .78, 1)   # of the height
-    total, mark = n + GAP * (n - 1), round_below(.9 * reach)
+    n, (g_high, p_low, p_high, top) = len(a.numbers), (
+        (0.235, 0.335, 0.585, 0.755) if a.images else (0.33, 0.45, 0.78, 1)
+    )  # of the height
+    total, mark = n + GAP * (n - 1), round_below(0.9 * reach)
     starts = [j * (1 + GAP) for j in range(n)]
     short = [c if len(c) < 26 else c[:24] + "…" for c in (a.names[i] for i in classes)]
-    y = dict(tickvals=list(range(len(classes))), ticktext=short, range=[len(classes) - .4, -.6], showgrid=False, zeroline=False, tickfont_size=11)
-    x = lambda text, unit, ticks: dict(range=[0, total * unit], zeroline=False, tickfont_size=10, title=dict(text=text, font_size=11, standoff=4),
-                                       tickvals=[s * unit + v for s in starts for v, _ in ticks], ticktext=[t for _ in starts for _, t in ticks])
-    images = [dict(source=u, xref="paper", yref="paper", x=s / total, y=top + .005, sizex=1 / total, sizey=1 - top, xanchor="left", yanchor="bottom", sizing="contain") for u, s in zip(a.images, starts)]
-    return dict(height=660 if a.images else 520, barmode="overlay", bargap=.25, images=images, dragmode=False,
-                margin=dict(l=16 + 6 * max(map(len, short)), r=12, t=60, b=45, autoexpand=False), legend=dict(orientation="h", x=1, xanchor="right", y=1.02, yanchor="bottom"),
-                xaxis=x("p<sup>t</sup>(T), p<sup>s</sup>(T)", 1, [(0, "0"), (.5, ".5"), (1, "1")]) | dict(anchor="y"), yaxis=y | dict(domain=[p_low, p_high]),
-                xaxis2=x("gradient at the student's logits, nats", 2 * reach, [(reach - mark, f"−{mark:g}"), (reach, "0"), (reach + mark, f"{mark:g}")]) | dict(anchor="y2"), yaxis2=y | dict(domain=[0, g_high], anchor="x2"))
+    y = dict(
+        tickvals=list(range(len(classes))),
+        ticktext=short,
+        range=[len(classes) - 0.4, -0.6],
+        showgrid=False,
+        zeroline=False,
+        tickfont_size=11,
+    )
+    x = lambda text, unit, ticks: dict(
+        range=[0, total * unit],
+        zeroline=False,
+        tickfont_size=10,
+        title=dict(text=text, font_size=11, standoff=4),
+        tickvals=[s * unit + v for s in starts for v, _ in ticks],
+        ticktext=[t for _ in starts for _, t in ticks],
+    )
+    images = [
+        dict(
+            source=u,
+            xref="paper",
+            yref="paper",
+            x=s / total,
+            y=top + 0.005,
+            sizex=1 / total,
+            sizey=1 - top,
+            xanchor="left",
+            yanchor="bottom",
+            sizing="contain",
+        )
+        for u, s in zip(a.images, starts)
+    ]
+    return dict(
+        height=660 if a.images else 520,
+        barmode="overlay",
+        bargap=0.25,
+        images=images,
+        dragmode=False,
+        margin=dict(l=16 + 6 * max(map(len, short)), r=12, t=60, b=45, autoexpand=False),
+        legend=dict(orientation="h", x=1, xanchor="right", y=1.02, yanchor="bottom"),
+        xaxis=x("p<sup>t</sup>(T), p<sup>s</sup>(T)", 1, [(0, "0"), (0.5, ".5"), (1, "1")])
+        | dict(anchor="y"),
+        yaxis=y | dict(domain=[p_low, p_high]),
+        xaxis2=x(
+            "gradient at the student's logits, nats",
+            2 * reach,
+            [(reach - mark, f"−{mark:g}"), (reach, "0"), (reach + mark, f"{mark:g}")],
+        )
+        | dict(anchor="y2"),
+        yaxis2=y | dict(domain=[0, g_high], anchor="x2"),
+    )
 
-# %% ../../nbs/widgets/01_temperature.ipynb #3c1d2a82
+# %% ../../nbs/widgets/01_temperature.ipynb #1c6536ba
 class Temperature(Panel):
     "Soft targets, their entropy and the gradient on the student, at a temperature moved by hand."
+
     def __init__(self, answers: Answers):
-        self.answers, self.classes, self.reach = answers, shown_classes(answers), gradient_range(answers)
+        self.answers, self.classes, self.reach = (
+            answers,
+            shown_classes(answers),
+            gradient_range(answers),
+        )
         self.still = answer_layout(answers, self.classes, self.reach)
         wide = dict(layout=W.Layout(width="420px"), style={"description_width": "90px"})
-        self.T = W.FloatLogSlider(4., base=2, min=-1, max=math.log2(20), step=.1, description="T", readout_format=".3g", tooltip="temperature, from 0.5 to 20; ten steps double it", **wide)
-        self.squared = W.Checkbox(True, description="with the factor T²", tooltip="multiply the KL, and so its gradient, by T²", indent=False, layout=W.Layout(width="180px"))
-        self.teacher = W.SelectionSlider(options=list(answers.teachers), description="teacher", tooltip="whose answer is softened", **wide)
-        super().__init__(W.HBox([self.T, self.squared], layout=W.Layout(flex_flow="row wrap")), *([self.teacher] if len(answers.teachers) > 1 else []))
+        self.T = W.FloatLogSlider(
+            4.0,
+            base=2,
+            min=-1,
+            max=math.log2(20),
+            step=0.1,
+            description="T",
+            readout_format=".3g",
+            tooltip="temperature, from 0.5 to 20; ten steps double it",
+            **wide,
+        )
+        self.squared = W.Checkbox(
+            True,
+            description="with the factor T²",
+            tooltip="multiply the KL, and so its gradient, by T²",
+            indent=False,
+            layout=W.Layout(width="180px"),
+        )
+        self.teacher = W.SelectionSlider(
+            options=list(answers.teachers),
+            description="teacher",
+            tooltip="whose answer is softened",
+            **wide,
+        )
+        super().__init__(
+            W.HBox([self.T, self.squared], layout=W.Layout(flex_flow="row wrap")),
+            *([self.teacher] if len(answers.teachers) > 1 else []),
+        )
 
-    def state(self, T: float) -> dict: # "data", "layout": what changes with T
+    def state(self, T: float) -> dict:  # "data", "layout": what changes with T
         args = self.answers, self.teacher.value, T, self.squared.value
-        hidden = f", {len(self.classes)} of {len(self.answers.names)} classes" if len(self.classes) < len(self.answers.names) else ""
-        return dict(data=answer_traces(*args, self.classes, self.reach),
-                    layout=dict(title=dict(text=f"T = {T:.3g}, {'with' if self.squared.value else 'without'} the factor T²{hidden}", x=0, xanchor="left", font_size=15), annotations=answer_words(*args)))
+        hidden = (
+            f", {len(self.classes)} of {len(self.answers.names)} classes"
+            if len(self.classes) < len(self.answers.names)
+            else ""
+        )
+        return dict(
+            data=answer_traces(*args, self.classes, self.reach),
+            layout=dict(
+                title=dict(
+                    text=(
+                        f"T = {T:.3g}, {'with' if self.squared.value else 'without'} the factor"
+                        f" T²{hidden}"
+                    ),
+                    x=0,
+                    xanchor="left",
+                    font_size=15,
+                ),
+                annotations=answer_words(*args),
+            ),
+        )
 
     def draw(self) -> go.Figure:
         now = self.state(self.T.value)
@@ -276,24 +552,53 @@ class Temperature(Panel):
         fig = self.draw()
         Ts = sorted({*TEMPERATURES, float(f"{self.T.value:.3g}")})
         fig.frames = [go.Frame(name=f"{T:g}", **self.state(T)) for T in Ts]
-        go_there = dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))
-        fig.update_layout(height=fig.layout.height + 105, margin_b=150, sliders=[dict(active=Ts.index(float(f"{self.T.value:.3g}")), currentvalue_prefix="T = ", pad=dict(t=55),
-                          steps=[dict(label=f"{T:g}", method="animate", args=[[f"{T:g}"], go_there]) for T in Ts])])
+        go_there = dict(
+            mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0)
+        )
+        fig.update_layout(
+            height=fig.layout.height + 105,
+            margin_b=150,
+            sliders=[
+                dict(
+                    active=Ts.index(float(f"{self.T.value:.3g}")),
+                    currentvalue_prefix="T = ",
+                    pad=dict(t=55),
+                    steps=[
+                        dict(label=f"{T:g}", method="animate", args=[[f"{T:g}"], go_there])
+                        for T in Ts
+                    ],
+                )
+            ],
+        )
         return fig
 
     def close(self):
         super().close()
         self.answers = None
 
-# %% ../../nbs/widgets/01_temperature.ipynb #76cf9e32
-def temperature(source,          # a Learner made by `distill`, or a tensor of teacher logits (N, C) or (C,)
-                items=3,         # how many images (1 to 6), or a list of their numbers
-                student=None,    # with a tensor: the student's logits, of the same shape; None: zeros
-                names=None       # with a tensor: names of the classes
-               ) -> Temperature:
+# %% ../../nbs/widgets/01_temperature.ipynb #cf9ee138
+def temperature(
+    source,  # a Learner made by `distill`, or a tensor of teacher logits (N, C) or (C,)
+    items=3,  # how many images (1 to 6), or a list of their numbers
+    student=None,  # with a tensor: the student's logits, of the same shape; None: zeros
+    names=None,  # with a tensor: names of the classes
+) -> Temperature:
     "A widget: what a temperature does to a teacher's answers and to the gradient on the student."
     if isinstance(source, Learner):
-        if student is not None or names is not None: raise ValueError("a Learner brings its own student and class names; leave student= and names= away, or give a tensor of logits")
+        if student is not None or names is not None:
+            raise ValueError(
+                "a Learner brings its own student and class names; leave student= and names= away,"
+                " or give a tensor of logits"
+            )
         return Temperature(answers_of(source, items))
-    if isinstance(source, Tensor): return Temperature(answers_in(source, items, student, names))
-    raise TypeError(f"temperature wants a Learner made by distill, or a tensor of logits (N, C), got {type(source).__name__}" + ("; distill(dls, student, teacher) makes the Learner" if isinstance(source, nn.Module) else ""))
+    if isinstance(source, Tensor):
+        return Temperature(answers_in(source, items, student, names))
+    raise TypeError(
+        "temperature wants a Learner made by distill, or a tensor of logits (N, C), got"
+        f" {type(source).__name__}"
+        + (
+            "; distill(dls, student, teacher) makes the Learner"
+            if isinstance(source, nn.Module)
+            else ""
+        )
+    )

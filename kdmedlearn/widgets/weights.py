@@ -27,220 +27,481 @@ from ..tuning import Range, code_of, knobs_of, range_of
 from .panel import Panel, number_slider
 from .soft_targets import unchanged
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #7ec36386
-def gram_of(terms: dict,   # name -> scalar that depends on the parameters
-            params: list   # of K tensors
-           ) -> Tensor:    # (K, K) float64, on the CPU
+# %% ../../nbs/widgets/02_loss_weights.ipynb #ca91b541
+def gram_of(
+    terms: dict, params: list  # name -> scalar that depends on the parameters  # of K tensors
+) -> Tensor:  # (K, K) float64, on the CPU
     "Inner products of the gradients of the `terms` on `params`; nothing is left on the parameters."
     rows = []
     for v in terms.values():
-        gs = torch.autograd.grad(v, params, retain_graph=True, allow_unused=True) if v.requires_grad else [None] * len(params)
-        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(gs, params)]).cpu().double())
+        gs = (
+            torch.autograd.grad(v, params, retain_graph=True, allow_unused=True)
+            if v.requires_grad
+            else [None] * len(params)
+        )
+        rows.append(
+            torch.cat(
+                [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(gs, params)]
+            )
+            .cpu()
+            .double()
+        )
     g = torch.stack(rows)
     return g @ g.T
 
-def with_total(gram: Tensor,   # (K, K)
-               w: Tensor       # (K,) weights
-              ) -> Tensor:     # (K + 1, K + 1), the weighted total last
+
+def with_total(
+    gram: Tensor, w: Tensor  # (K, K)  # (K,) weights
+) -> Tensor:  # (K + 1, K + 1), the weighted total last
     "The Gram matrix with the weighted total as one more vector."
     a = torch.cat([torch.eye(len(w), dtype=gram.dtype), w.to(gram.dtype)[None]])
     return a @ gram @ a.T
 
-def lengths(gram: Tensor) -> Tensor: return gram.diagonal().clamp(min=0).sqrt()
 
-def cosines(gram: Tensor) -> Tensor: # not a number where a gradient is 0: it has no direction
+def lengths(gram: Tensor) -> Tensor:
+    return gram.diagonal().clamp(min=0).sqrt()
+
+
+def cosines(gram: Tensor) -> Tensor:  # not a number where a gradient is 0: it has no direction
     n = lengths(gram)
     return (gram / torch.outer(n, n)).clamp(-1, 1)
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #55fc9c35
-def training_batch(dls, number: int = 0) -> tuple: # of plain tensors
+# %% ../../nbs/widgets/02_loss_weights.ipynb #72210abc
+def training_batch(dls, number: int = 0) -> tuple:  # of plain tensors
     "Training batch of `dls` for the seed `number`; all random generators are as before afterwards."
     dl = dls.train
-    if not len(dl): raise ValueError(f"the training loader gives no batch: {len(dl.dataset)} images, batches of {dl.bs}; make the batches smaller (bs=)")
+    if not len(dl):
+        raise ValueError(
+            f"the training loader gives no batch: {len(dl.dataset)} images, batches of {dl.bs};"
+            " make the batches smaller (bs=)"
+        )
     was = getattr(dl, "rng", None)
     with unchanged():
-        random.seed(number); np.random.seed(number); torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number)
+        torch.manual_seed(number)
         dl.rng = random.Random(number)
-        try: return plain(tuple(dl.one_batch()))
-        finally: dl.rng = was
+        try:
+            return plain(tuple(dl.one_batch()))
+        finally:
+            dl.rng = was
 
-def parted(dls, batch) -> tuple: # (inputs, targets)
-    "A batch, on the data's device, split into what the student takes and what the loss compares with."
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(o, Tensor) for o in batch):
-        raise TypeError(f"a batch is a tuple of tensors, (images, targets), as dls.one_batch() gives it; got {type(batch).__name__}" + (f" of {', '.join(type(o).__name__ for o in batch)}" if isinstance(batch, (tuple, list)) else ""))
+
+def parted(dls, batch) -> tuple:  # (inputs, targets)
+    """A batch, on the data's device, split into what the student takes and what the loss compares
+    with."""
+    if (
+        not isinstance(batch, (tuple, list))
+        or len(batch) < 2
+        or not all(isinstance(o, Tensor) for o in batch)
+    ):
+        raise TypeError(
+            "a batch is a tuple of tensors, (images, targets), as dls.one_batch() gives it; got"
+            f" {type(batch).__name__}"
+            + (
+                f" of {', '.join(type(o).__name__ for o in batch)}"
+                if isinstance(batch, (tuple, list))
+                else ""
+            )
+        )
     b = to_device(plain(tuple(batch)), dls.device)
     n = getattr(dls, "n_inp", len(b) - 1)
     return b[:n], b[n:]
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #d434f25a
-def asked_teachers(learn: Learner, xb) -> tuple: # of Seen
-    "What the teachers of `learn` answer to `xb`, with the layers that any part of the method reads."
+# %% ../../nbs/widgets/02_loss_weights.ipynb #b5c4e73d
+def asked_teachers(learn: Learner, xb) -> tuple:  # of Seen
+    """What the teachers of `learn` answer to `xb`, with the layers that any part of the method
+    reads."""
     cb = learn.distill
     with unchanged(*(t.model for t in cb.teachers)):
-        for t in cb.teachers: t.ready(learn.dls.device)
+        for t in cb.teachers:
+            t.ready(learn.dls.device)
         return plain(cb.ask_teachers(xb, cb.teacher_reads(cb.method.parts)))
 
-def student_pass(learn: Learner, xb, yb, teachers: tuple) -> tuple: # (Pass, task loss)
-    "A forward of the student as training makes it: layers read, task loss taken where the method says."
+
+def student_pass(learn: Learner, xb, yb, teachers: tuple) -> tuple:  # (Pass, task loss)
+    """A forward of the student as training makes it: layers read, task loss taken where the method
+    says."""
     cb, model = learn.distill, unwrapped(learn.model)
-    with taps(model, cb.reads(cb.method.parts)) as feats: out = plain(model(*xb))
+    with taps(model, cb.reads(cb.method.parts)) as feats:
+        out = plain(model(*xb))
     feats, at = plain(feats), cb.method.task_layer
-    return Pass(Seen(out, feats), teachers, yb[0] if len(yb) == 1 else yb), plain(learn.loss_func(feats[at] if at else out, *yb))
+    return Pass(Seen(out, feats), teachers, yb[0] if len(yb) == 1 else yb), plain(
+        learn.loss_func(feats[at] if at else out, *yb)
+    )
+
 
 def all_terms(method: Method, p: Pass, task: Tensor) -> dict:
     "Every term of `method`, those of weight 0 too, the task loss first."
     return {"task": task} | {k: v for m in method.parts for k, v in m.terms(p).items()}
 
+
 class Measured(NamedTuple):
     "What one batch says about the terms."
-    values: dict    # term -> value
-    gram: Tensor    # of the terms' gradients on the student's parameters
+
+    values: dict  # term -> value
+    gram: Tensor  # of the terms' gradients on the student's parameters
+
 
 def measure(learn: Learner, method: Method, xb, yb, teachers: tuple, seed: int = 0) -> Measured:
-    "Values and Gram matrix of the terms of `method` for one batch; the student is as before afterwards."
+    """Values and Gram matrix of the terms of `method` for one batch; the student is as before
+    afterwards."""
     model = unwrapped(learn.model)
     params = [p for p in model.parameters() if p.requires_grad]
-    if not params: raise ValueError("the student has no trainable parameter: all are frozen; learn.unfreeze() frees them")
+    if not params:
+        raise ValueError(
+            "the student has no trainable parameter: all are frozen; learn.unfreeze() frees them"
+        )
     with unchanged(model, method), torch.enable_grad():
-        torch.manual_seed(seed)      # dropout falls alike whatever the knobs are
-        model.train(); method.train()
+        torch.manual_seed(seed)  # dropout falls alike whatever the knobs are
+        model.train()
+        method.train()
         terms = all_terms(method, *student_pass(learn, xb, yb, teachers))
         return Measured({k: float(v.detach()) for k, v in terms.items()}, gram_of(terms, params))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #b1e4b238
+# %% ../../nbs/widgets/02_loss_weights.ipynb #80f7fde8
 class Knob(NamedTuple):
     "One argument of one part of a method."
-    name: str       # "alpha"; in a sum "response.alpha"
-    part: int       # number of the part
+
+    name: str  # "alpha"; in a sum "response.alpha"
+    part: int  # number of the part
     attr: str
-    kind: str       # "weights", "terms", "schedule" or "fixed"
+    kind: str  # "weights", "terms", "schedule" or "fixed"
     value: object
-    range: Range | None = None    # of the first two
+    range: Range | None = None  # of the first two
+
 
 def _elsewhere(v, r: Range):
     "A value inside the range, away from `v`."
-    at = lambda t: r.low * (r.high / r.low) ** t if r.kind == "log" else r.low + t * (r.high - r.low)
-    return at(.7) if abs(v - at(.3)) < abs(v - at(.7)) else at(.3)
+    at = lambda t: (
+        r.low * (r.high / r.low) ** t if r.kind == "log" else r.low + t * (r.high - r.low)
+    )
+    return at(0.7) if abs(v - at(0.3)) < abs(v - at(0.7)) else at(0.3)
 
-def _schedule(v) -> bool: return callable(v) and not isinstance(v, (nn.Module, type))
 
-def sorted_knobs(method: Method,   # a copy: its knobs are tried
-                 p: Pass, pct=0.   # a batch as seen by student and teachers
-                ) -> list:         # of Knob
+def _schedule(v) -> bool:
+    return callable(v) and not isinstance(v, (nn.Module, type))
+
+
+def sorted_knobs(
+    method: Method,  # a copy: its knobs are tried
+    p: Pass,
+    pct=0.0,  # a batch as seen by student and teachers
+) -> list:  # of Knob
     "The knobs of `method`, each with what it changes."
+
     def terms():
         torch.manual_seed(0)
         return [float(v) for m in method.parts for v in m.terms(p).values()]
+
     out, parts, before = [], method.parts, (method.weights(pct), terms())
     for name, part, attr in knobs_of(method):
         v, i = getattr(part, attr), parts.index(part)
         r = None if _schedule(v) else range_of(part, attr)
-        if r is None or r.low is None: out.append(Knob(name, i, attr, "schedule" if _schedule(v) else "fixed", v)); continue
+        if r is None or r.low is None:
+            out.append(Knob(name, i, attr, "schedule" if _schedule(v) else "fixed", v))
+            continue
         try:
             setattr(part, attr, _elsewhere(v, r))
-            kind = "terms" if terms() != before[1] else "weights" if method.weights(pct) != before[0] else "fixed"
-        except (ValueError, TypeError, RuntimeError, IndexError): kind = "fixed"      # a number that shapes were made from
-        finally: setattr(part, attr, v)
+            kind = (
+                "terms"
+                if terms() != before[1]
+                else "weights" if method.weights(pct) != before[0] else "fixed"
+            )
+        except (ValueError, TypeError, RuntimeError, IndexError):
+            kind = "fixed"  # a number that shapes were made from
+        finally:
+            setattr(part, attr, v)
         out.append(Knob(name, i, attr, kind, v, r))
     return out
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #b32819d4
+# %% ../../nbs/widgets/02_loss_weights.ipynb #fad864c6
 def slider(k: Knob):
-    "A slider for a knob of kind \"weights\" or \"terms\"."
+    'A slider for a knob of kind "weights" or "terms".'
     r = k.range
-    return number_slider(k.value, r.kind, r.low, r.high, description=k.name, continuous_update=k.kind == "weights",
-                         tooltip=f"{k.name}, from {r.low:.3g} to {r.high:.3g}" + ("; changes the terms themselves: they are measured anew" if k.kind == "terms" else ""),
-                         layout=W.Layout(width="380px"), style={"description_width": "130px"})
+    return number_slider(
+        k.value,
+        r.kind,
+        r.low,
+        r.high,
+        description=k.name,
+        continuous_update=k.kind == "weights",
+        tooltip=f"{k.name}, from {r.low:.3g} to {r.high:.3g}"
+        + ("; changes the terms themselves: they are measured anew" if k.kind == "terms" else ""),
+        layout=W.Layout(width="380px"),
+        style={"description_width": "130px"},
+    )
+
 
 def read(k: Knob, s):
     "The value of a knob's slider; the knob's own where it has moved by less than a step."
-    if isinstance(s, W.IntSlider): return s.value
-    way = math.log(s.value / k.value, s.base) if isinstance(s, W.FloatLogSlider) else s.value - k.value
-    return k.value if abs(way) < .51 * s.step else float(f"{s.value:.3g}")
+    if isinstance(s, W.IntSlider):
+        return s.value
+    way = (
+        math.log(s.value / k.value, s.base)
+        if isinstance(s, W.FloatLogSlider)
+        else s.value - k.value
+    )
+    return k.value if abs(way) < 0.51 * s.step else float(f"{s.value:.3g}")
+
 
 def set_knobs(parts: list, knobs: list, values: dict):
     "Set the knobs of a method's `parts` to `values`, by name."
     for k in knobs:
-        if k.name in values: setattr(parts[k.part], k.attr, values[k.name])
+        if k.name in values:
+            setattr(parts[k.part], k.attr, values[k.name])
+
 
 def unmoved(knobs: list, pct: float) -> str:
     "In words: the schedules, with their value at progress `pct`, and what has no slider."
     name = lambda v: getattr(v, "__name__", None) or type(v).__name__
-    plan = [f"{k.name}: {name(k.value)}, {float(k.value(pct)):.3g} at progress {pct:.2f}" for k in knobs if k.kind == "schedule"]
-    still = [f"{k.name}={name(k.value) if isinstance(k.value, nn.Module) else repr(k.value)}" for k in knobs if k.kind == "fixed"]
+    plan = [
+        f"{k.name}: {name(k.value)}, {float(k.value(pct)):.3g} at progress {pct:.2f}"
+        for k in knobs
+        if k.kind == "schedule"
+    ]
+    still = [
+        f"{k.name}={name(k.value) if isinstance(k.value, nn.Module) else repr(k.value)}"
+        for k in knobs
+        if k.kind == "fixed"
+    ]
     return "; ".join(plan + ([f"without a slider: {', '.join(still)}"] if still else []))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #295f93f1
+# %% ../../nbs/widgets/02_loss_weights.ipynb #a22de48b
 ALONE, HEARD = "#888888", "#1f77b4"
 
-def quarrels(names: list, cos: Tensor) -> list: # of sentences
+
+def quarrels(names: list, cos: Tensor) -> list:  # of sentences
     "In words: which terms pull against each other, and which the total makes worse."
     K, said = len(names) - 1, []
-    pairs = sorted((float(cos[i, j]), names[i], names[j]) for i in range(K) for j in range(i) if cos[i, j] < 0)
-    said += [f"{b} and {a} pull {'slightly ' * (c > -.1)}against each other (cosine {c:.2f})" for c, a, b in pairs[:3]]
-    said += [f"a step along the total makes {names[i]} worse (cosine {cos[i, K]:.2f})" for i in range(K) if cos[i, K] < 0]
+    pairs = sorted(
+        (float(cos[i, j]), names[i], names[j]) for i in range(K) for j in range(i) if cos[i, j] < 0
+    )
+    said += [
+        f"{b} and {a} pull {'slightly ' * (c > -.1)}against each other (cosine {c:.2f})"
+        for c, a, b in pairs[:3]
+    ]
+    said += [
+        f"a step along the total makes {names[i]} worse (cosine {cos[i, K]:.2f})"
+        for i in range(K)
+        if cos[i, K] < 0
+    ]
     return said or ["no two terms pull against each other on this batch"]
 
+# %% ../../nbs/widgets/02_loss_weights.ipynb #949ef6b2
 def weight_figure(m: Measured, weights: dict, head: str) -> go.Figure:
     "Shares, lengths of the gradients and cosines of the terms, for these weights."
     names = list(m.values)
-    w, v = torch.tensor([float(weights[k]) for k in names]).double(), torch.tensor(list(m.values.values())).double()
-    if not (w > 0).any(): raise ValueError(f"all weights are 0 ({', '.join(names)}); give the task or one term a weight above 0")
-    if not v.isfinite().all(): raise ValueError(f"not finite: {', '.join(k for k in names if not math.isfinite(m.values[k]))}; look at the teacher's and the student's answers")
+    w, v = (
+        torch.tensor([float(weights[k]) for k in names]).double(),
+        torch.tensor(list(m.values.values())).double(),
+    )
+    if not (w > 0).any():
+        raise ValueError(
+            f"all weights are 0 ({', '.join(names)}); give the task or one term a weight above 0"
+        )
+    if not v.isfinite().all():
+        raise ValueError(
+            f"not finite: {', '.join(k for k in names if not math.isfinite(m.values[k]))}; look at"
+            " the teacher's and the student's answers"
+        )
     gram, total = with_total(m.gram, w), float(w @ v)
     n, cos, rows, K = lengths(gram).tolist(), cosines(gram), [*names, "total"], len(names)
-    share, heard = (w * v / total).tolist() if total else [0.] * K, [*(w * lengths(m.gram)).tolist(), n[-1]]
+    share, heard = (w * v / total).tolist() if total else [0.0] * K, [
+        *(w * lengths(m.gram)).tolist(),
+        n[-1],
+    ]
     four = lambda xs: [float(f"{x:.4g}") for x in xs]
-    at = dict(type="bar", orientation="h", y=list(range(K + 1)), textposition="outside", cliponaxis=False, width=.34, showlegend=False)
-    bars = [dict(at, x=four([*share, 1.]), offset=-.17, text=[*(f"{a:.3g} × {b:.3g}" for a, b in zip(w.tolist(), v.tolist())), f"{total:.3g}"], marker=dict(color=HEARD, line_width=0)),
-            dict(at, x=four(heard), text=[f"{x:.3g}" for x in heard], marker=dict(color=HEARD, line_width=0), xaxis="x2", name="times its weight", offset=[*[-.35] * K, -.17], showlegend=True),
-            dict(at, x=four(n[:-1]), y=list(range(K)), text=[f"{x:.3g}" for x in n[:-1]], marker=dict(color=ALONE, line_width=0), xaxis="x2", name="alone", offset=.01, showlegend=True)]
+    at = dict(
+        type="bar",
+        orientation="h",
+        y=list(range(K + 1)),
+        textposition="outside",
+        cliponaxis=False,
+        width=0.34,
+        showlegend=False,
+    )
+    bars = [
+        dict(
+            at,
+            x=four([*share, 1.0]),
+            offset=-0.17,
+            text=[*(f"{a:.3g} × {b:.3g}" for a, b in zip(w.tolist(), v.tolist())), f"{total:.3g}"],
+            marker=dict(color=HEARD, line_width=0),
+        ),
+        dict(
+            at,
+            x=four(heard),
+            text=[f"{x:.3g}" for x in heard],
+            marker=dict(color=HEARD, line_width=0),
+            xaxis="x2",
+            name="times its weight",
+            offset=[*[-0.35] * K, -0.17],
+            showlegend=True,
+        ),
+        dict(
+            at,
+            x=four(n[:-1]),
+            y=list(range(K)),
+            text=[f"{x:.3g}" for x in n[:-1]],
+            marker=dict(color=ALONE, line_width=0),
+            xaxis="x2",
+            name="alone",
+            offset=0.01,
+            showlegend=True,
+        ),
+    ]
     cells = [[None if math.isnan(c) else round(c, 3) for c in r] for r in cos.tolist()]
-    heat = dict(type="heatmap", z=cells, x=list(range(K + 1)), y=list(range(K + 1)), xaxis="x3", yaxis="y3", zmin=-1, zmax=1, colorscale="RdBu", showscale=False, xgap=2, ygap=2,
-                text=[["–" if c is None else f"{c:.2f}" for c in r] for r in cells], texttemplate="%{text}", textfont_size=10)
+    heat = dict(
+        type="heatmap",
+        z=cells,
+        x=list(range(K + 1)),
+        y=list(range(K + 1)),
+        xaxis="x3",
+        yaxis="y3",
+        zmin=-1,
+        zmax=1,
+        colorscale="RdBu",
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        text=[["–" if c is None else f"{c:.2f}" for c in r] for r in cells],
+        texttemplate="%{text}",
+        textfont_size=10,
+    )
     lines = quarrels(rows, cos)
-    fig = go.Figure([*bars, heat], weight_layout(rows, max(1., *share), max(heard + n), len(lines)))
-    fig.update_layout(title=dict(text="<br>".join([f"{head}: weighted total {total:.3g}", *(f"<span style='font-size:13px'>{l}</span>" for l in lines)]), x=0, xanchor="left", y=1, yref="container", yanchor="top", pad_t=12, font_size=15))
+    fig = go.Figure(
+        [*bars, heat], weight_layout(rows, max(1.0, *share), max(heard + n), len(lines))
+    )
+    fig.update_layout(
+        title=dict(
+            text="<br>".join(
+                [
+                    f"{head}: weighted total {total:.3g}",
+                    *(f"<span style='font-size:13px'>{l}</span>" for l in lines),
+                ]
+            ),
+            x=0,
+            xanchor="left",
+            y=1,
+            yref="container",
+            yanchor="top",
+            pad_t=12,
+            font_size=15,
+        )
+    )
     return fig
 
+# %% ../../nbs/widgets/02_loss_weights.ipynb #6655f146
 def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
-    y = dict(tickvals=list(range(len(rows))), ticktext=rows, range=[len(rows) - .5, -.5], showgrid=False, zeroline=False, automargin=True)
-    x = lambda d, title, **kw: dict(domain=d, title=dict(text=title, font_size=12, standoff=6), tickfont_size=10, nticks=5, **kw)
-    return dict(height=150 + 54 * len(rows) + 20 * lines, margin=dict(l=10, r=10, t=62 + 20 * lines, b=80), legend=dict(orientation="h", x=.31, y=1.01, yanchor="bottom"),
-                xaxis=x([0, .24], "share of the weighted total", range=[0, 1.55 * most], tickformat=".0%", tickvals=[0, .5, 1]),
-                xaxis2=x([.31, .55], "length of the gradient", range=[0, 1.25 * max(longest, 1e-12)]),
-                xaxis3=x([.67, 1], "cosine of the gradients", tickvals=y["tickvals"], ticktext=rows, showgrid=False, zeroline=False, tickangle=-40) | dict(nticks=0),
-                yaxis=y, yaxis3=y | dict(anchor="x3"))
+    y = dict(
+        tickvals=list(range(len(rows))),
+        ticktext=rows,
+        range=[len(rows) - 0.5, -0.5],
+        showgrid=False,
+        zeroline=False,
+        automargin=True,
+    )
+    x = lambda d, title, **kw: dict(
+        domain=d, title=dict(text=title, font_size=12, standoff=6), tickfont_size=10, nticks=5, **kw
+    )
+    return dict(
+        height=150 + 54 * len(rows) + 20 * lines,
+        margin=dict(l=10, r=10, t=62 + 20 * lines, b=80),
+        legend=dict(orientation="h", x=0.31, y=1.01, yanchor="bottom"),
+        xaxis=x(
+            [0, 0.24],
+            "share of the weighted total",
+            range=[0, 1.55 * most],
+            tickformat=".0%",
+            tickvals=[0, 0.5, 1],
+        ),
+        xaxis2=x([0.31, 0.55], "length of the gradient", range=[0, 1.25 * max(longest, 1e-12)]),
+        xaxis3=x(
+            [0.67, 1],
+            "cosine of the gradients",
+            tickvals=y["tickvals"],
+            ticktext=rows,
+            showgrid=False,
+            zeroline=False,
+            tickangle=-40,
+        )
+        | dict(nticks=0),
+        yaxis=y,
+        yaxis3=y | dict(anchor="x3"),
+    )
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #f4a92607
+# %% ../../nbs/widgets/02_loss_weights.ipynb #496d17e9
 class LossWeights(Panel):
     "Values, gradients and cosines of a method's terms on one batch, under sliders for its knobs."
+
     def __init__(self, learn: Learner, batch=None):
         cb = getattr(learn, "distill", None)
-        if cb is None: raise ValueError("this Learner has no method; the widget wants one that distill(dls, student, teacher, method) has made")
-        if learn.loss_func is None: raise ValueError("the Learner has no loss for its task; give distill a loss_func")
-        if not cb.checked: cb.check(learn)
-        self.learn, self.number, self.called = learn, 0, "batch 0" if batch is None else "the batch given"
+        if cb is None:
+            raise ValueError(
+                "this Learner has no method; the widget wants one that distill(dls, student,"
+                " teacher, method) has made"
+            )
+        if learn.loss_func is None:
+            raise ValueError("the Learner has no loss for its task; give distill a loss_func")
+        if not cb.checked:
+            cb.check(learn)
+        self.learn, self.number, self.called = (
+            learn,
+            0,
+            "batch 0" if batch is None else "the batch given",
+        )
         self.take(training_batch(learn.dls, 0) if batch is None else batch)
         with torch.no_grad(), unchanged(unwrapped(learn.model)):
             unwrapped(learn.model).train()
             p, _ = student_pass(learn, self.xb, self.yb, self.teachers)
             self.knobs = sorted_knobs(self.method, p)
         self.sliders = {k.name: slider(k) for k in self.knobs if k.kind in ("weights", "terms")}
-        moves = any(k.kind == "schedule" for k in self.knobs) or any(self.method.weights(t) != self.method.weights(0.) for t in (.25, .5, .75, 1.))
-        self.progress = W.FloatSlider(0., min=0, max=1, step=.01, description="progress", tooltip="progress of training, for schedules", layout=W.Layout(width="380px"), style={"description_width": "130px"})
+        moves = any(k.kind == "schedule" for k in self.knobs) or any(
+            self.method.weights(t) != self.method.weights(0.0) for t in (0.25, 0.5, 0.75, 1.0)
+        )
+        self.progress = W.FloatSlider(
+            0.0,
+            min=0,
+            max=1,
+            step=0.01,
+            description="progress",
+            tooltip="progress of training, for schedules",
+            layout=W.Layout(width="380px"),
+            style={"description_width": "130px"},
+        )
         self.fixed = W.HTML().add_class("kdm-note")
-        self.another = W.Button(description="another batch", tooltip="draw another training batch and measure the student as it is now", layout=W.Layout(width="150px"))
-        self.keep = W.Button(description="write to the method", tooltip="set the Learner's method to these values", layout=W.Layout(width="190px"))
-        self.another.on_click(self.next_batch); self.keep.on_click(self.write)
-        super().__init__(W.HBox([*self.sliders.values(), *[self.progress] * moves], layout=W.Layout(flex_flow="row wrap")), self.fixed, W.HBox([self.another, self.keep]))
+        self.another = W.Button(
+            description="another batch",
+            tooltip="draw another training batch and measure the student as it is now",
+            layout=W.Layout(width="150px"),
+        )
+        self.keep = W.Button(
+            description="write to the method",
+            tooltip="set the Learner's method to these values",
+            layout=W.Layout(width="190px"),
+        )
+        self.another.on_click(self.next_batch)
+        self.keep.on_click(self.write)
+        super().__init__(
+            W.HBox(
+                [*self.sliders.values(), *[self.progress] * moves],
+                layout=W.Layout(flex_flow="row wrap"),
+            ),
+            self.fixed,
+            W.HBox([self.another, self.keep]),
+        )
 
     def take(self, batch):
         "Take a batch, ask the teachers, copy the method as it is now."
         self.xb, self.yb = parted(self.learn.dls, batch)
-        self.teachers, self.method, self.key = asked_teachers(self.learn, self.xb), deepcopy(self.learn.distill.method), None
+        self.teachers, self.method, self.key = (
+            asked_teachers(self.learn, self.xb),
+            deepcopy(self.learn.distill.method),
+            None,
+        )
 
-    def values(self) -> dict: # knob -> value, of those with a slider
+    def values(self) -> dict:  # knob -> value, of those with a slider
         return {k.name: read(k, self.sliders[k.name]) for k in self.knobs if k.name in self.sliders}
 
     def draw(self) -> go.Figure:
@@ -248,9 +509,14 @@ class LossWeights(Panel):
         set_knobs(self.method.parts, self.knobs, now)
         key = [now[k.name] for k in self.knobs if k.kind == "terms"]
         if key != self.key:
-            self.measured, self.key = measure(self.learn, self.method, self.xb, self.yb, self.teachers, self.number), key
+            self.measured, self.key = (
+                measure(self.learn, self.method, self.xb, self.yb, self.teachers, self.number),
+                key,
+            )
         self.fixed.value = html.escape(unmoved(self.knobs, pct))
-        return weight_figure(self.measured, self.method.weights(pct), f"{self.called}, {len(self.xb[0])} images")
+        return weight_figure(
+            self.measured, self.method.weights(pct), f"{self.called}, {len(self.xb[0])} images"
+        )
 
     def next_batch(self, *_):
         self.number += 1
@@ -261,19 +527,27 @@ class LossWeights(Panel):
     def write(self, *_):
         "Set the knobs of the Learner's method to the values of the sliders."
         parts = self.learn.distill.method.parts
-        if [type(m) for m in parts] != [type(m) for m in self.method.parts]: return self.say("the Learner has another method by now; make the widget anew")
+        if [type(m) for m in parts] != [type(m) for m in self.method.parts]:
+            return self.say("the Learner has another method by now; make the widget anew")
         set_knobs(parts, self.knobs, self.values())
         self.say(f"written; the same method in code: {code_of(self.learn.distill.method)}", "note")
 
     def close(self):
         super().close()
-        for b in (self.another, self.keep): b._click_handlers.callbacks.clear()
+        for b in (self.another, self.keep):
+            b._click_handlers.callbacks.clear()
         self.learn = self.xb = self.yb = self.teachers = self.method = None
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #b0048b71
-def loss_weights(learn: Learner,  # made by `distill`
-                 batch=None       # (images, targets) as the training loader gives them; None: one is drawn
-                ) -> LossWeights:
-    "A widget: what each term of a Learner's method contributes, how hard it pulls and against which others."
-    if not isinstance(learn, Learner): raise TypeError(f"loss_weights wants a Learner made by distill, got {type(learn).__name__}; distill(dls, student, teacher, method) makes one")
+# %% ../../nbs/widgets/02_loss_weights.ipynb #d9cea7a5
+def loss_weights(
+    learn: Learner,  # made by `distill`
+    batch=None,  # (images, targets) as the training loader gives them; None: one is drawn
+) -> LossWeights:
+    """A widget: what each term of a Learner's method contributes, how hard it pulls and against
+    which others."""
+    if not isinstance(learn, Learner):
+        raise TypeError(
+            f"loss_weights wants a Learner made by distill, got {type(learn).__name__};"
+            " distill(dls, student, teacher, method) makes one"
+        )
     return LossWeights(learn, batch)
