@@ -17,7 +17,7 @@ from torch import nn
 from kdmedlearn.data.balance import WeightedLoader, balance, class_weights, smote, train_labels
 from kdmedlearn.data.images import SetLoaders, image_dls
 from kdmedlearn.data.phantom import phantom_dls
-from kdmedlearn.evaluation.runs import restart
+from kdmedlearn.experiments.experiment import restart
 
 pytestmark = pytest.mark.filterwarnings("ignore:load_learner:UserWarning")
 COUNTS = {"a": 20, "b": 12, "c": 7}

@@ -6,7 +6,7 @@ import re
 CELL = """
 from kdmedlearn import phantom_dls, Response
 from kdmedlearn.models.small import small_student
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import tuning_bench
 bench = tuning_bench(phantom_dls(n_train=128, n_valid=32, size=32, seed=0, bs=16), small_student, phantom_teacher(), Response(), "bench_runs", epochs=500, every=.2)
 bench"""

@@ -2,7 +2,7 @@
 
 SETUP = """
 from kdmedlearn import Feature, GuidedStudent, Response, distill, phantom_dls
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import loss_weights, temperature
 dls = phantom_dls(n_train=32, n_valid=16, size=64, seed=0, bs=16)
 learn = distill(dls, GuidedStudent(), phantom_teacher(), """

@@ -102,7 +102,7 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     r = call(*args)
     assert r.exit_code == 0, r.output
     run = tmp_path / "runs" / "shapes"
-    from kdmedlearn.teachers import about_model, load_model
+    from kdmedlearn.train.teachers import about_model, load_model
 
     assert about_model(run / "student.safetensors")["vocab"] == ["disc", "ring"]
     assert load_model(run / "student.safetensors").in_chans == 1
@@ -210,7 +210,7 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
     )
     r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--knob", "lam=1")
     assert r.exit_code == 0, r.output
-    from kdmedlearn.teachers import about_model, load_model
+    from kdmedlearn.train.teachers import about_model, load_model
 
     run = tmp_path / "runs" / "shapes"
     assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(
@@ -287,7 +287,7 @@ def test_wheel_works_without_the_checkout(tmp_path):
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
     env = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
     code = (
-        "import kdmedlearn, sys; from kdmedlearn.teachers import phantom_teacher;"
+        "import kdmedlearn, sys; from kdmedlearn.train.teachers import phantom_teacher;"
         " phantom_teacher(); print(kdmedlearn.__file__); from kdmedlearn.cli import app;"
         " app(['notebooks', 'course'])"
     )

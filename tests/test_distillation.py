@@ -17,10 +17,10 @@ from torch import nn
 
 from helpers import Hint, data, fingerprint, net
 from kdmedlearn import DistillCallback, Response, distill
-from kdmedlearn.distillation import Teacher, TermColumns
-from kdmedlearn.methods.method import Method
+from kdmedlearn.train.distillation import Teacher, TermColumns
+from kdmedlearn.core.method import Method
 from kdmedlearn.methods.response import response_loss
-from kdmedlearn.taps import n_hooks
+from kdmedlearn.core.taps import n_hooks
 
 
 def make(student=None, teacher=None, method="response", dls=None, **kw):
@@ -448,7 +448,7 @@ def test_column_counts_only_the_images_it_was_computed_for():
 def test_loaders_without_transforms_have_no_normalisation():
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
-    from kdmedlearn.distillation import norm_of
+    from kdmedlearn.train.distillation import norm_of
 
     items = list(data().train.dataset)
     assert norm_of(DataLoaders(DataLoader(items, bs=4), DataLoader(items, bs=4))) is None

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kdmedlearn.data.endoscopy import write_phantom_endoscopy
-from kdmedlearn.data.polyps import write_phantom_polyps
+from kdmedlearn.data.sets.endoscopy import write_phantom_endoscopy
+from kdmedlearn.data.sets.polyps import write_phantom_polyps
 
 HOWTO = (Path(__file__).parents[1] / "docs" / "howto.md").read_text(encoding="utf-8")
 

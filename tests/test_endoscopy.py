@@ -15,14 +15,14 @@ from fastai.learner import Learner, load_learner
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data import endoscopy, images
+from kdmedlearn.data import images
+from kdmedlearn.data.sets import endoscopy
 from kdmedlearn.data.balance import balance
-from kdmedlearn.data.endoscopy import (
+from kdmedlearn.data.sets.endoscopy import (
     FOLDS,
     HYPER_COUNTS,
     HYPER_KVASIR,
     KVASIR_V2,
-    MARK,
     SOURCES,
     count_trouble,
     download_hyper_kvasir,
@@ -34,6 +34,7 @@ from kdmedlearn.data.endoscopy import (
     read_folds,
     write_phantom_endoscopy,
 )
+from kdmedlearn.data.sets.polyps import MARK
 
 
 @pytest.fixture(scope="module")
@@ -594,7 +595,7 @@ def test_medmnist_is_imported_only_when_asked(
     home, monkeypatch
 ):  # its import makes a folder in the home folder
     monkeypatch.setitem(sys.modules, "medmnist", None)  # from here on, to import it is an error
-    spec = spec_from_file_location("kdmedlearn.data.afresh", endoscopy.__file__)
+    spec = spec_from_file_location("kdmedlearn.data.sets.afresh", endoscopy.__file__)
     fresh = module_from_spec(spec)
     spec.loader.exec_module(fresh)
     assert said(fresh.kvasir_v2, home / "kvasir", 32)[0].test.n == 16

@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers import data, net
 from kdmedlearn import Response, Teacher, phantom_dls
-from kdmedlearn.distillation import norm_of
+from kdmedlearn.train.distillation import norm_of
 from kdmedlearn.evaluation.compare import (
     compare,
     compare_figure,
@@ -20,9 +20,22 @@ from kdmedlearn.evaluation.compare import (
     scores,
     show_table,
 )
-from kdmedlearn.evaluation.runs import gain, history, new_run, restart, write_json, write_report
+from kdmedlearn.experiments.experiment import (
+    gain,
+    history,
+    new_run,
+    restart,
+    write_json,
+    write_report,
+)
 from kdmedlearn.models.small import small_student
-from kdmedlearn.teachers import about_model, load_model, load_teacher, phantom_teacher, save_model
+from kdmedlearn.train.teachers import (
+    about_model,
+    load_model,
+    load_teacher,
+    phantom_teacher,
+    save_model,
+)
 
 
 def test_scores_against_the_definitions():
@@ -138,7 +151,7 @@ def test_history_says_when_the_record_is_gone():
     from fastai.metrics import accuracy
     from helpers import data, net
     from torch.nn.functional import cross_entropy
-    from kdmedlearn.evaluation.runs import history
+    from kdmedlearn.experiments.experiment import history
 
     learn = Learner(data(), net(), loss_func=cross_entropy, metrics=accuracy)
     with learn.no_bar(), learn.no_logging():
@@ -151,7 +164,7 @@ def test_history_says_when_the_record_is_gone():
 
 def test_a_spread_that_is_not_known_is_null_in_json(tmp_path):
     import json
-    from kdmedlearn.evaluation.runs import write_json
+    from kdmedlearn.experiments.experiment import write_json
 
     write_json(
         tmp_path / "m.json",

@@ -11,7 +11,7 @@ from torch import nn
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
 from kdmedlearn.methods.feature import Feature, align, as_map, attention_map, feature_distance
-from kdmedlearn.methods.method import Seen
+from kdmedlearn.core.method import Seen
 from kdmedlearn.methods.relation import (
     RKD,
     Similarity,

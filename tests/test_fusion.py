@@ -11,8 +11,8 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.distillation import Teacher
-from kdmedlearn.fusing import (
+from kdmedlearn.train.distillation import Teacher
+from kdmedlearn.train.fusing import (
     Collected,
     collect,
     cross_collect,
@@ -161,8 +161,8 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     learn = make(m, teacher=teachers)
     x, y = learn.dls.train.one_batch()
     learn.model.train()
-    from kdmedlearn.methods.method import Pass, Seen
-    from kdmedlearn.taps import taps
+    from kdmedlearn.core.method import Pass, Seen
+    from kdmedlearn.core.taps import taps
 
     with taps(learn.model, m.student_layers) as f:
         out = learn.model(x)
@@ -213,7 +213,7 @@ def test_students_are_saved_without_the_fusion():
 def test_the_fused_response_is_what_the_student_is_compared_with():
     teachers = TEACHERS()
     learn = make(Ensemble("mean", T=2.0, alpha=0.5), teacher=teachers)
-    from kdmedlearn.methods.method import Pass, Seen
+    from kdmedlearn.core.method import Pass, Seen
 
     x, y = learn.dls.valid.one_batch()
     with torch.no_grad():
@@ -543,7 +543,7 @@ def test_a_teacher_from_memory_teaches_what_the_teacher_teaches():
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
     from memo import Memo, Views, loaders
-    from kdmedlearn.evaluation.runs import restart
+    from kdmedlearn.experiments.experiment import restart
 
     g = torch.Generator().manual_seed(0)
     views = Views(torch.randn(3, 16, 3, 8, 8, generator=g), torch.arange(16) % 3, torch.arange(16))
@@ -714,7 +714,7 @@ def test_the_layers_a_fusion_was_fitted_on_are_the_ones_read():
     ],
 )
 def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
-    from kdmedlearn.fusing import load_fusion, save_fusion
+    from kdmedlearn.train.fusing import load_fusion, save_fusion
 
     s = seen()._replace(names=("a", "b", "c"))
     f = fusion()
@@ -735,8 +735,8 @@ def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
 
 
 def test_what_cannot_be_kept_or_read_says_so(tmp_path):
-    from kdmedlearn.fusing import load_fusion, save_fusion
-    from kdmedlearn.teachers import phantom_teacher_path
+    from kdmedlearn.train.fusing import load_fusion, save_fusion
+    from kdmedlearn.train.teachers import phantom_teacher_path
 
     class Mine(AttentionFusion):
         pass

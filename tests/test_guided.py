@@ -6,8 +6,8 @@ from torch import nn
 
 from kdmedlearn.models.guided import CHANNELS, GuidedStudent, SeparableBlock, parameter_table
 from kdmedlearn.models.small import create_model
-from kdmedlearn.taps import taps
-from kdmedlearn.teachers import load_model, load_teacher, save_model
+from kdmedlearn.core.taps import taps
+from kdmedlearn.train.teachers import load_model, load_teacher, save_model
 
 
 def n_params(m):

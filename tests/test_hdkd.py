@@ -19,7 +19,7 @@ from torch import nn
 from kdmedlearn import HDKD, Response, distill, phantom_dls
 from kdmedlearn.evaluation.compare import predictions
 from kdmedlearn.methods.hdkd import feature_losses, logit_loss
-from kdmedlearn.methods.method import Pass, Seen, total_loss
+from kdmedlearn.core.method import Pass, Seen, total_loss
 from kdmedlearn.models.hdkd import DFLT, HDKDStudent, HDKDTeacher, load_released, our_name, resample
 from kdmedlearn.models.mbcsa import (
     CBAM,
@@ -29,7 +29,7 @@ from kdmedlearn.models.mbcsa import (
     SpatialAttention,
     conv_layer,
 )
-from kdmedlearn.taps import taps
+from kdmedlearn.core.taps import taps
 
 ABOUT, VALUES = golden("hdkd")
 TINY = dict(widths=(16, 16, 16), depths=(1, 1, 1))
@@ -463,7 +463,7 @@ def test_batch_norm_statistics_after_a_step_equal_those_of_a_plain_step(dls, met
         )
         calls["teacher"] = 0
         learn.remove_cb(learn.progress)
-        from kdmedlearn.evaluation.runs import restart
+        from kdmedlearn.experiments.experiment import restart
 
         restart(dls, 1)
         with learn.no_logging():

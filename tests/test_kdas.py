@@ -20,11 +20,11 @@ from kdmedlearn.methods.kdas import (
     sgm_loss,
     structure_loss,
 )
-from kdmedlearn.methods.method import Pass, Seen
+from kdmedlearn.core.method import Pass, Seen
 from kdmedlearn.methods.pixels import BernoulliKL, PixelKL, bernoulli_kl
 from kdmedlearn.models.unet import UNet, small_unet
-from kdmedlearn.multiscale import ClipValue, MultiScale
-from kdmedlearn.recipes import kdas_recipe
+from kdmedlearn.train.callbacks import ClipValue, MultiScale
+from kdmedlearn.train.recipes import kdas_recipe
 
 _, VALUES = golden("kdas")
 value = lambda name: torch.tensor(VALUES[name])
@@ -335,7 +335,7 @@ def test_a_student_trained_at_several_sizes_is_saved_alone(dls, tmp_path):
 
 @pytest.fixture(scope="module")
 def polyps(tmp_path_factory):
-    from kdmedlearn.data.polyps import write_phantom_polyps
+    from kdmedlearn.data.sets.polyps import write_phantom_polyps
 
     return write_phantom_polyps(
         tmp_path_factory.mktemp("set") / "polyps", n_train=8, n_valid=4, size=32

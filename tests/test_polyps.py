@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdmedlearn.data.polyps import (
+from kdmedlearn.data.sets.polyps import (
     LAYOUTS,
     MARK,
     PRANET_TESTS,
@@ -162,7 +162,7 @@ def test_counts_are_compared_without_the_mark(home, tmp_path):
     ],
 )
 def test_only_the_whole_of_kvasir_is_counted(home, monkeypatch, tmp_path, n, says):
-    import kdmedlearn.data.polyps as polyps
+    import kdmedlearn.data.sets.polyps as polyps
     import pandas as pd
 
     p = shutil.copytree(home / ("kvasir" if n[1] else "kvasir-official"), tmp_path / "p")

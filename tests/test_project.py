@@ -125,7 +125,7 @@ def test_imports_go_down_the_floors():
 
 def test_methods_are_plain_pytorch():
     code = (
-        "import sys, kdmedlearn.methods.response, kdmedlearn.methods.kdas, kdmedlearn.taps,"
+        "import sys, kdmedlearn.methods.response, kdmedlearn.methods.kdas, kdmedlearn.core.taps,"
         " kdmedlearn.models.small, kdmedlearn.models.unet; assert not [m for m in sys.modules if"
         " m.startswith('fastai')]"
     )

@@ -17,9 +17,9 @@ from torch.nn.functional import cross_entropy
 from kdmedlearn.data.balance import WeightedLoader, WithSynthetic
 from kdmedlearn.data.images import TensorGrey, image_dls
 from kdmedlearn.data.masks import mask_dls
-from kdmedlearn.distillation import distill
-from kdmedlearn.evaluation.runs import restart
-from kdmedlearn.recipes import (
+from kdmedlearn.train.distillation import distill
+from kdmedlearn.experiments.experiment import restart
+from kdmedlearn.train.recipes import (
     Blur,
     Recipe,
     Sharpen,

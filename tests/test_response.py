@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdmedlearn.methods.method import Pass, Seen, Sum, as_method, total_loss
+from kdmedlearn.core.method import Pass, Seen, Sum, as_method, total_loss
 from kdmedlearn.methods.response import Response, response_loss, soften
 
 T64 = dict(dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers import net
-from kdmedlearn.taps import layer, n_hooks, tap_next, taps
+from kdmedlearn.core.taps import layer, n_hooks, tap_next, taps
 
 x = torch.randn(2, 3, 8, 8)
 

@@ -17,10 +17,10 @@ from torch import nn
 
 from kdmedlearn.data.balance import balance
 from kdmedlearn.data.phantom import CLASSES, phantom_dls
-from kdmedlearn.distillation import Teacher, distill, norm_of
+from kdmedlearn.train.distillation import Teacher, distill, norm_of
 from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.small import small_student, small_teacher
-from kdmedlearn.teachers import (
+from kdmedlearn.train.teachers import (
     DEFAULT_ARCHS,
     TeacherSet,
     about_model,
@@ -28,7 +28,7 @@ from kdmedlearn.teachers import (
     save_model,
     teachers,
 )
-import kdmedlearn.teachers as module
+import kdmedlearn.train.teachers as module
 
 N = dict(n_train=32, n_valid=24, size=32, bs=16)
 quiet = dict(epochs=1, log=None)
@@ -232,7 +232,7 @@ def test_validation_images_count_for_a_fit_of_ones_own_alone(kept, tmp_path, no_
 def test_what_transforms_are_made_with_is_told_apart():
     from fastai.data.transforms import Transform
     from fastai.vision.augment import Brightness, Rotate, aug_transforms
-    from kdmedlearn.recipes import Blur, hdkd_augment
+    from kdmedlearn.train.recipes import Blur, hdkd_augment
 
     def brighter(x):
         return x + 1

@@ -11,9 +11,9 @@ from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS
-from kdmedlearn.methods.method import Method, as_method
+from kdmedlearn.core.method import Method, as_method
 from kdmedlearn.methods.response import Response
-from kdmedlearn.tuning import (
+from kdmedlearn.tuning.search import (
     Range,
     Runs,
     best_of,
@@ -27,7 +27,8 @@ from kdmedlearn.tuning import (
     tune,
     with_knobs,
 )
-from kdmedlearn.widgets.bench import Job, log_slider, tuning_bench
+from kdmedlearn.widgets.bench import Job, tuning_bench
+from kdmedlearn.widgets.panel import log_slider
 
 KW = dict(metrics=[lambda z, y: (z.argmax(1) == y).float().mean()], loss_func=F.cross_entropy)
 KW["metrics"][0].__name__ = "accuracy"
@@ -307,7 +308,7 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
         and {r["knobs"]["alpha"] for r in runs.all()} == {0.7}
     )
     tune(data(), net, net(6), Response(alpha=0.7), trials=2, **kw)
-    from kdmedlearn.tuning import _storage
+    from kdmedlearn.tuning.search import _storage
 
     study = optuna.load_study(study_name="kdmedlearn", storage=_storage(None, tmp_path))
     assert (

@@ -13,10 +13,10 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import Ensemble, Feature, Response, distill
-from kdmedlearn.distillation import plain
-from kdmedlearn.methods.method import Method, weight_at
+from kdmedlearn.train.distillation import plain
+from kdmedlearn.core.method import Method, weight_at
 from kdmedlearn.methods.response import response_loss, soften
-from kdmedlearn.taps import n_hooks
+from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.widgets import loss_weights, temperature
 from kdmedlearn.widgets.panel import PLOTLY
 from kdmedlearn.widgets.soft_targets import (

@@ -11,16 +11,18 @@ from helpers import Items, data, net
 from torch import nn
 
 from kdmedlearn import KDAS, Response, distill, phantom_dls
-from kdmedlearn.distillation import Teacher, as_norm, norm_of, plain
-from kdmedlearn.fusing import collect, fit_fusion, rows
+from kdmedlearn.train.distillation import Teacher, as_norm, norm_of, plain
+from kdmedlearn.train.fusing import collect, fit_fusion, rows
 from kdmedlearn.methods.fusion import AttentionFusion, MeanLogits, RelationAttention, by_teacher
 from kdmedlearn.methods.kdas import attend_to_itself, symmetric
 from kdmedlearn.models.hdkd import HDKDTeacher
 from kdmedlearn.models.mbcsa import MBConv
 from kdmedlearn.models.unet import UNet
-from kdmedlearn.taps import n_hooks
+from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
-from kdmedlearn.widgets.attention import SIDE, batches, data_url, painted, row_weights, undisturbed
+from kdmedlearn.train.fusing import data_url
+from kdmedlearn.widgets.attention import batches, painted, row_weights, undisturbed
+from kdmedlearn.widgets.soft_targets import SIDE
 from kdmedlearn.widgets.disagreement import Answers, class_kinds, outlined, top_bars
 
 

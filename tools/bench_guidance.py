@@ -18,12 +18,12 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
 from fastai.optimizer import Adam
 from kdmedlearn import distill, phantom_dls
-from kdmedlearn.evaluation.runs import write_json
+from kdmedlearn.experiments.experiment import write_json
 from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.small import create_model
-from kdmedlearn.taps import last_map, taps
-from kdmedlearn.teachers import DEFAULT_ARCHS
+from kdmedlearn.core.taps import last_map, taps
+from kdmedlearn.train.teachers import DEFAULT_ARCHS
 from stepping import ready
 
 p = argparse.ArgumentParser(

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
 from kdmedlearn import HDKD, distill, phantom_dls
-from kdmedlearn.evaluation.runs import write_json
+from kdmedlearn.experiments.experiment import write_json
 from kdmedlearn.methods.hdkd import logit_loss
 from kdmedlearn.models.hdkd import HDKDStudent, HDKDTeacher
-from kdmedlearn.taps import taps
+from kdmedlearn.core.taps import taps
 from stepping import ready
 
 p = argparse.ArgumentParser(

@@ -16,7 +16,7 @@ import torch
 warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
 from kdmedlearn import KDAS, distill, phantom_dls
-from kdmedlearn.evaluation.runs import write_json
+from kdmedlearn.experiments.experiment import write_json
 from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.models.polyp_pvt import PolypPVT
 from stepping import ready

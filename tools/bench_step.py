@@ -16,9 +16,9 @@ import torch
 warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
 from kdmedlearn import Response, distill, phantom_dls
-from kdmedlearn.evaluation.runs import write_json
+from kdmedlearn.experiments.experiment import write_json
 from kdmedlearn.models.small import small_student
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.train.teachers import phantom_teacher
 from stepping import ready
 
 p = argparse.ArgumentParser(

@@ -21,8 +21,8 @@ CELL = f"""
 import time
 from fastai.metrics import accuracy
 from kdmedlearn import GuidedStudent, Response, distill, phantom_dls
-from kdmedlearn.evaluation.runs import restart
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.experiments.experiment import restart
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import tuning_bench
 dls, teacher = phantom_dls(n_train=256, n_valid=128, size=64, seed=0, bs=16), phantom_teacher()
 bench = tuning_bench(dls, GuidedStudent, teacher, Response(), "bench_runs", epochs={a.epochs})

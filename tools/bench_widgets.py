@@ -16,7 +16,7 @@ from lab import CHROMIUM, Lab
 MOVES = 20
 CELL = """
 from kdmedlearn import GuidedStudent, Response, distill, phantom_dls
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import temperature
 dls = phantom_dls(n_train=32, n_valid=32, size=64, seed=0, bs=16)
 w = temperature(distill(dls, GuidedStudent(), phantom_teacher(), Response(T=4)), items=3)

@@ -23,10 +23,10 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 from kdmedlearn import Response, distill, image_dls, phantom_dls
 from kdmedlearn.data.balance import train_labels
-from kdmedlearn.distillation import Teacher, norm_of, plain
+from kdmedlearn.train.distillation import Teacher, norm_of, plain
 from kdmedlearn.evaluation.compare import n_params, predictions, scores
-from kdmedlearn.evaluation.runs import restart, write_json
-from kdmedlearn.fusing import (
+from kdmedlearn.experiments.experiment import restart, write_json
+from kdmedlearn.train.fusing import (
     Collected,
     collect,
     fit_fusion,

@@ -24,14 +24,14 @@ from fastai.vision.augment import Dihedral
 from safetensors.torch import load_model, save_model
 from kdmedlearn import Teacher, distill
 from kdmedlearn.data.masks import mask_dls
-from kdmedlearn.distillation import norm_of
+from kdmedlearn.train.distillation import norm_of
 from kdmedlearn.evaluation.compare import n_params
 from kdmedlearn.evaluation.masks import bootstrap, dice, evaluate_masks, summary
-from kdmedlearn.evaluation.runs import restart, write_json
+from kdmedlearn.experiments.experiment import restart, write_json
 from kdmedlearn.methods.kdas import KDAS, StructureLoss, mask_like
 from kdmedlearn.methods.pixels import BernoulliKL
 from kdmedlearn.models.unet import large_unet, small_unet
-from kdmedlearn.recipes import Recipe
+from kdmedlearn.train.recipes import Recipe
 
 p = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -9,9 +9,9 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from torch import nn
-from kdmedlearn.distillation import Teacher, plain
+from kdmedlearn.train.distillation import Teacher, plain
 from kdmedlearn.methods.feature import as_map
-from kdmedlearn.taps import last_map, taps
+from kdmedlearn.core.taps import last_map, taps
 
 
 class Views:

@@ -1,8 +1,8 @@
 """Work on the notebooks: draft them as text, execute them, keep what is committed clean.
 
-python tools/notebooks.py draft  nbs/01_taps.ipynb [taps.py]   # notebook -> percent-format text, easy to edit
-python tools/notebooks.py make   taps.py nbs/01_taps.ipynb     # text -> notebook (fixed cell ids), not yet executed
-python tools/notebooks.py run    [nbs/01_taps.ipynb ...]       # execute from a clean kernel, keep clean outputs (default: all)
+python tools/notebooks.py draft  nbs/core/03_taps.ipynb [taps.py]   # notebook -> percent-format text, easy to edit
+python tools/notebooks.py make   taps.py nbs/core/03_taps.ipynb     # text -> notebook (fixed cell ids), not yet executed
+python tools/notebooks.py run    [nbs/core/03_taps.ipynb ...]       # execute from a clean kernel, keep clean outputs (default: all)
 python tools/notebooks.py readme                               # nbs/index.ipynb -> README.md
 """
 

@@ -11,9 +11,9 @@ from pathlib import Path
 warnings.filterwarnings("ignore", category=FutureWarning)
 from kdmedlearn import Response, phantom_dls
 from kdmedlearn.evaluation.compare import predictions, scores
-from kdmedlearn.evaluation.runs import experiment, gain, write_json
+from kdmedlearn.experiments.experiment import experiment, gain, write_json
 from kdmedlearn.models.small import small_student
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.train.teachers import phantom_teacher
 
 p = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

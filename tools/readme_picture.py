@@ -12,7 +12,7 @@ from lab import Lab
 CELL = """
 from kdmedlearn import Response, distill, phantom_dls
 from kdmedlearn.models.small import small_student
-from kdmedlearn.teachers import phantom_teacher
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import temperature
 dls = phantom_dls(n_train=200, n_valid=200, size=64, seed=0, bs=16)
 learn = distill(dls, small_student(), phantom_teacher(), Response(T=4))

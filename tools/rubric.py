@@ -21,7 +21,7 @@ PICTURE = ("image/png", "image/jpeg", "application/vnd.plotly.v1+json")
 RAISES = re.compile(r"test_fail|\bexcept\b|pytest\.raises|ExceptionExpected|\bshow_error|\.said\b")
 
 # Chapters about text and files, where a picture would add nothing.
-PLAIN = ("04_cli", "data/07_download")
+PLAIN = ("cli", "data/05_download")
 
 # What no program sees: what readers stumbled over and is not mended, in plain words.
 WEAK = {
@@ -48,14 +48,14 @@ WEAK = {
     "tutorials/08_tuning": (
         "ten trials and three seeds; that a search is worth its cost is not shown."
     ),
-    "02_distillation": "more checks and plumbing than explanation.",
-    "03_teachers": "cache keys and files take more room than the idea.",
-    "04_cli": "the report of `kdmedlearn distill` is not shown.",
-    "07_fusing": (
+    "train/01_distillation": "more checks and plumbing than explanation.",
+    "train/06_teachers": "cache keys and files take more room than the idea.",
+    "cli": "the report of `kdmedlearn distill` is not shown.",
+    "train/07_fusing": (
         "one set of small teachers, two fits each; apart from calibration nothing is beyond one"
         " standard error."
     ),
-    "08_tuning": "files and checks take more room than the idea.",
+    "tuning/02_search": "files and checks take more room than the idea.",
     "data/02_images": (
         "finds exact copies only; near duplicates, the leak of the introduction, need a column of"
         " the manifest."
@@ -65,12 +65,12 @@ WEAK = {
         "one rare class, three seeds; weights and SMOTE cannot be told apart, and no distillation"
         " takes part."
     ),
-    "data/05_polyps": "everything runs on stand-ins.",
-    "data/06_endoscopy": (
+    "data/sets/01_polyps": "everything runs on stand-ins.",
+    "data/sets/02_endoscopy": (
         "everything runs on stand-ins; the real table of Hyper-Kvasir has not been read."
     ),
-    "data/07_download": "neither distillation nor medicine; long pieces.",
-    "evaluation/02_runs": (
+    "data/05_download": "neither distillation nor medicine; long pieces.",
+    "experiments/01_experiment": (
         "its experiment is too short to show anything; the [results page](results.md) has longer"
         " ones."
     ),

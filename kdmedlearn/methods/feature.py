@@ -6,16 +6,16 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'channels_first', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #dfdf8b7d
+# %% ../../nbs/methods/02_feature.ipynb #a5cf0dce
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .method import Method, Pass, layer_pairs, weight_at
+from ..core.method import Method, Pass, layer_pairs, weight_at
 from .response import full_precision
-from ..taps import last_map
+from ..core.taps import last_map
 
 # %% ../../nbs/methods/02_feature.ipynb #6bb7aeec
 def as_map(f: Tensor) -> Tensor:
@@ -163,14 +163,14 @@ class _Paired(Method):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #b72e4f6b
+# %% ../../nbs/methods/02_feature.ipynb #6b9f8eaf
 class Feature(_Paired):
     """Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over
     pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."""
 
     hint = (
         "Feature compares layers by name: pairs={student layer: teacher layer};"
-        " kdmedlearn.taps.layer_shapes lists them."
+        " kdmedlearn.core.taps.layer_shapes lists them."
     )
 
     ranges = {"distance": tuple(DISTANCES), "align": ALIGN}

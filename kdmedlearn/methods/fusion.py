@@ -6,7 +6,7 @@
 __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', 'shares', 'MeanLogits', 'MeanProbabilities',
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'Ensemble', 'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #edb85c60
+# %% ../../nbs/methods/04_fusion.ipynb #59ed792f
 import inspect, warnings
 from copy import deepcopy
 from typing import NamedTuple
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .feature import as_map, as_vector, channels_first
-from .method import Method, Pass, weight_at
+from ..core.method import Method, Pass, weight_at
 from .response import check_T, full_precision, response_loss
-from ..taps import last_map
+from ..core.taps import last_map
 
 # %% ../../nbs/methods/04_fusion.ipynb #9a2c6a87
 class Fused(NamedTuple):
@@ -306,14 +306,14 @@ FUSIONS = {
     "attention": AttentionFusion,
 }
 
-# %% ../../nbs/methods/04_fusion.ipynb #757251df
+# %% ../../nbs/methods/04_fusion.ipynb #b580ea92
 class Ensemble(Method):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance
     to the fused feature + what trains the fusion."""
 
     hint = (
         "A fusion reads one layer of the student and of each teacher: layers=[...],"
-        " student_layer=...; kdmedlearn.taps.layer_shapes lists them."
+        " student_layer=...; kdmedlearn.core.taps.layer_shapes lists them."
     )
 
     def __init__(

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LOGIT', 'REDUCTIONS', 'STAGES', 'logit_loss', 'feature_losses', 'HDKD']
 
-# %% ../../nbs/methods/05_hdkd.ipynb #803d4e72
+# %% ../../nbs/methods/05_hdkd.ipynb #2203a36d
 import math, warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .method import Method, Pass, layer_pairs, weight_at
+from ..core.method import Method, Pass, layer_pairs, weight_at
 from .response import check_T, full_precision, response_loss
 
 # %% ../../nbs/methods/05_hdkd.ipynb #e7736c22

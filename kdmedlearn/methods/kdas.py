@@ -7,12 +7,12 @@ __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'check_weigh
            'plain_precision', 'attend_to_itself', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
            'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #be888617
+# %% ../../nbs/methods/07_kdas.ipynb #7cc28f73
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .method import Method, Pass, weight_at
+from ..core.method import Method, Pass, weight_at
 from .pixels import check_heads, map_pairs, maps_of, warn_probabilities
 from .response import check_T, full_precision
 

@@ -6,14 +6,14 @@
 __all__ = ['HEADS', 'bernoulli_kl', 'pixel_kl', 'maps_of', 'map_pairs', 'warn_probabilities', 'check_heads', 'BernoulliKL',
            'PixelKL']
 
-# %% ../../nbs/methods/06_pixels.ipynb #919a1a4e
+# %% ../../nbs/methods/06_pixels.ipynb #eb8d0580
 import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .method import Method, Pass, weight_at
+from ..core.method import Method, Pass, weight_at
 from .response import check_T, response_loss
 
 # %% ../../nbs/methods/06_pixels.ipynb #390d9db8

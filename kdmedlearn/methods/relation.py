@@ -6,13 +6,13 @@
 __all__ = ['in_float32', 'wide', 'check_batch', 'similarity', 'similarity_loss', 'distances', 'rkd_distance', 'angles',
            'rkd_angle', 'Similarity', 'RKD']
 
-# %% ../../nbs/methods/03_relation.ipynb #96f33d98
+# %% ../../nbs/methods/03_relation.ipynb #ab66b7cd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .feature import _Paired, as_vector
-from .method import Pass, weight_at
+from ..core.method import Pass, weight_at
 
 # %% ../../nbs/methods/03_relation.ipynb #25044040
 def in_float32(t: Tensor):  # context in which products of float32 tensors stay float32

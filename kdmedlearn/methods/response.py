@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['full_precision', 'check_T', 'soften', 'response_loss', 'Response']
 
-# %% ../../nbs/methods/01_response.ipynb #7f245516
+# %% ../../nbs/methods/01_response.ipynb #6f3cd2e4
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .method import Method, Pass, weight_at
+from ..core.method import Method, Pass, weight_at
 
 # %% ../../nbs/methods/01_response.ipynb #e29bd6b3
 def full_precision(z: Tensor) -> Tensor:

@@ -1,14 +1,25 @@
 "Widgets that teach and tune, for JupyterLab."
+
 from importlib import import_module
 
-_home = {"Panel": "panel", "temperature": "soft_targets", "loss_weights": "weights", "tuning_bench": "bench",
-         "relation_attention": "attention", "kdas_attention": "attention", "mbcsa_attention": "attention", "compare": "disagreement"}
+_home = {
+    "Panel": "panel",
+    "temperature": "soft_targets",
+    "loss_weights": "weights",
+    "tuning_bench": "bench",
+    "relation_attention": "attention",
+    "kdas_attention": "attention",
+    "mbcsa_attention": "attention",
+    "compare": "disagreement",
+}
 __all__ = [*_home]
 
 
 def __getattr__(name):
-    if name in _home: return getattr(import_module(f"{__name__}.{_home[name]}"), name)
+    if name in _home:
+        return getattr(import_module(f"{__name__}.{_home[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__(): return sorted([*globals(), *__all__])
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -8,7 +8,7 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #31edb18d
+# %% ../../nbs/widgets/04_attention.ipynb #64380e12
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -24,15 +24,15 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
-from ..distillation import Teacher, as_teachers, norm_of, plain, unwrapped
+from ..train.distillation import Teacher, as_teachers, norm_of, plain, unwrapped
 from ..evaluation.masks import dice
-from ..fusing import attention_figure, data_url
+from ..train.fusing import attention_figure, data_url
 from ..methods.fusion import AttentionFusion, Ensemble, by_teacher, fits_teachers
 from ..methods.kdas import KDAS, attend_to_itself, attention_loss, sgm_loss, symmetric
-from ..methods.method import Seen
+from ..core.method import Seen
 from ..methods.pixels import map_pairs
 from ..models.mbcsa import CBAM, MBCSA
-from ..taps import last_map, near_hint
+from ..core.taps import last_map, near_hint
 from .panel import Panel
 from .soft_targets import SIDE, pictures, small, unchanged
 

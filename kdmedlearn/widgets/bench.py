@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDE', 'COLORS', 'NOW', 'PAST', 'control', 'controls_of', 'Job', 'curves', 'TuningBench', 'line_of', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #c205fbe0
+# %% ../../nbs/widgets/03_bench.ipynb #431d89c2
 import threading, time
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from fastai.metrics import accuracy
 from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
-from ..methods.method import as_method
-from kdmedlearn.tuning import (
+from ..core.method import as_method
+from kdmedlearn.tuning.search import (
     Range,
     Runs,
     best_of,

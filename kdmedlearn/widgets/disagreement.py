@@ -7,7 +7,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'Answers', 'Masks
            'dice_each', 'same_classes', 'kinds_of', 'sorted_by', 'class_kinds', 'mask_kinds', 'top_bars', 'enlarged',
            'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks', 'compare']
 
-# %% ../../nbs/widgets/05_compare.ipynb #8fa8605b
+# %% ../../nbs/widgets/05_compare.ipynb #6f1641d8
 from copy import copy
 from typing import NamedTuple
 
@@ -21,17 +21,10 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..distillation import Teacher, as_teachers, norm_of
+from ..train.distillation import Teacher, as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
-from kdmedlearn.widgets.attention import (
-    Look,
-    WIDTH,
-    ask,
-    batches,
-    check_loader,
-    data_url,
-    undisturbed,
-)
+from ..train.fusing import data_url
+from .attention import Look, WIDTH, ask, batches, check_loader, undisturbed
 
 # %% ../../nbs/widgets/05_compare.ipynb #bc7cb89e
 class Answers(NamedTuple):

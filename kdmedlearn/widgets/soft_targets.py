@@ -8,7 +8,7 @@ __all__ = ['SIDE', 'TEMPERATURES', 'RIGHT', 'OTHER', 'STUDENT', 'UP', 'DOWN', 'M
            'small', 'pictures', 'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below',
            'answer_traces', 'answer_words', 'answer_layout', 'Temperature', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #d4ed2040
+# %% ../../nbs/widgets/01_temperature.ipynb #b3653d45
 import math, random
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -22,9 +22,9 @@ from fastai.torch_core import to_device
 from PIL import Image
 from torch import Tensor, nn
 
-from ..distillation import norm_of, plain, unwrapped
-from ..fusing import data_url
-from ..methods.method import Pass, Seen
+from ..train.distillation import norm_of, plain, unwrapped
+from ..train.fusing import data_url
+from ..core.method import Pass, Seen
 from ..methods.response import full_precision, soften
 from .panel import Panel
 

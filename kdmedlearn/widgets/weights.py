@@ -7,7 +7,7 @@ __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'tra
            'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read', 'set_knobs',
            'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #0f1d466b
+# %% ../../nbs/widgets/02_loss_weights.ipynb #41f2440e
 import html, math, random
 from copy import deepcopy
 from typing import NamedTuple
@@ -20,10 +20,10 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from ..distillation import plain, unwrapped
-from ..methods.method import Method, Pass, Seen
-from ..taps import taps
-from ..tuning import Range, code_of, knobs_of, range_of
+from ..train.distillation import plain, unwrapped
+from ..core.method import Method, Pass, Seen
+from ..core.taps import taps
+from ..tuning.search import Range, code_of, knobs_of, range_of
 from .panel import Panel, number_slider
 from .soft_targets import unchanged
 
