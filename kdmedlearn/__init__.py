@@ -18,7 +18,7 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=Futur
 _home = {
     "distill": "train.distillation",
     "DistillCallback": "train.distillation",
-    "Teacher": "train.distillation",
+    "Teacher": "core.teacher",
     "Response": "methods.response",
     "HDKD": "methods.hdkd",
     "KDAS": "methods.kdas",

@@ -53,11 +53,11 @@ def _main():
         "once", category=UserWarning
     )  # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/cli.ipynb #fbaf935d
+# %% ../nbs/cli.ipynb #106aaa00
 def method_with(name: str, knobs: List[str]):
     'The method called `name` with its knobs set from "key=value" texts.'
     from kdmedlearn.core.method import as_method
-    from kdmedlearn.core.taps import near_hint
+    from kdmedlearn.core.checks import near_hint
     import kdmedlearn.train.distillation  # noqa: F401  the methods register themselves
     from kdmedlearn.methods.kdas import KDAS
     from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
@@ -69,7 +69,7 @@ def method_with(name: str, knobs: List[str]):
             " nbs/tutorials/05_kdas.ipynb"
         )
     values, cls = {}, type(as_method(name))
-    known = as_method(name).knobs()
+    known = as_method(name).hyperparameters()
     for k in knobs:
         key, eq, value = k.partition("=")
         if not eq:
@@ -191,7 +191,7 @@ def gain_sentence(g: dict) -> str:
         " without the chance that lies in the choice of images)."
     )
 
-# %% ../nbs/cli.ipynb #b3c5fba7
+# %% ../nbs/cli.ipynb #26c8de9b
 @app.command()
 def demo(
     epochs: int = typer.Option(60, min=1, help="epochs of each student"),
@@ -204,7 +204,7 @@ def demo(
     "A small student learns from a teacher on made-up endoscopy images."
     with _Told():
         from kdmedlearn.data.phantom import CLASSES, phantom_dls
-        from kdmedlearn.train.distillation import norm_of
+        from kdmedlearn.core.teacher import norm_of
         from kdmedlearn.experiments.experiment import experiment, new_run
         from kdmedlearn.methods.response import Response
         from kdmedlearn.models.small import small_student
@@ -321,13 +321,13 @@ def try_out(make_student, teachers: List[str], dls, method):
     except RuntimeError as e:
         raise ValueError(str(e)) from e
 
-# %% ../nbs/cli.ipynb #00468cba
+# %% ../nbs/cli.ipynb #9187a333
 def get_teacher(
     teacher: str, dls, run: Path, epochs: int, lr: float, file: str = "teacher.safetensors"
 ):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
     from fastai.metrics import accuracy
-    from kdmedlearn.train.distillation import Teacher, norm_of
+    from kdmedlearn.core.teacher import Teacher, norm_of
     from kdmedlearn.models.small import create_model
     from kdmedlearn.train.teachers import fit_teacher, load_teacher, save_model
 
@@ -354,7 +354,7 @@ def get_teacher(
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/cli.ipynb #47b734de
+# %% ../nbs/cli.ipynb #c121620c
 @app.command()
 def distill(
     data: Path = typer.Option(
@@ -411,7 +411,7 @@ def distill(
     with _Told():
         from kdmedlearn.data.balance import balance as balanced
         from kdmedlearn.data.images import image_dls
-        from kdmedlearn.train.distillation import norm_of
+        from kdmedlearn.core.teacher import norm_of
         from kdmedlearn.experiments.experiment import experiment, new_run
         from kdmedlearn.models.small import create_model
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from helpers import Hint, data, fingerprint, net
 from kdmedlearn import DistillCallback, Response, distill
-from kdmedlearn.train.distillation import Teacher, TermColumns
+from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.train.distillation import TermColumns
 from kdmedlearn.core.method import Method
 from kdmedlearn.methods.response import response_loss
 from kdmedlearn.core.taps import n_hooks
@@ -100,7 +101,7 @@ def test_teacher_in_its_own_normalisation():
         dls, net(), Teacher(Look(), norm=([0.0] * 3, [2.0] * 3)), loss_func=F.cross_entropy
     )
     x = torch.rand(2, 3, 8, 8)
-    learn.distill.teachers[0].see(((x - mean) / std,), learn.distill.input_norm)
+    learn.distill.teachers[0].see(((x - mean) / std,), learn.distill.step.norm)
     torch.testing.assert_close(seen[-1], x / 2)
     # a Learner as teacher brings the normalisation of its data
     other = data()
@@ -186,15 +187,15 @@ def test_pairs_keep_the_order_given():
 def test_adapters_train_and_stay_out_of_the_student():
     for opt_func in (SGD, lambda p, **kw: OptimWrapper(p, torch.optim.SGD, **kw)):
         learn = make(method=Hint({"conv": "conv"}), opt_func=opt_func)
-        before = [p.detach().clone() for p in learn.distill.method.parameters()]
+        before = [p.detach().clone() for p in learn.distill.step.adapters()]
         assert before
         fit(learn)
-        assert all((a != b).any() for a, b in zip(before, learn.distill.method.parameters()))
+        assert all((a != b).any() for a, b in zip(before, learn.distill.step.adapters()))
         assert set(learn.model.state_dict()) == set(net().state_dict())
         learn.opt = None
         learn.create_opt()  # as export and reset_opt do
         in_opt = {id(p) for g in learn.opt.param_lists for p in g}
-        assert {id(p) for p in learn.distill.method.parameters()} <= in_opt
+        assert {id(p) for p in learn.distill.step.adapters()} <= in_opt
 
 
 def test_adapters_reach_an_optimizer_made_before():
@@ -202,7 +203,7 @@ def test_adapters_reach_an_optimizer_made_before():
     learn.create_opt()
     cb = DistillCallback(net(8), Hint({"conv": "conv"}))
     fit(learn, cbs=[cb, TermColumns()])
-    assert {id(p) for p in cb.method.parameters()} <= {
+    assert {id(p) for p in cb.step.adapters()} <= {
         id(p) for g in learn.opt.param_lists for p in g
     }
     assert "hint" in learn.recorder.metric_names
@@ -448,7 +449,7 @@ def test_column_counts_only_the_images_it_was_computed_for():
 def test_loaders_without_transforms_have_no_normalisation():
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
-    from kdmedlearn.train.distillation import norm_of
+    from kdmedlearn.core.teacher import norm_of
 
     items = list(data().train.dataset)
     assert norm_of(DataLoaders(DataLoader(items, bs=4), DataLoader(items, bs=4))) is None

@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers import data, net
 from kdmedlearn import Response, Teacher, phantom_dls
-from kdmedlearn.train.distillation import norm_of
+from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.evaluation.compare import (
     compare,
     compare_figure,

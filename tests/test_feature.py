@@ -11,7 +11,7 @@ from torch import nn
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
 from kdmedlearn.methods.feature import Feature, align, as_map, attention_map, feature_distance
-from kdmedlearn.core.method import Seen
+from kdmedlearn.core.outputs import Outputs
 from kdmedlearn.methods.relation import (
     RKD,
     Similarity,
@@ -184,8 +184,8 @@ def test_the_unit_makes_the_term_independent_of_the_teachers_scale():
             "P",
             (),
             dict(
-                student=Seen(None, {"conv": learn.model.conv(x)}),
-                teachers=(Seen(None, {"conv": louder.conv(x)}),),
+                student=Outputs(None, {"conv": learn.model.conv(x)}),
+                teachers=(Outputs(None, {"conv": louder.conv(x)}),),
             ),
         )
         values.append(m.terms(p)["feature"].item())

@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.train.distillation import Teacher
+from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.train.fusing import (
     Collected,
     collect,
@@ -161,12 +161,12 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     learn = make(m, teacher=teachers)
     x, y = learn.dls.train.one_batch()
     learn.model.train()
-    from kdmedlearn.core.method import Pass, Seen
+    from kdmedlearn.core.outputs import Pass, Outputs
     from kdmedlearn.core.taps import taps
 
     with taps(learn.model, m.student_layers) as f:
         out = learn.model(x)
-    p = Pass(Seen(out, f), learn.distill.ask_teachers((x,), learn.distill.teacher_reads([m])), y)
+    p = Pass(Outputs(out, f), learn.distill.ask_teachers((x,), learn.distill.teacher_reads([m])), y)
     terms = m.terms(p)
     (terms["fused_response"] + terms["fused_feature"]).backward(retain_graph=True)
     assert all(q.grad is None for q in m.fusion.parameters())  # guidance: not into the fusion
@@ -213,12 +213,12 @@ def test_students_are_saved_without_the_fusion():
 def test_the_fused_response_is_what_the_student_is_compared_with():
     teachers = TEACHERS()
     learn = make(Ensemble("mean", T=2.0, alpha=0.5), teacher=teachers)
-    from kdmedlearn.core.method import Pass, Seen
+    from kdmedlearn.core.outputs import Pass, Outputs
 
     x, y = learn.dls.valid.one_batch()
     with torch.no_grad():
         outs, s = [t.eval()(x) for t in teachers], learn.model.eval()(x)
-    got = learn.distill.method.terms(Pass(Seen(s), tuple(Seen(o) for o in outs), y))
+    got = learn.distill.method.terms(Pass(Outputs(s), tuple(Outputs(o) for o in outs), y))
     assert got["fused_response"].item() == pytest.approx(
         response_loss(s, sum(outs) / 3, 2.0).item(), rel=1e-5
     )
@@ -723,7 +723,7 @@ def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
     again = load_fusion(save_fusion(f, tmp_path / "new" / "f.safetensors"))
     assert (
         type(again) is type(f)
-        and again.knobs() == f.knobs()
+        and again.hyperparameters() == f.hyperparameters()
         and again.frozen
         and not any(p.requires_grad for p in again.parameters())
     )

@@ -19,7 +19,8 @@ from torch import nn
 from kdmedlearn import HDKD, Response, distill, phantom_dls
 from kdmedlearn.evaluation.compare import predictions
 from kdmedlearn.methods.hdkd import feature_losses, logit_loss
-from kdmedlearn.core.method import Pass, Seen, total_loss
+from kdmedlearn.core.outputs import Pass, Outputs
+from kdmedlearn.core.step import total_loss
 from kdmedlearn.models.hdkd import DFLT, HDKDStudent, HDKDTeacher, load_released, our_name, resample
 from kdmedlearn.models.mbcsa import (
     CBAM,
@@ -149,7 +150,7 @@ def seen():
         zt = teacher(x)
     with taps(student, ["head_cls", *HDKD().student_layers]) as fs:
         zs = student(x)
-    return student, Pass(Seen(zs, fs), (Seen(zt, ft),), y)
+    return student, Pass(Outputs(zs, fs), (Outputs(zt, ft),), y)
 
 
 def value(method, p):
@@ -558,7 +559,7 @@ def test_knobs_make_the_same_method_again():
         HDKD(T=2, alpha=0.3, beta=2, lam=0),
         HDKD(logit="none", pairs=[("stage3", "stage3")]),
     ):
-        again = HDKD(**m.knobs())
+        again = HDKD(**m.hyperparameters())
         assert (
             repr(again) == repr(m)
             and again.weights() == m.weights()

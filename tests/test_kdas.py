@@ -20,7 +20,7 @@ from kdmedlearn.methods.kdas import (
     sgm_loss,
     structure_loss,
 )
-from kdmedlearn.core.method import Pass, Seen
+from kdmedlearn.core.outputs import Pass, Outputs
 from kdmedlearn.methods.pixels import BernoulliKL, PixelKL, bernoulli_kl
 from kdmedlearn.models.unet import UNet, small_unet
 from kdmedlearn.train.callbacks import ClipValue, MultiScale
@@ -136,8 +136,8 @@ def test_one_image_and_rectangles():
     with pytest.raises(ValueError, match="needs square maps, got 8 x 12"):
         sgm_loss(s, t)
     with pytest.raises(ValueError, match="sgm=0"):
-        KDAS().terms(Pass(Seen(s), (Seen(t),), None))
-    assert set(KDAS(sgm=0).terms(Pass(Seen(s), (Seen(t),), None))) == {"attention"}
+        KDAS().terms(Pass(Outputs(s), (Outputs(t),), None))
+    assert set(KDAS(sgm=0).terms(Pass(Outputs(s), (Outputs(t),), None))) == {"attention"}
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
@@ -146,8 +146,8 @@ def test_half_precision_is_computed_in_float32(dtype):
         20 * torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(k)) for k in (0, 1)
     )
     s, t = s.to(dtype), t.to(dtype)
-    p = lambda a, b: KDAS(scale="raw").terms(Pass(Seen(a), (Seen(b),), None)) | BernoulliKL().terms(
-        Pass(Seen(a), (Seen(b),), None)
+    p = lambda a, b: KDAS(scale="raw").terms(Pass(Outputs(a), (Outputs(b),), None)) | BernoulliKL().terms(
+        Pass(Outputs(a), (Outputs(b),), None)
     )
     outside = p(s.float(), t.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -160,12 +160,12 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 def test_heads_add_up_and_the_module_takes_the_first():
     s, t = [torch.randn(2, 1, 8, 8) for _ in range(2)], [torch.randn(2, 1, 8, 8) for _ in range(2)]
-    out = KDAS().terms(Pass(Seen(tuple(s)), (Seen(tuple(t)), Seen(list(t))), None))
+    out = KDAS().terms(Pass(Outputs(tuple(s)), (Outputs(tuple(t)), Outputs(list(t))), None))
     torch.testing.assert_close(
         out["attention"], attention_loss(s[0], t[0]) + attention_loss(s[1], t[1])
     )
     torch.testing.assert_close(out["sgm"], sgm_loss(s[0], t[0]))
-    out = KDAS(heads="sum").terms(Pass(Seen(sum(s)), (Seen(tuple(t)),), None))
+    out = KDAS(heads="sum").terms(Pass(Outputs(sum(s)), (Outputs(tuple(t)),), None))
     torch.testing.assert_close(out["attention"], attention_loss(sum(s), sum(t)))
 
 
@@ -178,7 +178,7 @@ def test_the_teachers_scale_makes_the_module_independent_of_the_size_of_its_logi
 def test_a_softmax_over_one_channel_is_refused_and_the_bernoulli_kl_does_not_grow_with_the_map():
     s, t = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
     with pytest.raises(ValueError, match="take BernoulliKL"):
-        PixelKL().terms(Pass(Seen(s), (Seen(t),), None))
+        PixelKL().terms(Pass(Outputs(s), (Outputs(t),), None))
     torch.testing.assert_close(
         bernoulli_kl(s.repeat(1, 1, 3, 3), t.repeat(1, 1, 3, 3)), bernoulli_kl(s, t)
     )
@@ -258,7 +258,7 @@ def test_two_classes_a_pixel_are_refused_by_kdas():
     s = torch.randn(2, 2, 8, 8)
     for m in (KDAS(), KDAS(sgm=0), KDAS(attention=0)):
         with pytest.raises(ValueError, match="take PixelKL"):
-            m.terms(Pass(Seen(s), (Seen(s),), None))
+            m.terms(Pass(Outputs(s), (Outputs(s),), None))
     with pytest.raises(ValueError, match="weighting='paper'"):
         structure_loss(s[:, :1], torch.zeros(2, 1, 8, 8), "paper")
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdmedlearn.core.method import Pass, Seen, Sum, as_method, total_loss
+from kdmedlearn.core.method import Sum, as_method
+from kdmedlearn.core.outputs import Pass, Outputs
+from kdmedlearn.core.step import total_loss
 from kdmedlearn.methods.response import Response, response_loss, soften
 
 T64 = dict(dtype=torch.float64)
@@ -83,7 +85,7 @@ def test_several_teachers_pull_like_the_mean_of_their_answers():
     s, a, b = torch.randn(3, 6, 8, **T64)
     s.requires_grad_()
     (g,) = torch.autograd.grad(
-        Response(T=2).terms(Pass(Seen(s), (Seen(a), Seen(b)), None))["response"], s
+        Response(T=2).terms(Pass(Outputs(s), (Outputs(a), Outputs(b)), None))["response"], s
     )
     torch.testing.assert_close(
         g, 2 * (soften(s, 2) - (soften(a, 2) + soften(b, 2)) / 2).detach() / 6
@@ -99,7 +101,7 @@ def test_weights_and_sums():
         Response(alpha="much")
     with pytest.raises(ValueError, match="term called response"):
         Response() + Response()
-    assert as_method(["response"]).knobs() == {"T": 4.0, "alpha": 0.9} and isinstance(
+    assert as_method(["response"]).hyperparameters() == {"T": 4.0, "alpha": 0.9} and isinstance(
         as_method(Response), Response
     )
     assert (

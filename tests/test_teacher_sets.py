@@ -17,7 +17,8 @@ from torch import nn
 
 from kdmedlearn.data.balance import balance
 from kdmedlearn.data.phantom import CLASSES, phantom_dls
-from kdmedlearn.train.distillation import Teacher, distill, norm_of
+from kdmedlearn.core.teacher import Teacher, norm_of
+from kdmedlearn.train.distillation import distill
 from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.train.teachers import (

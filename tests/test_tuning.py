@@ -95,7 +95,7 @@ def test_every_setting_in_the_ranges_of_our_methods_can_be_made(name):
     for k, r in ranges_of(m).items():
         for v in r.choices or (r.low, r.high):
             try:
-                assert with_knobs(m, {k: v}).knobs()[k] == v, k
+                assert with_knobs(m, {k: v}).hyperparameters()[k] == v, k
             except ValueError as e:
                 assert k in ("d", "heads") and "do not divide" in str(
                     e
@@ -131,15 +131,15 @@ def test_in_a_sum_knobs_have_the_names_of_their_parts():
 )
 def test_code_makes_the_same_method_again(m):
     again = eval(code_of(m), {c.__name__: c for c in Method.known.values()})
-    drop = lambda m: [{k: v for k, v in p.knobs().items() if k != "fusion"} for p in m.parts]
+    drop = lambda m: [{k: v for k, v in p.hyperparameters().items() if k != "fusion"} for p in m.parts]
     assert drop(again) == drop(m)
 
 
 def test_a_fusion_that_learns_is_made_anew_and_a_fitted_one_is_kept():
     m = RelationAttention(d=16, heads=2)
-    assert m.anew(d=32).fusion.d == 32 and m.anew().fusion is not m.fusion
+    assert m.clone(d=32).fusion.d == 32 and m.clone().fusion is not m.fusion
     f = AttentionFusion(16, 2).freeze()
-    assert RelationAttention(fusion=f).anew(T=2.0).fusion is f and "d" not in ranges_of(
+    assert RelationAttention(fusion=f).clone(T=2.0).fusion is f and "d" not in ranges_of(
         RelationAttention(fusion=f)
     )
 

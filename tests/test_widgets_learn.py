@@ -13,8 +13,9 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import Ensemble, Feature, Response, distill
-from kdmedlearn.train.distillation import plain
-from kdmedlearn.core.method import Method, weight_at
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.method import Method
+from kdmedlearn.core.parameters import weight_at
 from kdmedlearn.methods.response import response_loss, soften
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.widgets import loss_weights, temperature
@@ -413,7 +414,7 @@ def test_another_batch_sees_the_student_and_method_as_they_are_now():
     learn = made(Response() + Feature([("conv", "conv")]))
     w = loss_weights(learn)
     with torch.no_grad():
-        for p in learn.distill.method.parameters():
+        for p in learn.distill.step.adapters():
             p.zero_()
         for p in learn.model.parameters():
             p.zero_()

@@ -11,7 +11,8 @@ from helpers import Items, data, net
 from torch import nn
 
 from kdmedlearn import KDAS, Response, distill, phantom_dls
-from kdmedlearn.train.distillation import Teacher, as_norm, norm_of, plain
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.teacher import Teacher, as_norm, norm_of
 from kdmedlearn.train.fusing import collect, fit_fusion, rows
 from kdmedlearn.methods.fusion import AttentionFusion, MeanLogits, RelationAttention, by_teacher
 from kdmedlearn.methods.kdas import attend_to_itself, symmetric

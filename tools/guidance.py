@@ -23,7 +23,8 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 from kdmedlearn import Response, distill, image_dls, phantom_dls
 from kdmedlearn.data.balance import train_labels
-from kdmedlearn.train.distillation import Teacher, norm_of, plain
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.teacher import Teacher, norm_of
 from kdmedlearn.evaluation.compare import n_params, predictions, scores
 from kdmedlearn.experiments.experiment import restart, write_json
 from kdmedlearn.train.fusing import (

@@ -20,7 +20,7 @@ from fastai.metrics import accuracy
 from fastai.optimizer import Adam
 from safetensors.torch import load_model, save_model
 from kdmedlearn import HDKD, Teacher, distill, image_dls
-from kdmedlearn.train.distillation import norm_of
+from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.evaluation.compare import n_params, predictions, scores
 from kdmedlearn.experiments.experiment import restart, write_json
 from kdmedlearn.models.hdkd import HDKDStudent, HDKDTeacher

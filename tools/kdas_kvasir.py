@@ -24,7 +24,7 @@ from fastai.vision.augment import Dihedral
 from safetensors.torch import load_model, save_model
 from kdmedlearn import Teacher, distill
 from kdmedlearn.data.masks import mask_dls
-from kdmedlearn.train.distillation import norm_of
+from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.evaluation.compare import n_params
 from kdmedlearn.evaluation.masks import bootstrap, dice, evaluate_masks, summary
 from kdmedlearn.experiments.experiment import restart, write_json

@@ -9,7 +9,8 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from torch import nn
-from kdmedlearn.train.distillation import Teacher, plain
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.methods.feature import as_map
 from kdmedlearn.core.taps import last_map, taps
 

@@ -6,7 +6,7 @@
 __all__ = ['HOWS', 'train_labels', 'class_weights', 'WeightedLoader', 'load_smote', 'smote', 'WithSynthetic', 'train_pixels',
            'balance']
 
-# %% ../../nbs/data/04_balance.ipynb #a4840fa1
+# %% ../../nbs/data/04_balance.ipynb #1c0ac220
 from copy import copy
 
 import numpy as np
@@ -16,7 +16,7 @@ from fastai.data.core import TfmdDL
 from fastcore.basics import GetAttr
 from torch import Tensor
 
-from ..core.taps import near_names
+from ..core.checks import near_names
 
 # %% ../../nbs/data/04_balance.ipynb #6dd3f7b6
 def train_labels(dls) -> np.ndarray:  # fastai DataLoaders  # (N,) class numbers

@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'HIDDEN', 'MODALITIES', 'TEST_SEED', 'visible', 'some', 'fi
            'TensorGrey', 'ReadImage', 'FolderLabel', 'SetLoaders', 'make_loaders', 'it_fits', 'fill_memory',
            'sample_pixels', 'check_options', 'batch_tfms', 'table_dls', 'image_dls', 'describe']
 
-# %% ../../nbs/data/02_images.ipynb #a23f1759
+# %% ../../nbs/data/02_images.ipynb #f19cf202
 import hashlib, io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +27,7 @@ from fastai.vision.core import imagenet_stats
 from fasttransform import Transform
 import fastai.vision.learner  # registers show_batch and show_results for images
 
-from ..core.taps import near_hint
+from ..core.checks import near_hint
 
 # %% ../../nbs/data/02_images.ipynb #066a1b6e
 SPLITS = {

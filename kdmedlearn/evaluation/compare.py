@@ -6,7 +6,7 @@
 __all__ = ['COST_UNITS', 'predictions', 'scores', 'n_params', 'flops', 'file_bytes', 'ms_per_image', 'cost', 'compare',
            'show_table', 'compare_figure', 'paired']
 
-# %% ../../nbs/evaluation/01_compare.ipynb #c472cbee
+# %% ../../nbs/evaluation/01_compare.ipynb #0c0bc152
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..train.distillation import Teacher, norm_of, plain
+from ..core.outputs import plain
+from ..core.teacher import Teacher, norm_of
 
 # %% ../../nbs/evaluation/01_compare.ipynb #4669209d
 def predictions(

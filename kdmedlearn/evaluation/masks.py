@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #c2ad7da6
+# %% ../../nbs/evaluation/02_masks.ipynb #a4b4c67d
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..data.images import as_pil, some
 from ..data.masks import ReadMask, by_stem, mask_trouble, mask_values, side
-from ..train.distillation import plain
+from ..core.outputs import plain
 from ..methods.pixels import maps_of
 
 # %% ../../nbs/evaluation/02_masks.ipynb #0c237d70

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
-           'channels_first', 'Feature']
+           'checked_pairs', 'Pairs', 'Adapters', 'Feature', 'has_places']
 
-# %% ../../nbs/methods/02_feature.ipynb #a5cf0dce
+# %% ../../nbs/methods/02_feature.ipynb #6a42e4f4
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.method import Method, Pass, layer_pairs, weight_at
+from ..core.checks import one_of
+from ..core.method import Method, Network, layer_pairs
+from ..core.outputs import Layers, Pass
+from ..core.parameters import Choice, Hyperparameter, Switch, Weight
 from .response import full_precision
 from ..core.taps import last_map
 
@@ -72,7 +75,7 @@ def align(
     size = tuple(min(a, b) for a, b in zip(s.shape[2:], t.shape[2:]))
     return tuple(F.adaptive_avg_pool2d(f, size) for f in (s, t))
 
-# %% ../../nbs/methods/02_feature.ipynb #b7e90992
+# %% ../../nbs/methods/02_feature.ipynb #15fa1ff0
 def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1
     """Where a map is active: the mean over channels of its squares (Zagoruyko & Komodakis 2017,
     sec. 3.1)."""
@@ -94,8 +97,7 @@ def feature_distance(
 ) -> Tensor:  # scalar
     """How far two maps are apart: mean over images, places and channels; for cosine and attention
     over images (and places)."""
-    if distance not in DISTANCES:
-        raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
+    one_of("distance", distance, DISTANCES)
     a, b = (f.shape[2:] if distance == "attention" else f.shape for f in (s, t))
     if a != b or len(s) != len(t):
         raise ValueError(
@@ -104,7 +106,7 @@ def feature_distance(
         )
     return DISTANCES[distance](full_precision(s), full_precision(t))
 
-# %% ../../nbs/methods/02_feature.ipynb #e5f5834a
+# %% ../../nbs/methods/02_feature.ipynb #aa0f0b3e
 def pairs_of_each(
     pairs, n: int
 ) -> list:  # n: number of teachers -> a list of pairs for each teacher
@@ -119,52 +121,65 @@ def pairs_of_each(
     return [layer_pairs(pairs)] * n
 
 
-def channels_first(models):
-    "Raise for a timm model whose maps are (B, H, W, D), such as Swin: its axes would be mistaken."
-    for m, _ in models:
-        if str(getattr(m, "output_fmt", "")).endswith("NHWC"):
-            raise ValueError(
-                f"the maps of {type(m).__name__} have their channels last, (B, H, W, D), and are"
-                " not read here; compare answers (Response, Ensemble), or take a model with maps"
-                " (B, D, H, W) or tokens (B, N, D)"
-            )
-
-# %% ../../nbs/methods/02_feature.ipynb #fd2566a6
-class _Paired(Method):
-    "What methods share that compare layers of the student with layers of each teacher."
-
-    answers = False  # a teacher of other classes may show what it sees
-    pairs, found = None, None  # as given; for each teacher, once the models are known
-
-    def check_pairs(self, pairs):
-        if pairs is None:
-            return
+def checked_pairs(name: str, pairs):
+    "`pairs` as given, if they name layers on both sides."
+    if pairs is not None:
         if not pairs:
             raise ValueError(
                 "pairs is empty: nothing would be compared; name pairs {student layer: teacher"
                 " layer}, or leave it None for the last maps"
             )
         pairs_of_each(pairs, len(pairs))
+    return pairs
 
-    def meet(self, models):
-        channels_first(models)
-        if self.pairs is not None:
-            self.found = pairs_of_each(self.pairs, len(models) - 1)
+
+class Pairs(Hyperparameter):
+    "Layers to compare: {student layer: teacher layer}, a list of pairs, or a dict for each teacher."
+
+    def __init__(self, help: str = "pairs of layers; None: the last maps"):
+        super().__init__(None, help, checked_pairs)
+
+
+class _PairedMethod(Method):
+    "What methods share that compare layers of the student with layers of each teacher."
+
+    compares_outputs = False  # a teacher of other classes may show what it sees
+
+    pairs = Pairs()
+
+    def reads(self, networks: list[Network]) -> Layers:
+        if self.pairs is None:
+            student, *teachers = [last_map(n.module, *n.inputs) for n in networks]
+            found = [[(student, t)] for t in teachers]
         else:
-            student, *teachers = [last_map(m, *xb) for m, xb in models]
-            self.found = [[(student, t)] for t in teachers]
-        self.student_layers = tuple(dict.fromkeys(s for ps in self.found for s, _ in ps))
+            found = pairs_of_each(self.pairs, len(networks) - 1)
+        return Layers(
+            tuple(dict.fromkeys(s for ps in found for s, _ in ps)),
+            tuple(tuple(t for _, t in ps) for ps in found),
+            tuple(tuple(ps) for ps in found),
+        )
 
-    def layers_of(self, i):
-        return tuple(t for _, t in self.found[i]) if self.found else ()
-
-    def each(self, p: Pass):  # yields (key, student feature, teacher feature)
-        for i, (ps, t) in enumerate(zip(self.found, p.teachers)):
+    def each(self, p: Pass):
+        "Yields (key, student feature, teacher feature) of each pair of each teacher."
+        for i, (ps, t) in enumerate(zip(p.layers.pairs, p.teachers)):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #6b9f8eaf
-class Feature(_Paired):
+
+
+# %% ../../nbs/methods/02_feature.ipynb #1f8bdd60
+class Adapters(nn.Module):
+    "What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers' units."
+
+    def __init__(self):
+        super().__init__()
+        self.convs, self.unit = nn.ModuleDict(), {}
+
+    def forward(self, key: str, f: Tensor) -> Tensor:
+        return self.convs[key](f) if key in self.convs else f
+
+
+class Feature(_PairedMethod, name="feature"):
     """Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over
     pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."""
 
@@ -173,64 +188,44 @@ class Feature(_Paired):
         " kdmedlearn.core.taps.layer_shapes lists them."
     )
 
-    ranges = {"distance": tuple(DISTANCES), "align": ALIGN}
+    pairs = Pairs()
+    distance = Choice("mse", DISTANCES, "how maps are compared")
+    lam = Weight(1.0, "weight of the term")
+    align = Choice("pool", ALIGN, "maps of different size")
+    relative = Switch(True, "mse, l1: divide the teacher's map by its root mean square")
 
-    def __init__(
-        self,
-        # {student layer: teacher layer}, a list of pairs, or a list of dicts, one for each teacher;
-        # None: the last maps
-        pairs=None,
-        distance: str = "mse",  # "mse", "l1", "cosine" or "attention"
-        lam=1.0,  # weight of the term, >= 0, or a schedule of it
-        align: str = "pool",  # maps of different size: "pool", "bilinear" or "none"
-        relative: bool = True,
-    ):  # mse, l1: divide the teacher's map by its root mean square, measured once
-        super().__init__()
-        weight_at(lam, 0.0, "lam")
-        if distance not in DISTANCES:
-            raise ValueError(f"distance={distance!r}; expected one of {', '.join(DISTANCES)}")
-        if not isinstance(relative, bool):
-            raise TypeError(f"relative={relative!r}; expected True or False")
-        if align not in ALIGN:
-            raise ValueError(f"align={align!r}; expected one of {', '.join(ALIGN)}")
-        self.check_pairs(pairs)
-        self.pairs, self.distance, self.lam, self.align, self.relative = (
-            pairs,
-            distance,
-            lam,
-            align,
-            relative,
-        )
-        self.adapters, self.unit = nn.ModuleDict(), {}
+    def weights(self, pct: float = 0.0) -> dict[str, float]:
+        return {"task": 1.0, "feature": self.weight_of("lam", pct)}
 
-    def weights(self, pct: float = 0.0) -> dict:
-        return {"task": 1.0, "feature": weight_at(self.lam, pct, "lam")}
-
-    def build(self, p: Pass):
+    def setup(self, p: Pass) -> Adapters:
         """Makes a 1x1 convolution where student and teacher differ in channels; measures the
         teachers' units."""
-        self.adapters, self.unit = nn.ModuleDict(), {}
+        own, scaled = Adapters(), self.relative and self.distance in ("mse", "l1")
         for key, s, t in self.each(p):
             s, t = align(as_map(s), as_map(t), self.align)
-            if self.distance == "attention" and t[0, 0].numel() == 1:
-                raise ValueError(
-                    f"distance='attention' compares places, and the maps {tuple(s.shape)},"
-                    f" {tuple(t.shape)} have one; name layers with a map, or another distance"
-                )
-            if s.shape[1] != t.shape[1] and self.distance != "attention":
-                self.adapters[key] = nn.Conv2d(s.shape[1], t.shape[1], 1).to(s.device)
-            self.unit[key] = (
-                max(float(full_precision(t).pow(2).mean().sqrt()), 1e-6)
-                if self.relative and self.distance in ("mse", "l1")
-                else 1.0
-            )
+            if self.distance == "attention":
+                has_places(s, t)
+            elif s.shape[1] != t.shape[1]:
+                own.convs[key] = nn.Conv2d(s.shape[1], t.shape[1], 1)
+            rms = float(full_precision(t).pow(2).mean().sqrt())
+            own.unit[key] = max(rms, 1e-6) if scaled else 1.0
+        return own
 
-    def terms(self, p: Pass) -> dict:
+    def terms(self, p: Pass) -> dict[str, Tensor]:
         out = []
         for key, s, t in self.each(p):
-            s = as_map(s)
-            s, t = align(
-                self.adapters[key](s) if key in self.adapters else s, as_map(t), self.align
-            )
-            out.append(feature_distance(s, full_precision(t) / self.unit[key], self.distance))
+            s, t = align(p.state(key, as_map(s)), as_map(t), self.align)
+            t = full_precision(t) / p.state.unit[key]
+            out.append(feature_distance(s, t, self.distance))
         return {"feature": torch.stack(out).mean()}
+
+
+def has_places(s: Tensor, t: Tensor):
+    "Raise if maps have a single place: attention compares places."
+    if t[0, 0].numel() == 1:
+        raise ValueError(
+            f"distance='attention' compares places, and the maps {tuple(s.shape)},"
+            f" {tuple(t.shape)} have one; name layers with a map, or another distance"
+        )
+
+

@@ -4,20 +4,34 @@
 
 # %% auto #0
 __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', 'shares', 'MeanLogits', 'MeanProbabilities',
-           'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'Ensemble', 'RelationAttention']
+           'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
+           'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #59ed792f
-import inspect, warnings
+# %% ../../nbs/methods/04_fusion.ipynb #50a55d61
+import warnings
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .feature import as_map, as_vector, channels_first
-from ..core.method import Method, Pass, weight_at
-from .response import check_T, full_precision, response_loss
+from .feature import as_map, as_vector
+from ..core.checks import one_of
+from ..core.method import Method, Network
+from ..core.outputs import Layers, Pass
+from kdmedlearn.core.parameters import (
+    Choice,
+    Declared,
+    Hyperparameter,
+    Number,
+    Share,
+    Temperature,
+    Weight,
+    Whole,
+)
+from ..core.tasks import ANSWERS as ANSWER_TASKS
+from .response import full_precision, response_loss
 from ..core.taps import last_map
 
 # %% ../../nbs/methods/04_fusion.ipynb #9a2c6a87
@@ -32,33 +46,20 @@ class Fused(NamedTuple):
         None
     )
 
-# %% ../../nbs/methods/04_fusion.ipynb #d3980907
-class Fusion(nn.Module):
+# %% ../../nbs/methods/04_fusion.ipynb #71881ce9
+class Fusion(Declared, nn.Module):
     """One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn
     make it in `build`."""
 
-    reads_maps, learns, compares = (
-        False,
-        False,
-        True,
-    )  # needs maps; has something to learn; needs answers over the same classes
-    frozen, places, widths = (
-        False,
-        1,
-        None,
-    )  # places: of a map along one side, as it needs them; widths: of what it was built for
-    temperatures = None  # of calibration: each teacher's logits are divided by its own
-    fitted_on = (
-        None  # {"teachers": their names, "layers": of their maps}, once `fit_fusion` has fitted it
-    )
-
-    def knobs(self) -> dict:
-        "The arguments this fusion was made with."
-        return {
-            k: getattr(self, k)
-            for k in inspect.signature(type(self).__init__).parameters
-            if hasattr(self, k)
-        }
+    reads_maps: bool = False  # needs maps
+    learns: bool = False  # has something to learn
+    compares: bool = True  # needs answers over the same classes
+    frozen: bool = False
+    places: int = 1  # of a map along one side, as it needs them
+    widths: list | None = None  # of what it was built for
+    temperatures: list | None = None  # of calibration: each teacher's logits are divided by its own
+    # {"teachers": their names, "layers": of their maps}, once `fit_fusion` has fitted it
+    fitted_on: dict | None = None
 
     def make(self, answers: list, maps: list, num_classes: int):
         "Make the parts that depend on shapes."
@@ -126,7 +127,7 @@ def same_classes(answers) -> list:
         )
     return answers
 
-# %% ../../nbs/methods/04_fusion.ipynb #814ac678
+# %% ../../nbs/methods/04_fusion.ipynb #706db4f3
 def shares(weights, k: int) -> Tensor:  # (k,), sum 1
     "Weights of `k` teachers as shares; None: equal ones."
     w = torch.ones(k) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
@@ -140,9 +141,7 @@ def shares(weights, k: int) -> Tensor:  # (k,), sum 1
 class MeanLogits(Fusion):
     "Mean, or weighted mean, of the teachers' logits."
 
-    def __init__(self, weights=None):
-        super().__init__()
-        self.weights = weights
+    weights = Hyperparameter(None, "of the teachers, such as [.5, .3, .2]; None: equal ones")
 
     def fuse(self, answers, maps):
         w = shares(self.weights, len(answers))
@@ -152,9 +151,7 @@ class MeanLogits(Fusion):
 class MeanProbabilities(Fusion):
     "Logarithm of the mean, or weighted mean, of the teachers' probabilities."
 
-    def __init__(self, weights=None):
-        super().__init__()
-        self.weights = weights
+    weights = Hyperparameter(None, "of the teachers, such as [.5, .3, .2]; None: equal ones")
 
     def fuse(self, answers, maps):
         w = shares(self.weights, len(answers)).log().tolist()
@@ -164,15 +161,13 @@ class MeanProbabilities(Fusion):
             )
         )
 
-# %% ../../nbs/methods/04_fusion.ipynb #95e9de2d
+# %% ../../nbs/methods/04_fusion.ipynb #965387f6
 class Concatenation(Fusion):
     "The pooled features of all teachers side by side, and a linear classifier on them."
 
     reads_maps, learns, compares = True, True, False
 
-    def __init__(self, d: int = 96):  # width of the fused feature
-        super().__init__()
-        self.d = d
+    d = Whole(96, "width of the fused feature", low=1, tune=(1, 384))
 
     def make(self, answers, maps, num_classes):
         vs = [as_vector(f) for f in maps]
@@ -189,52 +184,27 @@ class Concatenation(Fusion):
 # %% ../../nbs/methods/04_fusion.ipynb #7a5847c3
 ANSWERS, SOURCES = ("classifier", "mixture"), ("maps", "answers")
 
-# %% ../../nbs/methods/04_fusion.ipynb #ce5eafed
+# %% ../../nbs/methods/04_fusion.ipynb #96d0a6b0
 class AttentionFusion(Fusion):
     "Multi-head attention over the tokens of all teachers (after Gammulle et al. 2023)."
 
     learns = True
 
-    def __init__(
-        self,
-        d: int = 96,  # width of the tokens
-        heads: int = 4,  # of the attention; divides d
-        # each map is averaged down to grid x grid places (a coarser one is repeated)
-        grid: int = 2,
-        # "classifier": of the fused feature; "mixture": that plus the teachers' logits, mixed by
-        # the attention paid to each
-        answer: str = "classifier",
-        # tokens are places of the "maps", or one for the "answers" of each teacher
-        source: str = "maps",
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        for name, v in (("d", d), ("heads", heads), ("grid", grid)):
-            if not isinstance(v, int) or isinstance(v, bool) or v < 1:
-                raise ValueError(f"{name}={v!r}; expected a whole number of at least 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout!r}; expected a share from 0 to below 1")
-        if d % heads:
+    d = Whole(96, "width of the tokens", low=1, tune=(1, 384))
+    heads = Whole(4, "of the attention; they divide d", low=1, tune=(1, 16))
+    grid = Whole(2, "each map is averaged down to grid x grid places", low=1, tune=(1, 8))
+    answer = Choice("classifier", ANSWERS, "of the fused feature, or the teachers' logits mixed")
+    source = Choice("maps", SOURCES, "tokens are places of maps, or the teachers' answers")
+    dropout = Number(0.0, "of the attention", low=0, high=0.99)
+
+    def finish(self):
+        if self.d % self.heads:
             raise ValueError(
-                f"heads={heads} do not divide d={d}; the tokens are split evenly among the heads"
+                f"heads={self.heads} do not divide d={self.d}; the tokens are split evenly among"
+                " the heads"
             )
-        if answer not in ANSWERS:
-            raise ValueError(f"answer={answer!r}; expected one of {', '.join(ANSWERS)}")
-        if source not in SOURCES:
-            raise ValueError(f"source={source!r}; expected one of {', '.join(SOURCES)}")
-        self.d, self.heads, self.grid, self.answer, self.source, self.dropout = (
-            d,
-            heads,
-            grid,
-            answer,
-            source,
-            dropout,
-        )
-        self.reads_maps, self.compares, self.places = (
-            source == "maps",
-            answer == "mixture" or source == "answers",
-            grid,
-        )
+        self.reads_maps, self.places = self.source == "maps", self.grid
+        self.compares = self.answer == "mixture" or self.source == "answers"
 
     def make(self, answers, maps, num_classes):
         self.project = nn.ModuleList(
@@ -306,177 +276,162 @@ FUSIONS = {
     "attention": AttentionFusion,
 }
 
-# %% ../../nbs/methods/04_fusion.ipynb #b580ea92
-class Ensemble(Method):
+# %% ../../nbs/methods/04_fusion.ipynb #773c9ab1
+class FusionState(nn.Module):
+    "What a fusing method has for one student: the fusion, and the student's projection."
+
+    def __init__(self, fusion: Fusion, adapter: nn.Module | None):
+        super().__init__()
+        self.fusion, self.adapter = fusion, adapter
+
+
+def as_fusion(name: str, fusion: Any) -> Fusion:
+    "A fusion by its name, or as it is."
+    if isinstance(fusion, str):
+        return FUSIONS[one_of(name, fusion, FUSIONS)]()
+    if isinstance(fusion, Fusion):
+        return fusion
+    raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
+
+
+class Ensemble(Method, name="ensemble"):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance
     to the fused feature + what trains the fusion."""
 
+    tasks = frozenset(ANSWER_TASKS)
+    instead = "fused answers are classes: take Response for several labels, Feature for numbers"
     hint = (
         "A fusion reads one layer of the student and of each teacher: layers=[...],"
         " student_layer=...; kdmedlearn.core.taps.layer_shapes lists them."
     )
 
-    def __init__(
-        self,
-        # "mean", "probabilities", "concatenation", "attention", or a `Fusion`, perhaps fitted and
-        # frozen
-        fusion="mean",
-        T: float = 4.0,  # temperature, > 0
-        alpha=0.9,  # share of the fused response, in [0, 1], or a schedule of it
-        lam=0.0,  # weight of the fused feature, >= 0, or a schedule of it
-        layers=None,  # a teacher layer for each teacher, or one name for all; None: their last maps
-        student_layer=None,
-    ):  # the student's layer; None: its last map
-        super().__init__()
-        check_T(T)
-        weight_at(alpha, 0.0, "alpha", hi=1)
-        weight_at(lam, 0.0, "lam")
-        if isinstance(fusion, str):
-            if fusion not in FUSIONS:
-                raise ValueError(
-                    f"no fusion is called {fusion!r}; expected one of {', '.join(FUSIONS)}, or a"
-                    " Fusion"
-                )
-            fusion = FUSIONS[fusion]()
-        if not isinstance(fusion, Fusion):
-            raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
-        if lam != 0 and not fusion.learns:
+    fusion = Hyperparameter("mean", "a name, or a Fusion, perhaps fitted", as_fusion)
+    T = Temperature(4.0)
+    alpha = Share(0.9, "share of the fused response")
+    lam = Weight(0.0, "weight of the fused feature")
+    layers = Hyperparameter(None, "a layer of each teacher, or one name for all; None: last maps")
+    student_layer = Hyperparameter(None, "the student's layer; None: its last map")
+
+    def finish(self):
+        if self.guided and not self.fusion.learns:
             raise ValueError(
-                f"{type(fusion).__name__} has no fused feature to compare with; leave lam=0, or use"
-                " 'concatenation' or 'attention'"
+                f"{type(self.fusion).__name__} has no fused feature to compare with; leave lam=0,"
+                " or use 'concatenation' or 'attention'"
             )
-        self.fusion, self.T, self.alpha, self.lam, self.layers, self.student_layer = (
-            fusion,
-            T,
-            alpha,
-            lam,
-            layers,
-            student_layer,
-        )
-        self.guided, self.found, self.adapter, self.answers = (
-            lam != 0,
-            [],
-            None,
-            fusion.compares,
-        )  # a classifier on features has its own classes
 
-    def weights(self, pct: float = 0.0) -> dict:
-        a = weight_at(self.alpha, pct, "alpha", hi=1)
-        w = {"task": 1 - a, "fused_response": a} | (
-            {"fused_feature": weight_at(self.lam, pct, "lam")} if self.guided else {}
-        )
-        return w | ({"fusion": 1.0} if self.fusion.learns and not self.fusion.frozen else {})
+    @property
+    def guided(self) -> bool:
+        return callable(self.lam) or self.lam != 0
 
-    def meet(self, models):
-        fits_teachers(self.fusion, self.teacher_names)
-        (student, xb), teachers = models[0], models[1:]
-        if self.fusion.reads_maps or self.guided:
-            channels_first(models)
-        if self.fusion.reads_maps:
-            wanted = self.layers or (self.fusion.fitted_on or {}).get("layers") or None
-            names = [wanted] * len(teachers) if isinstance(wanted, str) else wanted
-            if names is not None and len(names) != len(teachers):
-                raise ValueError(
-                    f"{len(names)} layers for {len(teachers)} teachers; name one for each"
-                )
-            self.found = (
-                list(names) if names is not None else [last_map(m, *x) for m, x in teachers]
-            )
-        self.student_layers = (
-            ((self.student_layer or last_map(student, *xb)),) if self.guided else ()
-        )
+    @property
+    def compares_outputs(self) -> bool:  # type: ignore[override]
+        return self.fusion.compares  # a classifier on features has its own classes
 
-    def layers_of(self, i):
-        return (self.found[i],) if self.found else ()
+    def weights(self, pct: float = 0.0) -> dict[str, float]:
+        a = self.weight_of("alpha", pct)
+        w = {"task": 1 - a, "fused_response": a}
+        if self.guided:
+            w["fused_feature"] = self.weight_of("lam", pct)
+        if self.fusion.learns and not self.fusion.frozen:
+            w["fusion"] = 1.0
+        return w
 
-    def maps(self, p: Pass) -> list:
-        return [t.features[n] for t, n in zip(p.teachers, self.found)]
+    def reads(self, networks: list[Network]) -> Layers:
+        student, *teachers = networks
+        fits_teachers(self.fusion, [t.name for t in teachers])
+        found = self.teachers_maps(teachers) if self.fusion.reads_maps else []
+        own = self.student_layer or last_map(student.module, *student.inputs) if self.guided else ""
+        return Layers((own,) * self.guided, tuple((n,) for n in found))
 
-    def build(self, p: Pass):
+    def teachers_maps(self, teachers: list[Network]) -> list[str]:
+        "A layer of each teacher: as told, as the fusion was fitted, or the last maps."
+        wanted = self.layers or (self.fusion.fitted_on or {}).get("layers") or None
+        if wanted is None:
+            return [last_map(t.module, *t.inputs) for t in teachers]
+        names = [wanted] * len(teachers) if isinstance(wanted, str) else list(wanted)
+        if len(names) != len(teachers):
+            raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")
+        return names
+
+    def shown(self, p: Pass) -> tuple[list, list]:
+        "What the teachers show: their answers, and the maps that are read."
+        maps = [t.features[n] for t, names in zip(p.teachers, p.layers.teachers) for n in names]
+        return [t.out for t in p.teachers], maps
+
+    def setup(self, p: Pass) -> FusionState:
         """Makes the fusion's parts, unless it is fitted, and the student's projection to the width
         of the fused feature."""
-        answers, maps = [t.out for t in p.teachers], self.maps(p)
-        if not self.fusion.frozen:
-            if self.fusion.widths:
-                self.fusion = deepcopy(
-                    self.fusion
-                )  # it has learned with another student, who keeps it
-            self.fusion.build(answers, maps, p.student.out.shape[1])
-            self.fusion.to(p.student.out.device)
-        fused = self.fusion(answers, maps)
-        if fused.out.shape != p.student.out.shape:
+        fusion, shown, out = self.fusion, self.shown(p), p.student.out
+        if not fusion.frozen:
+            fusion = deepcopy(fusion)  # the method's own stays as it was given
+            fusion.build(*shown, out.shape[1])
+            fusion.to(out.device)
+        fused = fusion(*shown)
+        if fused.out.shape != out.shape:
             raise ValueError(
-                f"the student gives logits {tuple(p.student.out.shape)}, the fused teachers"
+                f"the student gives logits {tuple(out.shape)}, the fused teachers"
                 f" {tuple(fused.out.shape)}; all need the same classes in the same order"
             )
-        if self.guided:
-            self.adapter = nn.Linear(
-                as_vector(p.student.features[self.student_layers[0]]).shape[1],
-                fused.feature.shape[1],
-            ).to(p.student.out.device)
+        if not self.guided:
+            return FusionState(fusion, None)
+        width = as_vector(p.student.features[p.layers.student[0]]).shape[1]
+        return FusionState(fusion, nn.Linear(width, fused.feature.shape[1]))
 
-    def terms(self, p: Pass) -> dict:
-        fused = self.fusion([t.out for t in p.teachers], self.maps(p))
-        out = {
-            "fused_response": response_loss(p.student.out, fused.out.detach(), self.T)
-        }  # no gradient from the guidance into the fusion
+    def terms(self, p: Pass) -> dict[str, Tensor]:
+        fused = p.state.fusion(*self.shown(p))
+        z = fused.out.detach()  # no gradient from the guidance into the fusion
+        out = {"fused_response": response_loss(p.student.out, z, self.T)}
         if self.guided:
-            out["fused_feature"] = F.mse_loss(
-                full_precision(self.adapter(as_vector(p.student.features[self.student_layers[0]]))),
-                full_precision(fused.feature.detach()),
-            )
+            own = p.state.adapter(as_vector(p.student.features[p.layers.student[0]]))
+            g = full_precision(fused.feature.detach())
+            out["fused_feature"] = F.mse_loss(full_precision(own), g)
         if "fusion" in self.weights():
-            out["fusion"] = F.cross_entropy(full_precision(fused.out), p.target)
+            out["fusion"] = self.fusion_loss(full_precision(fused.out), p)
         return out
 
-# %% ../../nbs/methods/04_fusion.ipynb #d575ddb6
-class RelationAttention(Ensemble):
+    def fusion_loss(self, z: Tensor, p: Pass) -> Tensor:
+        "What trains the fusion: the task's own loss, so that it sees mixed labels as the student does."
+        return p.task_loss(z) if p.task_loss else F.cross_entropy(z, p.target)
+
+# %% ../../nbs/methods/04_fusion.ipynb #91849a06
+class RelationAttention(Ensemble, name="relation"):
     """Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al.
     2023)."""
 
-    ranges = Method.ranges | {"answer": ANSWERS, "source": SOURCES}
+    T = Temperature(4.0)
+    alpha = Share(0.9, "share of the fused response")
+    lam = Weight(1.0, "weight of the fused feature")
+    d = Whole(96, "width of the tokens", low=1, tune=(1, 384))
+    heads = Whole(4, "of the attention; they divide d", low=1, tune=(1, 16))
+    grid = Whole(2, "each map is averaged down to grid x grid places", low=1, tune=(1, 8))
+    answer = Choice("classifier", ANSWERS, "of the fused feature, or the teachers' logits mixed")
+    source = Choice("maps", SOURCES, "tokens are places of maps, or the teachers' answers")
+    layers = Hyperparameter(None, "a layer of each teacher, or one name for all; None: last maps")
+    student_layer = Hyperparameter(None, "the student's layer; None: its last map")
+    fusion = Hyperparameter(None, "a fitted AttentionFusion; None: one that learns along")
 
-    def __init__(
-        self,
-        T: float = 4.0,
-        alpha=0.9,
-        lam=1.0,
-        d: int = 96,
-        heads: int = 4,
-        grid: int = 2,
-        answer: str = "classifier",
-        source: str = "maps",
-        layers=None,
-        student_layer=None,
-        fusion: Fusion | None = None,
-    ):  # a fitted AttentionFusion; None: one that learns along
-        given = dict(d=d, heads=heads, grid=grid, answer=answer, source=source)
-        if fusion is None:
-            fusion = AttentionFusion(**given)
-        if not isinstance(fusion, AttentionFusion):
+    own_fusion = False  # made here, by the hyperparameters above
+
+    def finish(self):
+        given = {k: getattr(self, k) for k in ("d", "heads", "grid", "answer", "source")}
+        if self.fusion is None:
+            self.fusion, self.own_fusion = AttentionFusion(**given), True
+        if not isinstance(self.fusion, AttentionFusion):
             raise TypeError(
-                f"fusion is a {type(fusion).__name__}; RelationAttention takes an AttentionFusion,"
-                " Ensemble any other"
+                f"fusion is a {type(self.fusion).__name__}; RelationAttention takes an"
+                " AttentionFusion, Ensemble any other"
             )
-        usual = dict(zip(given, RelationAttention.__init__.__defaults__[3:]))
-        odd = [f"{k}={v!r}" for k, v in given.items() if v != usual[k] and v != getattr(fusion, k)]
+        has = {k: getattr(self.fusion, k) for k in given}
+        odd = [k for k, v in given.items() if v not in (self.hyper[k].default, has[k])]
         if odd:
+            say = lambda names, values: ", ".join(f"{k}={values[k]!r}" for k in names)
             raise ValueError(
-                f"{', '.join(odd)} and a fusion that has"
-                f" {', '.join(f'{k}={getattr(fusion, k)!r}' for k in given)}; say it to the fusion"
+                f"{say(odd, given)} and a fusion that has {say(given, has)}; say it to the fusion"
             )
-        super().__init__(fusion, T, alpha, lam, layers, student_layer)
-        self.d, self.heads, self.grid, self.answer, self.source = (
-            fusion.d,
-            fusion.heads,
-            fusion.grid,
-            fusion.answer,
-            fusion.source,
-        )
+        for k, v in has.items():
+            setattr(self, k, v)
+        super().finish()
 
-    def anew(self, **changes):
+    def clone(self, **changes):
         "As for every method; a fusion that learns along is made anew, too."
-        return super().anew(**({} if self.fusion.frozen else {"fusion": None}) | changes)
-
-
-Method.known["relation"] = RelationAttention  # the paper's word for it
+        return super().clone(**({"fusion": None} if self.own_fusion else {}) | changes)

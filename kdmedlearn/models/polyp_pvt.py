@@ -6,7 +6,7 @@
 __all__ = ['REDUCTIONS', 'RENAMED', 'PVT_V2', 'check_maps', 'pyramid', 'CIM', 'up', 'CFM', 'GraphConv', 'SAM', 'PolypPVT',
            'our_name', 'backbone_of', 'load_released']
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #a5b4d7d7
+# %% ../../nbs/models/04_polyp_pvt.ipynb #abe2cdaf
 import math, re
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .hdkd import read_state
 from .mbcsa import ChannelAttention, SpatialAttention, conv_layer
-from ..core.taps import near_names
+from ..core.checks import near_names
 
 # %% ../../nbs/models/04_polyp_pvt.ipynb #741d1c44
 REDUCTIONS = (4, 8, 16, 32)  # image side / map side, of the four maps

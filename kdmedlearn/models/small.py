@@ -90,7 +90,7 @@ def small_teacher(num_classes: int = 8, in_chans: int = 3) -> SmallCNN:
         num_classes, in_chans, widths=(32, 64, 128, 192), depth=2, residual=True, stem=32
     )
 
-# %% ../../nbs/models/01_small.ipynb #4c08b08c
+# %% ../../nbs/models/01_small.ipynb #d05ab8ac
 def _guided_student(num_classes, in_chans):
     from kdmedlearn.models.guided import GuidedStudent
 
@@ -122,7 +122,7 @@ def create_model(
     import kdmedlearn.models.hdkd  # timm knows its names from here on
 
     if not timm.is_model(name):
-        from kdmedlearn.core.taps import near_hint
+        from kdmedlearn.core.checks import near_hint
 
         raise ValueError(
             f"no model is called {name!r};"

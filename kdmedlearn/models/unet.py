@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MASK_MODELS', 'TwoConvs', 'UNet', 'small_unet', 'large_unet', 'create_mask_model', 'is_mask_model']
 
-# %% ../../nbs/models/05_unet.ipynb #71b7f0d9
+# %% ../../nbs/models/05_unet.ipynb #353b91df
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .polyp_pvt import PolypPVT
-from ..core.taps import near_hint
+from ..core.checks import near_hint
 
 # %% ../../nbs/models/05_unet.ipynb #b0c6d82f
 class TwoConvs(nn.Sequential):

@@ -6,7 +6,7 @@
 __all__ = ['Part', 'part', 'groups_of', 'hold_out', 'Collected', 'collect', 'rows', 'fit_fusion', 'fused', 'save_fusion',
            'load_fusion', 'cross_collect', 'fit_temperature', 'data_url', 'attention_figure']
 
-# %% ../../nbs/train/07_fusing.ipynb #2dc6c3fc
+# %% ../../nbs/train/07_fusing.ipynb #a5551fb8
 import base64, io, json, warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +23,10 @@ from torch import Tensor, nn
 
 from ..data.balance import WithSynthetic, train_labels
 from ..data.images import SetLoaders, cut, in_range
-from .distillation import as_teachers, norm_of, plain
-from ..methods.feature import as_map, channels_first
+from ..core.outputs import plain
+from ..core.teacher import as_teachers, norm_of
+from ..core.outputs import channels_first
+from ..methods.feature import as_map
 from ..methods.fusion import FUSIONS, Fusion, by_teacher, fits_teachers
 from ..core.taps import last_map
 from .teachers import about_model
@@ -332,7 +334,7 @@ def fused(fusion: Fusion, seen: Collected, idx=None, bs: int = 512) -> Tensor:  
     fusion.train(was)
     return z
 
-# %% ../../nbs/train/07_fusing.ipynb #12979aa5
+# %% ../../nbs/train/07_fusing.ipynb #0d64a205
 def save_fusion(fusion: Fusion, path) -> Path:
     """A fitted fusion as one safetensors file: its weights, its arguments, and what it was fitted
     on."""
@@ -350,7 +352,7 @@ def save_fusion(fusion: Fusion, path) -> Path:
         )
     about = dict(
         fusion=kinds[type(fusion)],
-        args=fusion.knobs(),
+        args=fusion.hyperparameters(),
         widths=fusion.widths,
         num_classes=fusion.head.out_features,
         temperatures=fusion.temperatures,

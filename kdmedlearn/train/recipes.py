@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'HDKD_COMMON', 'check_number', 'Recipe', 'hdkd_teacher_recipe', 'hdkd_student_recipe', 'kdas_recipe',
            'Sharpen', 'Blur', 'hdkd_augment']
 
-# %% ../../nbs/train/04_recipes.ipynb #8def7476
+# %% ../../nbs/train/04_recipes.ipynb #52fed1bc
 import random
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -26,7 +26,7 @@ from ..data.balance import balance
 from ..data.images import MODALITIES, SetLoaders, augmentations, image_dls as folder_dls
 from ..data.masks import mask_dls as pair_dls
 from .callbacks import ClipValue, MultiScale, check_scales
-from ..core.taps import near_hint, near_names
+from ..core.checks import near_hint, near_names
 
 # %% ../../nbs/train/04_recipes.ipynb #672e3010
 CHOICES = {

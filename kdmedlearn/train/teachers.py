@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'save_model', 'about_model', 'load_model', 'load_teacher', 'fit_teacher',
            'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/06_teachers.ipynb #cb8f433b
+# %% ../../nbs/train/06_teachers.ipynb #57155976
 import json, os, random, re, warnings
 from contextlib import contextmanager
 from functools import partial
@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 import kdmedlearn
 from ..data.phantom import CLASSES, CODES, phantom_dls
-from .distillation import Teacher, as_norm, as_teachers, norm_of, plain
+from ..core.outputs import plain
+from ..core.teacher import Teacher, as_norm, as_teachers, norm_of
 from ..evaluation.compare import n_params, scores, show_table
 from ..evaluation.masks import dice
 from ..experiments.experiment import restart

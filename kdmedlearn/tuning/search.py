@@ -23,7 +23,7 @@ from ..train.distillation import distill
 from ..experiments.experiment import history, restart, write_json
 from ..core.method import Method, Sum, as_method
 
-# %% ../../nbs/tuning/02_search.ipynb #f8ce2cc6
+# %% ../../nbs/tuning/02_search.ipynb #77f629f6
 class Range(NamedTuple):
     "What a knob may be set to."
 
@@ -36,15 +36,15 @@ class Range(NamedTuple):
 def _refuses(part: Method, **change) -> bool:
     "Whether the method raises when it is made with this change."
     try:
-        part.anew(**change)
+        part.clone(**change)
     except (ValueError, TypeError):
         return True
     return False
 
-# %% ../../nbs/tuning/02_search.ipynb #36acae47
+# %% ../../nbs/tuning/02_search.ipynb #303218eb
 def range_of(part: Method, knob: str) -> Range:  # None: this knob is not varied
     "The range of one knob of a method: said by the method, or guessed from its value."
-    v, said = part.knobs()[knob], part.ranges.get(knob)
+    v, said = part.hyperparameters()[knob], part.ranges.get(knob)
     if said is not None and all(isinstance(o, str) for o in said[:2]):
         return Range("choice", choices=tuple(said))
     if isinstance(v, bool):
@@ -80,11 +80,11 @@ def ranges_of(method) -> dict:  # knob -> Range; in a sum "feature.lam"
         for name, (part, k, r) in found.items()
         if r
         and not all(
-            _refuses(part, **{k: v}) for v in r.choices or (r.low, r.high) if v != part.knobs()[k]
+            _refuses(part, **{k: v}) for v in r.choices or (r.low, r.high) if v != part.hyperparameters()[k]
         )
     }
 
-# %% ../../nbs/tuning/02_search.ipynb #91a73884
+# %% ../../nbs/tuning/02_search.ipynb #922ee87b
 def knobs_of(method) -> list:  # of (name, part, knob)
     "All knobs, by name; in a sum the name begins with that of the part."
     parts = as_method(method).parts
@@ -92,10 +92,10 @@ def knobs_of(method) -> list:  # of (name, part, knob)
     return [
         (k if len(parts) == 1 else f"{n}.{k}", p, k)
         for n, p in zip(names, parts)
-        for k in p.knobs()
+        for k in p.hyperparameters()
     ]
 
-# %% ../../nbs/tuning/02_search.ipynb #d5ac7290
+# %% ../../nbs/tuning/02_search.ipynb #f59293db
 def with_knobs(method, values: dict) -> Method:
     "A new method like `method`, with the knobs in `values` (names as in `ranges_of`) set."
     method, by_part = as_method(method), {}
@@ -105,7 +105,7 @@ def with_knobs(method, values: dict) -> Method:
             raise ValueError(f"the method has no knob {name!r}; it has {', '.join(known)}")
         part, k = known[name]
         by_part.setdefault(id(part), {})[k] = v
-    parts = [p.anew(**by_part.get(id(p), {})) for p in method.parts]
+    parts = [p.clone(**by_part.get(id(p), {})) for p in method.parts]
     return parts[0] if len(parts) == 1 else Sum(*parts)
 
 
@@ -125,12 +125,12 @@ def code_of(method) -> str:
         own = lambda k, v: (
             v.frozen if isinstance(v, nn.Module) else callable(v) or v != usual[k]
         )  # a fusion that learns along is made by the other arguments
-        args = {k: v for k, v in p.knobs().items() if own(k, v)}
+        args = {k: v for k, v in p.hyperparameters().items() if own(k, v)}
         return f"{type(p).__name__}({', '.join(f'{k}={show(v)}' for k, v in args.items())})"
 
     return " + ".join(one(p) for p in as_method(method).parts)
 
-# %% ../../nbs/tuning/02_search.ipynb #4d18693a
+# %% ../../nbs/tuning/02_search.ipynb #85ec35d8
 class Runs:
     "The runs in a folder: one JSON file each, numbered."
 
@@ -163,7 +163,7 @@ class Runs:
                     "knobs": {
                         k: v
                         for name, part, knob in knobs_of(method)
-                        for k, v in [(name, part.knobs()[knob])]
+                        for k, v in [(name, part.hyperparameters()[knob])]
                         if isinstance(v, (bool, int, float, str))
                     },
                     **settings,
@@ -306,7 +306,7 @@ class _Watch(Callback):
     def before_fit(self):
         self.began = time.perf_counter()
 
-# %% ../../nbs/tuning/02_search.ipynb #b8b765c2
+# %% ../../nbs/tuning/02_search.ipynb #d80649cb
 def train_run(
     runs: Runs,
     dls,
@@ -321,7 +321,7 @@ def train_run(
     **kwargs,
 ) -> dict:
     "Train a new student with `method`, and keep the record of it; the record."
-    method = as_method(method).anew()
+    method = as_method(method).clone()
     restart(dls, seed)
     learn = distill(dls, new_student(student), teacher, method, metrics=metrics, **kwargs)
     run = runs.new(
@@ -340,7 +340,7 @@ def train_run(
         runs.keep(run)
     return run
 
-# %% ../../nbs/tuning/02_search.ipynb #74b0c69a
+# %% ../../nbs/tuning/02_search.ipynb #51ea85c4
 def task_of(learn) -> dict:
     "What a run is about, as far as runs of another task can be told apart by it."
     size = lambda m: sum(p.numel() for p in m.parameters())
@@ -357,7 +357,7 @@ def check_task(runs: Runs, dls, student, teacher, method, metrics, score, **kwar
     column, or where the folder holds runs of another task."""
     restart(dls, 0)
     learn = distill(
-        dls, new_student(student), teacher, as_method(method).anew(), metrics=metrics, **kwargs
+        dls, new_student(student), teacher, as_method(method).clone(), metrics=metrics, **kwargs
     )
     columns = [
         "train_loss",

@@ -8,7 +8,7 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #64380e12
+# %% ../../nbs/widgets/04_attention.ipynb #b01066f1
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -24,15 +24,17 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
-from ..train.distillation import Teacher, as_teachers, norm_of, plain, unwrapped
+from ..core.outputs import plain, unwrapped
+from ..core.teacher import Teacher, as_teachers, norm_of
 from ..evaluation.masks import dice
 from ..train.fusing import attention_figure, data_url
 from ..methods.fusion import AttentionFusion, Ensemble, by_teacher, fits_teachers
 from ..methods.kdas import KDAS, attend_to_itself, attention_loss, sgm_loss, symmetric
-from ..core.method import Seen
+from ..core.outputs import Outputs
 from ..methods.pixels import map_pairs
 from ..models.mbcsa import CBAM, MBCSA
-from ..core.taps import last_map, near_hint
+from ..core.checks import near_hint
+from ..core.taps import last_map
 from .panel import Panel
 from .soft_targets import SIDE, pictures, small, unchanged
 
@@ -79,8 +81,8 @@ def batches(dl, items: int):  # yields (inputs, targets, pictures)
             if left <= 0:
                 return
 
-# %% ../../nbs/widgets/04_attention.ipynb #ed03fd4e
-def ask(t: Teacher, xb: tuple, norm, layers=()) -> Seen:
+# %% ../../nbs/widgets/04_attention.ipynb #0b6d6f13
+def ask(t: Teacher, xb: tuple, norm, layers=()) -> Outputs:
     """What `t` says to the inputs `xb`, normalised by `norm`, and the outputs of `layers`; on the
     CPU, wherever `t` lives."""
     device = next((p.device for p in t.model.parameters()), xb[0].device)
@@ -90,7 +92,7 @@ def ask(t: Teacher, xb: tuple, norm, layers=()) -> Seen:
         seen = plain(t.see(home(tuple(xb)), home(norm), layers))
     except Exception as e:
         raise ValueError(f"{t.name} fails on a batch of shape {tuple(xb[0].shape)}: {e}") from e
-    return Seen(cpu(seen.out), {k: cpu(v) for k, v in seen.features.items()})
+    return Outputs(cpu(seen.out), {k: cpu(v) for k, v in seen.features.items()})
 
 
 def cpu(o):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDE', 'COLORS', 'NOW', 'PAST', 'control', 'controls_of', 'Job', 'curves', 'TuningBench', 'line_of', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #431d89c2
+# %% ../../nbs/widgets/03_bench.ipynb #3347ccb9
 import threading, time
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from kdmedlearn.tuning.search import (
 )
 from .panel import Panel, log_slider, number_slider
 
-# %% ../../nbs/widgets/03_bench.ipynb #bbb3c668
+# %% ../../nbs/widgets/03_bench.ipynb #bf5a34f4
 WIDE = dict(style=dict(description_width="8.5em"), layout=dict(width="25em"))
 
 
@@ -53,7 +53,7 @@ def control(name: str, value, r: Range) -> W.Widget:
 
 def controls_of(method) -> dict:  # knob -> ipywidget
     "A control for each knob of `method` that can be varied."
-    now = {name: part.knobs()[k] for name, part, k in knobs_of(method)}
+    now = {name: part.hyperparameters()[k] for name, part, k in knobs_of(method)}
     return {k: control(k, now[k], r) for k, r in ranges_of(method).items()}
 
 # %% ../../nbs/widgets/03_bench.ipynb #cabecc8f

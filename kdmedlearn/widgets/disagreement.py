@@ -7,7 +7,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'Answers', 'Masks
            'dice_each', 'same_classes', 'kinds_of', 'sorted_by', 'class_kinds', 'mask_kinds', 'top_bars', 'enlarged',
            'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks', 'compare']
 
-# %% ../../nbs/widgets/05_compare.ipynb #6f1641d8
+# %% ../../nbs/widgets/05_compare.ipynb #85fb2ce6
 from copy import copy
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..train.distillation import Teacher, as_teachers, norm_of
+from ..core.teacher import Teacher, as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
 from ..train.fusing import data_url
 from .attention import Look, WIDTH, ask, batches, check_loader, undisturbed

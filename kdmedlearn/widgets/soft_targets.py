@@ -8,7 +8,7 @@ __all__ = ['SIDE', 'TEMPERATURES', 'RIGHT', 'OTHER', 'STUDENT', 'UP', 'DOWN', 'M
            'small', 'pictures', 'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below',
            'answer_traces', 'answer_words', 'answer_layout', 'Temperature', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #b3653d45
+# %% ../../nbs/widgets/01_temperature.ipynb #1003ce2a
 import math, random
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -22,9 +22,10 @@ from fastai.torch_core import to_device
 from PIL import Image
 from torch import Tensor, nn
 
-from ..train.distillation import norm_of, plain, unwrapped
+from ..core.outputs import plain, unwrapped
+from ..core.teacher import norm_of
 from ..train.fusing import data_url
-from ..core.method import Pass, Seen
+from ..core.outputs import Pass, Outputs
 from ..methods.response import full_precision, soften
 from .panel import Panel
 
@@ -208,7 +209,7 @@ def pictures(
         small(v, side) for v in (255 * x.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()
     ]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #b18ab8c3
+# %% ../../nbs/widgets/01_temperature.ipynb #e5af2a8a
 def fused_answers(
     cb, xb, out
 ) -> dict:  # "fused" -> (N, C) logits, where the method fuses its teachers
@@ -218,7 +219,7 @@ def fused_answers(
         m.eval()
         seen = plain(cb.ask_teachers(xb, cb.teacher_reads([m])))
         return {
-            "all, fused": m.fusion([t.out for t in seen], m.maps(Pass(Seen(out), seen, None))).out
+            "all, fused": m.fusion([t.out for t in seen], m.maps(Pass(Outputs(out), seen, None))).out
         }
     return {}
 

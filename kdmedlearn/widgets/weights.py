@@ -7,7 +7,7 @@ __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'tra
            'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read', 'set_knobs',
            'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #41f2440e
+# %% ../../nbs/widgets/02_loss_weights.ipynb #be8d940f
 import html, math, random
 from copy import deepcopy
 from typing import NamedTuple
@@ -20,8 +20,9 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from ..train.distillation import plain, unwrapped
-from ..core.method import Method, Pass, Seen
+from ..core.outputs import plain, unwrapped
+from ..core.method import Method
+from ..core.outputs import Pass, Outputs
 from ..core.taps import taps
 from ..tuning.search import Range, code_of, knobs_of, range_of
 from .panel import Panel, number_slider
@@ -108,8 +109,8 @@ def parted(dls, batch) -> tuple:  # (inputs, targets)
     n = getattr(dls, "n_inp", len(b) - 1)
     return b[:n], b[n:]
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #b5c4e73d
-def asked_teachers(learn: Learner, xb) -> tuple:  # of Seen
+# %% ../../nbs/widgets/02_loss_weights.ipynb #e4f5bccd
+def asked_teachers(learn: Learner, xb) -> tuple:  # of Outputs
     """What the teachers of `learn` answer to `xb`, with the layers that any part of the method
     reads."""
     cb = learn.distill
@@ -126,7 +127,7 @@ def student_pass(learn: Learner, xb, yb, teachers: tuple) -> tuple:  # (Pass, ta
     with taps(model, cb.reads(cb.method.parts)) as feats:
         out = plain(model(*xb))
     feats, at = plain(feats), cb.method.task_layer
-    return Pass(Seen(out, feats), teachers, yb[0] if len(yb) == 1 else yb), plain(
+    return Pass(Outputs(out, feats), teachers, yb[0] if len(yb) == 1 else yb), plain(
         learn.loss_func(feats[at] if at else out, *yb)
     )
 

@@ -7,7 +7,7 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'medmnist_dls']
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #24a0359f
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #baaef3b2
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -37,7 +37,7 @@ from kdmedlearn.data.images import (
 )
 from ..phantom import CHUNK, CLASSES, check, render
 from .polyps import MARK, _fits, _right_folder, _warn_counts
-from ...core.taps import near_hint, near_names
+from ...core.checks import near_hint, near_names
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #fd56bd02
 KVASIR_V2 = dict.fromkeys(CLASSES, 1000)  # class: images
