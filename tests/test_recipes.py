@@ -173,7 +173,7 @@ def test_fit_moves_the_learning_rate_as_drawn(name):
     )
 
 
-class Outputs(Callback):
+class Seen(Callback):
     def before_fit(self):
         self.batches = 0
 
@@ -183,7 +183,7 @@ class Outputs(Callback):
 
 def test_fit_keeps_callbacks_and_starts_afresh():
     r = Recipe(epochs=3, warmup=1, schedule="cosine", wd=0.1)
-    learn = Learner(data(), net(), loss_func=cross_entropy, cbs=Outputs(), wd=0.5)
+    learn = Learner(data(), net(), loss_func=cross_entropy, cbs=Seen(), wd=0.5)
     names = {type(c).__name__ for c in learn.cbs}
     assert train(r, learn) is learn
     first, state = learn.opt, len(learn.recorder.lrs)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['total_loss', 'Bound', 'device_of', 'bind', 'Plan', 'Result', 'unique', 'DistillStep', 'valid_pixels']
 
-# %% ../../nbs/core/10_step.ipynb #82e20dea
+# %% ../../nbs/core/10_step.ipynb #8e135154
+from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
 import torch
@@ -89,7 +90,7 @@ class Result(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #4566cac6
+# %% ../../nbs/core/10_step.ipynb #0921886c
 class DistillStep(nn.Module):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 
@@ -181,6 +182,20 @@ class DistillStep(nn.Module):
                 b.setup(p)
             check_terms(self, p)
         return self
+
+    def twin(self) -> "DistillStep":
+        "The same student and teachers; method and adapters are copies, to be tried out."
+        new = DistillStep(self.student, self.teachers, self.method, self.loss_func, self.norm)
+        new.method, new.bound = deepcopy((self.method, self.bound))
+        new.task = self.task
+        return new
+
+    def __deepcopy__(self, memo):
+        memo.update({id(t): t for t in self.teachers})  # frozen: two steps may share them
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        new.__dict__.update({k: deepcopy(v, memo) for k, v in self.__dict__.items()})
+        return new
 
     def networks(self, xb: tuple) -> list[Network]:
         "Student and teachers with a first batch, as methods look at them."

@@ -6,7 +6,7 @@
 __all__ = ['Part', 'part', 'groups_of', 'hold_out', 'Collected', 'collect', 'rows', 'fit_fusion', 'fused', 'save_fusion',
            'load_fusion', 'cross_collect', 'fit_temperature', 'data_url', 'attention_figure']
 
-# %% ../../nbs/train/07_fusing.ipynb #a5551fb8
+# %% ../../nbs/train/07_fusing.ipynb #922b8f48
 import base64, io, json, warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,6 @@ from ..data.balance import WithSynthetic, train_labels
 from ..data.images import SetLoaders, cut, in_range
 from ..core.outputs import plain
 from ..core.teacher import as_teachers, norm_of
-from ..core.outputs import channels_first
 from ..methods.feature import as_map
 from ..methods.fusion import FUSIONS, Fusion, by_teacher, fits_teachers
 from ..core.taps import last_map
@@ -144,7 +143,7 @@ class Collected(NamedTuple):
             layers=pick(self.layers),
         )
 
-# %% ../../nbs/train/07_fusing.ipynb #4e6e55f5
+# %% ../../nbs/train/07_fusing.ipynb #8b2520a2
 def collect(
     teachers,  # as for `distill`
     dl,  # one DataLoader: dls.train with its augmentation, or dls.valid
@@ -174,8 +173,6 @@ def collect(
                 f"teacher {t.name} and the data name their classes differently: {t.vocab} and"
                 f" {vocab}; the order counts"
             )
-    if layers is None or len(layers):
-        channels_first([(t.model, ()) for t in teachers])
     dl = dl.new(shuffle=False, drop_last=False)
     for t in teachers:
         t.ready(dl.device)

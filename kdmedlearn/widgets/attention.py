@@ -8,7 +8,7 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #b01066f1
+# %% ../../nbs/widgets/04_attention.ipynb #c91e58bd
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from ..core.outputs import plain, unwrapped
 from ..core.teacher import Teacher, as_teachers, norm_of
 from ..evaluation.masks import dice
 from ..train.fusing import attention_figure, data_url
-from ..methods.fusion import AttentionFusion, Ensemble, by_teacher, fits_teachers
+from ..methods.fusion import AttentionFusion, FusionState, by_teacher, fits_teachers
 from ..methods.kdas import KDAS, attend_to_itself, attention_loss, sgm_loss, symmetric
 from ..core.outputs import Outputs
 from ..methods.pixels import map_pairs
@@ -36,13 +36,14 @@ from ..models.mbcsa import CBAM, MBCSA
 from ..core.checks import near_hint
 from ..core.taps import last_map
 from .panel import Panel
-from .soft_targets import SIDE, pictures, small, unchanged
+from ..core.trial import untouched
+from .soft_targets import SIDE, pictures, small
 
-# %% ../../nbs/widgets/04_attention.ipynb #7c4ce2ee
+# %% ../../nbs/widgets/04_attention.ipynb #9e2d3644
 @contextmanager
 def undisturbed(*models: nn.Module):
     "Eval mode and no gradients inside; afterwards all is as it was."
-    with unchanged(*models), torch.no_grad():
+    with untouched(*models), torch.no_grad():
         for o in models:
             o.eval()
         yield
@@ -352,7 +353,7 @@ class RelationView(Look):
         f.layout.coloraxis.cmax = float(a.max())  # of all images: they can be compared
         return f
 
-# %% ../../nbs/widgets/04_attention.ipynb #4daba6a8
+# %% ../../nbs/widgets/04_attention.ipynb #553f5a28
 def relation_attention(
     learn=None,  # the Learner of distill(..., RelationAttention()) or Ensemble(AttentionFusion())
     dl=None,  # DataLoader with labels; None: the Learner's validation images
@@ -371,20 +372,16 @@ def relation_attention(
                 " fusion=, teachers= and dl="
             )
         student, cb, dl = of_learner(learn, dl)
-        part = next(
-            (
-                m
-                for m in cb.method.parts
-                if isinstance(m, Ensemble) and isinstance(m.fusion, AttentionFusion)
-            ),
-            None,
-        )
+        fuses = lambda b: isinstance(b.state, FusionState)
+        attends = lambda b: fuses(b) and isinstance(b.state.fusion, AttentionFusion)
+        part = next(filter(attends, cb.step.bound), None)
         if part is None:
             raise ValueError(
                 f"this Learner was distilled with {cb.method}, which has no attention over"
                 " teachers; distill with RelationAttention() or Ensemble('attention')"
             )
-        fusion, teachers, layers = part.fusion, cb.teachers, list(part.found)
+        fusion, teachers = part.state.fusion, cb.teachers
+        layers = [n for names in part.layers.teachers for n in names]
     elif fusion is None or teachers is None or dl is None:
         raise TypeError("give the Learner that distill returned, or fusion=, teachers= and dl=")
     if not isinstance(fusion, AttentionFusion):

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'TEMPERATURES', 'RIGHT', 'OTHER', 'STUDENT', 'UP', 'DOWN', 'MOST', 'GAP', 'entropy_bits', 'pull', 'ranking',
-           'unchanged', 'Answers', 'class_names', 'checked_logits', 'pick', 'answers_in', 'batch_of', 'hesitant',
-           'small', 'pictures', 'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below',
-           'answer_traces', 'answer_words', 'answer_layout', 'Temperature', 'temperature']
+           'Answers', 'class_names', 'checked_logits', 'pick', 'answers_in', 'batch_of', 'hesitant', 'small',
+           'pictures', 'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below', 'answer_traces',
+           'answer_words', 'answer_layout', 'Temperature', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #1003ce2a
+# %% ../../nbs/widgets/01_temperature.ipynb #d9a57ac5
 import math, random
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import ipywidgets as W
@@ -22,10 +21,11 @@ from fastai.torch_core import to_device
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core.outputs import plain, unwrapped
+from ..core.outputs import Outputs, Pass, plain, unwrapped
 from ..core.teacher import norm_of
+from ..core.trial import untouched
+from ..methods.fusion import FusionState
 from ..train.fusing import data_url
-from ..core.outputs import Pass, Outputs
 from ..methods.response import full_precision, soften
 from .panel import Panel
 
@@ -54,30 +54,6 @@ def ranking(
     "The `k` most probable classes beside `answer`, with their probabilities."
     order = [i for i in p.argsort(descending=True).tolist() if i != answer][:k]
     return [f"{names[i]} {p[i]:.3f}" if p[i] >= 0.001 else f"{names[i]} {p[i]:.0e}" for i in order]
-
-# %% ../../nbs/widgets/01_temperature.ipynb #a805af08
-@contextmanager
-def unchanged(*models: nn.Module):
-    """Run `models` inside; afterwards modes, buffers and random generators (torch, numpy, random)
-    are as before."""
-    modules = [(m, m.training) for model in models for m in model.modules()]
-    buffers = [
-        (m, n, b, b.clone()) for m, _ in modules for n, b in m._buffers.items() if b is not None
-    ]
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    py, npy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(gpus):
-        try:
-            yield
-        finally:
-            for m, was in modules:
-                m.training = was
-            with torch.no_grad():
-                for m, n, b, was in buffers:
-                    m._buffers[n] = b
-                    b.copy_(was)
-            random.setstate(py)
-            np.random.set_state(npy)
 
 # %% ../../nbs/widgets/01_temperature.ipynb #b8436fb0
 class Answers(NamedTuple):
@@ -209,21 +185,19 @@ def pictures(
         small(v, side) for v in (255 * x.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()
     ]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #e5af2a8a
+# %% ../../nbs/widgets/01_temperature.ipynb #f442cbac
 def fused_answers(
     cb, xb, out
 ) -> dict:  # "fused" -> (N, C) logits, where the method fuses its teachers
-    for m in cb.method.parts:
-        if not hasattr(m, "fusion") or not hasattr(m, "maps"):
-            continue
-        m.eval()
-        seen = plain(cb.ask_teachers(xb, cb.teacher_reads([m])))
-        return {
-            "all, fused": m.fusion([t.out for t in seen], m.maps(Pass(Outputs(out), seen, None))).out
-        }
+    for b in cb.step.bound:
+        if isinstance(b.state, FusionState):
+            b.eval()
+            seen = cb.step.ask(xb, [*b.layers.teachers] or None)
+            p = Pass(Outputs(out), seen, layers=b.layers)
+            return {"all, fused": b.state.fusion(*b.method.shown(p)).out}
     return {}
 
-# %% ../../nbs/widgets/01_temperature.ipynb #b9356b74
+# %% ../../nbs/widgets/01_temperature.ipynb #07d6db9f
 def answers_of(learn: Learner, items=3) -> Answers:
     """`Answers` from the teachers, the student and the validation images of a Learner made by
     `distill`."""
@@ -238,23 +212,23 @@ def answers_of(learn: Learner, items=3) -> Answers:
             "the Learner has no validation images to show; give its data some, or give a tensor of"
             " logits"
         )
-    if not cb.checked:
+    if cb.step is None:
         cb.check(learn)
     several = len(cb.teachers) > 1
-    with torch.no_grad(), unchanged(model, cb.method, *(t.model for t in cb.teachers)):
+    with torch.no_grad(), untouched(model, cb.step.bound, *(t.model for t in cb.teachers)):
         model.eval()
         for t in cb.teachers:
             t.ready(learn.dls.device)
         xb = batch_of(dl, list(range(min(64, len(dl.dataset)))))[: learn.dls.n_inp]
         first = checked_logits(
-            cb.teachers[0].see(xb, cb.input_norm).out, f"teacher {cb.teachers[0].name}"
+            cb.teachers[0].see(xb, cb.step.norm).out, f"teacher {cb.teachers[0].name}"
         )
         ids = pick(items, len(dl.dataset), lambda n: _choose(dl, learn.dls.n_inp, first, n))
         b = batch_of(dl, ids)
         xb, yb = b[: learn.dls.n_inp], b[learn.dls.n_inp :]
         s = checked_logits(plain(model(*xb)), "the student")
         found = {
-            (f"{i} {t.name}" if several else t.name): t.see(xb, cb.input_norm).out
+            (f"{i} {t.name}" if several else t.name): t.see(xb, cb.step.norm).out
             for i, t in enumerate(cb.teachers, 1)
         }
         found = {
@@ -273,7 +247,7 @@ def answers_of(learn: Learner, items=3) -> Answers:
         s,
         class_names(getattr(learn.dls, "vocab", None) or None, s.shape[1]),
         _labels(yb),
-        [data_url(a) for a in pictures(xb[0], cb.input_norm, 96)],
+        [data_url(a) for a in pictures(xb[0], cb.step.norm, 96)],
         ids,
     )
 

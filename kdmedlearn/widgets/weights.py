@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'training_batch', 'parted', 'asked_teachers',
-           'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read', 'set_knobs',
-           'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
+           'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read',
+           'set_knobs', 'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #be8d940f
+# %% ../../nbs/widgets/02_loss_weights.ipynb #ce3015c0
 import html, math, random
-from copy import deepcopy
 from typing import NamedTuple
 
 import ipywidgets as W
@@ -20,13 +19,12 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from ..core.outputs import plain, unwrapped
-from ..core.method import Method
-from ..core.outputs import Pass, Outputs
-from ..core.taps import taps
-from ..tuning.search import Range, code_of, knobs_of, range_of
+from ..core.outputs import Pass, plain, unwrapped
+from ..core.parameters import Range
+from ..core.step import DistillStep, Plan
+from ..core.trial import untouched
+from ..tuning.search import code_of, knobs_of
 from .panel import Panel, number_slider
-from .soft_targets import unchanged
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #ca91b541
 def gram_of(
@@ -67,7 +65,7 @@ def cosines(gram: Tensor) -> Tensor:  # not a number where a gradient is 0: it h
     n = lengths(gram)
     return (gram / torch.outer(n, n)).clamp(-1, 1)
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #72210abc
+# %% ../../nbs/widgets/02_loss_weights.ipynb #02438edc
 def training_batch(dls, number: int = 0) -> tuple:  # of plain tensors
     "Training batch of `dls` for the seed `number`; all random generators are as before afterwards."
     dl = dls.train
@@ -77,7 +75,7 @@ def training_batch(dls, number: int = 0) -> tuple:  # of plain tensors
             " make the batches smaller (bs=)"
         )
     was = getattr(dl, "rng", None)
-    with unchanged():
+    with untouched():
         random.seed(number)
         np.random.seed(number)
         torch.manual_seed(number)
@@ -109,32 +107,32 @@ def parted(dls, batch) -> tuple:  # (inputs, targets)
     n = getattr(dls, "n_inp", len(b) - 1)
     return b[:n], b[n:]
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #e4f5bccd
+# %% ../../nbs/widgets/02_loss_weights.ipynb #086092cb
 def asked_teachers(learn: Learner, xb) -> tuple:  # of Outputs
     """What the teachers of `learn` answer to `xb`, with the layers that any part of the method
     reads."""
-    cb = learn.distill
-    with unchanged(*(t.model for t in cb.teachers)):
-        for t in cb.teachers:
+    step = learn.distill.step
+    with untouched(*(t.model for t in step.teachers)):
+        for t in step.teachers:
             t.ready(learn.dls.device)
-        return plain(cb.ask_teachers(xb, cb.teacher_reads(cb.method.parts)))
+        return step.ask(xb, everything(step).teachers)
 
 
-def student_pass(learn: Learner, xb, yb, teachers: tuple) -> tuple:  # (Pass, task loss)
+def everything(step: DistillStep) -> Plan:
+    "The plan of a batch in which every part of the method is asked, whatever its weight."
+    return step.plan_for(step.method.weights(), every=True)
+
+
+def student_pass(step: DistillStep, xb, yb, teachers: tuple) -> tuple:  # (Pass, task loss)
     """A forward of the student as training makes it: layers read, task loss taken where the method
     says."""
-    cb, model = learn.distill, unwrapped(learn.model)
-    with taps(model, cb.reads(cb.method.parts)) as feats:
-        out = plain(model(*xb))
-    feats, at = plain(feats), cb.method.task_layer
-    return Pass(Outputs(out, feats), teachers, yb[0] if len(yb) == 1 else yb), plain(
-        learn.loss_func(feats[at] if at else out, *yb)
-    )
+    student = step.run_student(xb, everything(step).student)
+    return step.make_pass(student, teachers, yb), plain(step.task_loss(student, yb))
 
 
-def all_terms(method: Method, p: Pass, task: Tensor) -> dict:
-    "Every term of `method`, those of weight 0 too, the task loss first."
-    return {"task": task} | {k: v for m in method.parts for k, v in m.terms(p).items()}
+def all_terms(step: DistillStep, p: Pass, task: Tensor) -> dict:
+    "Every term of the method, those of weight 0 too, the task loss first."
+    return {"task": task} | step.terms_of(p, step.bound)
 
 
 class Measured(NamedTuple):
@@ -144,23 +142,23 @@ class Measured(NamedTuple):
     gram: Tensor  # of the terms' gradients on the student's parameters
 
 
-def measure(learn: Learner, method: Method, xb, yb, teachers: tuple, seed: int = 0) -> Measured:
-    """Values and Gram matrix of the terms of `method` for one batch; the student is as before
+def measure(step: DistillStep, xb, yb, teachers: tuple, seed: int = 0) -> Measured:
+    """Values and Gram matrix of the terms of `step` for one batch; the student is as before
     afterwards."""
-    model = unwrapped(learn.model)
+    model = unwrapped(step.student)
     params = [p for p in model.parameters() if p.requires_grad]
     if not params:
         raise ValueError(
             "the student has no trainable parameter: all are frozen; learn.unfreeze() frees them"
         )
-    with unchanged(model, method), torch.enable_grad():
+    with untouched(model, step.bound), torch.enable_grad():
         torch.manual_seed(seed)  # dropout falls alike whatever the knobs are
         model.train()
-        method.train()
-        terms = all_terms(method, *student_pass(learn, xb, yb, teachers))
+        step.bound.train()
+        terms = all_terms(step, *student_pass(step, xb, yb, teachers))
         return Measured({k: float(v.detach()) for k, v in terms.items()}, gram_of(terms, params))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #80f7fde8
+# %% ../../nbs/widgets/02_loss_weights.ipynb #bde3ed7b
 class Knob(NamedTuple):
     "One argument of one part of a method."
 
@@ -185,20 +183,21 @@ def _schedule(v) -> bool:
 
 
 def sorted_knobs(
-    method: Method,  # a copy: its knobs are tried
-    p: Pass,
-    pct=0.0,  # a batch as seen by student and teachers
+    step: DistillStep,  # a twin: its hyperparameters are tried
+    p: Pass,  # a batch as seen by student and teachers
+    pct=0.0,
 ) -> list:  # of Knob
-    "The knobs of `method`, each with what it changes."
+    "The hyperparameters of the method of `step`, each with what it changes."
+    method = step.method
 
     def terms():
         torch.manual_seed(0)
-        return [float(v) for m in method.parts for v in m.terms(p).values()]
+        return [float(v) for v in step.terms_of(p, step.bound).values()]
 
     out, parts, before = [], method.parts, (method.weights(pct), terms())
     for name, part, attr in knobs_of(method):
         v, i = getattr(part, attr), parts.index(part)
-        r = None if _schedule(v) else range_of(part, attr)
+        r = None if _schedule(v) else part.hyper[attr].range(v)
         if r is None or r.low is None:
             out.append(Knob(name, i, attr, "schedule" if _schedule(v) else "fixed", v))
             continue
@@ -432,7 +431,7 @@ def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
         yaxis3=y | dict(anchor="x3"),
     )
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #496d17e9
+# %% ../../nbs/widgets/02_loss_weights.ipynb #f8811071
 class LossWeights(Panel):
     "Values, gradients and cosines of a method's terms on one batch, under sliders for its knobs."
 
@@ -445,7 +444,7 @@ class LossWeights(Panel):
             )
         if learn.loss_func is None:
             raise ValueError("the Learner has no loss for its task; give distill a loss_func")
-        if not cb.checked:
+        if cb.step is None:
             cb.check(learn)
         self.learn, self.number, self.called = (
             learn,
@@ -453,10 +452,10 @@ class LossWeights(Panel):
             "batch 0" if batch is None else "the batch given",
         )
         self.take(training_batch(learn.dls, 0) if batch is None else batch)
-        with torch.no_grad(), unchanged(unwrapped(learn.model)):
+        with torch.no_grad(), untouched(unwrapped(learn.model)):
             unwrapped(learn.model).train()
-            p, _ = student_pass(learn, self.xb, self.yb, self.teachers)
-            self.knobs = sorted_knobs(self.method, p)
+            p, _ = student_pass(self.step, self.xb, self.yb, self.teachers)
+            self.knobs = sorted_knobs(self.step, p)
         self.sliders = {k.name: slider(k) for k in self.knobs if k.kind in ("weights", "terms")}
         moves = any(k.kind == "schedule" for k in self.knobs) or any(
             self.method.weights(t) != self.method.weights(0.0) for t in (0.25, 0.5, 0.75, 1.0)
@@ -496,11 +495,12 @@ class LossWeights(Panel):
     def take(self, batch):
         "Take a batch, ask the teachers, copy the method as it is now."
         self.xb, self.yb = parted(self.learn.dls, batch)
-        self.teachers, self.method, self.key = (
-            asked_teachers(self.learn, self.xb),
-            deepcopy(self.learn.distill.method),
-            None,
-        )
+        self.teachers = asked_teachers(self.learn, self.xb)
+        self.step, self.key = self.learn.distill.step.twin(), None
+
+    @property
+    def method(self):
+        return self.step.method if self.step else None
 
     def values(self) -> dict:  # knob -> value, of those with a slider
         return {k.name: read(k, self.sliders[k.name]) for k in self.knobs if k.name in self.sliders}
@@ -511,7 +511,7 @@ class LossWeights(Panel):
         key = [now[k.name] for k in self.knobs if k.kind == "terms"]
         if key != self.key:
             self.measured, self.key = (
-                measure(self.learn, self.method, self.xb, self.yb, self.teachers, self.number),
+                measure(self.step, self.xb, self.yb, self.teachers, self.number),
                 key,
             )
         self.fixed.value = html.escape(unmoved(self.knobs, pct))
@@ -537,7 +537,7 @@ class LossWeights(Panel):
         super().close()
         for b in (self.another, self.keep):
             b._click_handlers.callbacks.clear()
-        self.learn = self.xb = self.yb = self.teachers = self.method = None
+        self.learn = self.xb = self.yb = self.teachers = self.step = None
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #d9cea7a5
 def loss_weights(
