@@ -1,15 +1,17 @@
-# make demo | test | lab | docs | constraints | notebooks
+# make demo | test | quick | format | lab | docs | constraints | notebooks
 # Everything runs in .venv, set up on first use with the exact versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lab docs notebooks readme constraints clean
+.PHONY: demo test quick format lab docs notebooks readme constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         a student learns from a teacher on made-up endoscopy images; a table and a report"
 	@echo "make test         all tests, every notebook included"
+	@echo "make quick        the tests for the inner loop: no browser, no notebook, nothing slow; within 90 seconds"
+	@echo "make format       code as the project has it: black, long comments and docstrings wrapped"
 	@echo "make lab          JupyterLab, opened on the course"
 	@echo "make docs         the documentation site, in docs/_build/html"
 	@echo "make notebooks    export the library, execute every notebook again, remake README.md"
@@ -27,8 +29,16 @@ demo: $(READY)
 	$(BIN)/kdmedlearn demo
 
 # glibc keeps freed memory (MALLOC_...): a training on a CPU asks for the same buffers again at every step.
+PYTEST := OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: $(READY)
-	OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=12 tests
+	$(PYTEST) --durations=12 tests
+
+quick: $(READY)
+	$(PYTEST) -q -m "not browser and not notebook and not slow" tests
+
+format: $(READY)
+	$(BIN)/python tools/format.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb

@@ -46,7 +46,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=[lib, lib + ".*"]),
-    package_data={lib: ["assets/*"]},
+    package_data={lib: ["assets/*", "py.typed"]},
     install_requires=cfg["requirements"].split(),
     extras_require={
         "dev": cfg["dev_requirements"].split(),

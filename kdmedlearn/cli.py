@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'method_with', 'for_classes', 'versions', 'keep_run', 'sets_sentence', 'same_images', 'gain_sentence', 'demo',
-           'keep_and_tell', 'test_of', 'on_students_input', 'try_out', 'get_teacher', 'distill', 'course_dir',
+           'keep_and_tell', 'test_of', 'on_students_input', 'try_out', 'get_teacher', 'distill_folder', 'course_dir',
            'notebooks']
 
 # %% ../nbs/cli.ipynb #587407b0
@@ -54,11 +54,11 @@ def _main():
         "once", category=UserWarning
     )  # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/cli.ipynb #fcb82b7a
+# %% ../nbs/cli.ipynb #810b1185
 def method_with(name: str, given: List[str]):
     "The method called `name`, its hyperparameters set from \"key=value\" texts."
-    from kdmedlearn.core.checks import near_hint
     from kdmedlearn.core.method import METHODS
+    from kdmedlearn.core.checks import near_hint
 
     cls, values = METHODS[name.lower()], {}
     for text in given:
@@ -79,7 +79,7 @@ def for_classes(name: str, method):
 
     if "classes" in method.tasks:
         return method
-    others = [n for n in METHODS.names() if "classes" in METHODS[n]().tasks]
+    others = [n for n in METHODS.built_in() if "classes" in METHODS[n]().tasks]
     raise ValueError(
         f"{name} is for masks, and the command distils classes: {', '.join(others)}; for masks call"
         " distill in Python, see nbs/tutorials/05_kdas.ipynb"
@@ -93,7 +93,7 @@ def versions() -> dict:
         "python": sys.version.split()[0]
     }
 
-# %% ../nbs/cli.ipynb #6624b5a2
+# %% ../nbs/cli.ipynb #1538578d
 def keep_run(
     run: Path,
     title: str,
@@ -107,9 +107,14 @@ def keep_run(
     norm,
 ):
     "Write the files of a run; returns the comparison table and the gain."
-    from kdmedlearn.evaluation.compare import compare, compare_figure, show_table
-    from kdmedlearn.experiments.experiment import curves_figure, gain, write_json, write_report
-    from kdmedlearn.train.teachers import save_model
+    from kdmedlearn.evaluation.compare import compare
+    from kdmedlearn.viz.figures import compare_figure
+    from kdmedlearn.viz.figures import curves_figure
+    from kdmedlearn.experiments.experiment import gain
+    from kdmedlearn.models.weights import save_model
+    from kdmedlearn.evaluation.compare import show_table
+    from kdmedlearn.experiments.report import write_json
+    from kdmedlearn.experiments.report import write_report
 
     models = (teacher if isinstance(teacher, dict) else {"teacher": teacher}) | res["learners"]
     table, g = compare(models, test), gain(res["scores"])
@@ -190,7 +195,7 @@ def gain_sentence(g: dict) -> str:
         " without the chance that lies in the choice of images)."
     )
 
-# %% ../nbs/cli.ipynb #26c8de9b
+# %% ../nbs/cli.ipynb #1c9c27ea
 @app.command()
 def demo(
     epochs: int = typer.Option(60, min=1, help="epochs of each student"),
@@ -202,12 +207,14 @@ def demo(
 ):
     "A small student learns from a teacher on made-up endoscopy images."
     with _Told():
-        from kdmedlearn.data.phantom import CLASSES, phantom_dls
-        from kdmedlearn.core.teacher import norm_of
-        from kdmedlearn.experiments.experiment import experiment, new_run
+        from kdmedlearn.data.phantom import CLASSES
         from kdmedlearn.methods.response import Response
-        from kdmedlearn.models.small import small_student
+        from kdmedlearn.experiments.experiment import experiment
+        from kdmedlearn.experiments.report import new_run
+        from kdmedlearn.core.teacher import norm_of
+        from kdmedlearn.data.phantom import phantom_dls
         from kdmedlearn.train.teachers import phantom_teacher
+        from kdmedlearn.models.small import small_student
 
         teacher, method = phantom_teacher(), Response()
         test = phantom_dls(n_train=8, n_valid=1000, size=size, seed=999).valid
@@ -291,12 +298,12 @@ def on_students_input(t, norm):
 
     return Seeing()
 
-# %% ../nbs/cli.ipynb #0483b8f0
+# %% ../nbs/cli.ipynb #a2f20394
 def try_out(make_student, teachers: List[str], dls, method):
     "One batch of everything: what does not fit together is answered before a teacher is trained."
-    from kdmedlearn.train.distillation import distill as learner
-    from kdmedlearn.models.small import create_model
-    from kdmedlearn.train.teachers import load_teacher
+    from kdmedlearn.models.registry import create_model
+    from kdmedlearn.train.distillation import distill
+    from kdmedlearn.models.weights import load_teacher
 
     twice = sorted({t for t in teachers if teachers.count(t) > 1})
     if twice:
@@ -311,7 +318,7 @@ def try_out(make_student, teachers: List[str], dls, method):
         t, len(dls.vocab), dls.facts["channels"], img_size=dls.facts["size"]
     )
     try:
-        learner(
+        distill(
             dls,
             make_student(),
             [load_teacher(t) if t.endswith(".safetensors") else new(t) for t in teachers],
@@ -320,15 +327,18 @@ def try_out(make_student, teachers: List[str], dls, method):
     except RuntimeError as e:
         raise ValueError(str(e)) from e
 
-# %% ../nbs/cli.ipynb #9187a333
+# %% ../nbs/cli.ipynb #4983777d
 def get_teacher(
     teacher: str, dls, run: Path, epochs: int, lr: float, file: str = "teacher.safetensors"
 ):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
     from fastai.metrics import accuracy
-    from kdmedlearn.core.teacher import Teacher, norm_of
-    from kdmedlearn.models.small import create_model
-    from kdmedlearn.train.teachers import fit_teacher, load_teacher, save_model
+    from kdmedlearn.core.teacher import Teacher
+    from kdmedlearn.models.registry import create_model
+    from kdmedlearn.train.teachers import fit_teacher
+    from kdmedlearn.models.weights import load_teacher
+    from kdmedlearn.core.teacher import norm_of
+    from kdmedlearn.models.weights import save_model
 
     if teacher.endswith(".safetensors"):
         t = load_teacher(teacher)
@@ -353,9 +363,9 @@ def get_teacher(
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/cli.ipynb #c121620c
-@app.command()
-def distill(
+# %% ../nbs/cli.ipynb #f399e011
+@app.command("distill")
+def distill_folder(
     data: Path = typer.Option(
         ..., help="folder of class folders, or with train/ and test/ (or valid/) that hold them"
     ),
@@ -409,10 +419,11 @@ def distill(
     "Train a teacher, a student alone and a student distilled on a folder of images."
     with _Told():
         from kdmedlearn.data.balance import balance as balanced
+        from kdmedlearn.models.registry import create_model
+        from kdmedlearn.experiments.experiment import experiment
         from kdmedlearn.data.images import image_dls
+        from kdmedlearn.experiments.report import new_run
         from kdmedlearn.core.teacher import norm_of
-        from kdmedlearn.experiments.experiment import experiment, new_run
-        from kdmedlearn.models.small import create_model
 
         m = method_with(method, knob or [])
         reader = dict(

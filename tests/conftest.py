@@ -32,14 +32,9 @@ def pytest_collection_modifyitems(items):
 def lab(tmp_path_factory):
     """JupyterLab and Chromium for the widgets' tests. Where the browser is missing they are
     skipped, unless KDMEDLEARN_BROWSER=required."""
-    from lab import CHROMIUM, Lab
+    from lab import CHROMIUM, NO_CHROMIUM, Lab
 
-    missing = (
-        "no Chromium found: install the package chromium, or name the program in the variable"
-        " CHROMIUM"
-        if not CHROMIUM
-        else ""
-    )
+    missing = "" if CHROMIUM else NO_CHROMIUM
     try:
         import playwright  # noqa: F401
     except ImportError:

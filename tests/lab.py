@@ -13,6 +13,9 @@ CHROMIUM = (
     or shutil.which("chromium-browser")
     or shutil.which("google-chrome")
 )
+NO_CHROMIUM = (
+    "no Chromium found: install the package chromium, or name the program in the variable CHROMIUM"
+)
 ARGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -141,11 +144,9 @@ class Sheet:
 
     def __exit__(self, kind, *_):
         self.page.close()
+        kernel = f"http://127.0.0.1:{self.lab.port}/api/kernels/{self.kernel_id}"
         urllib.request.urlopen(
-            urllib.request.Request(
-                f"http://127.0.0.1:{self.lab.port}/api/kernels/{self.kernel_id}?token={self.lab.token}",
-                method="DELETE",
-            ),
+            urllib.request.Request(f"{kernel}?token={self.lab.token}", method="DELETE"),
             timeout=20,
         )
         if kind is None:

@@ -14,10 +14,15 @@ from helpers import data
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data.balance import WeightedLoader, balance, class_weights, smote, train_labels
-from kdmedlearn.data.images import SetLoaders, image_dls
+from kdmedlearn.data.loaders import SetLoaders
+from kdmedlearn.data.balance import WeightedLoader
+from kdmedlearn.data.balance import balance
+from kdmedlearn.data.balance import class_weights
+from kdmedlearn.data.images import image_dls
 from kdmedlearn.data.phantom import phantom_dls
-from kdmedlearn.experiments.experiment import restart
+from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.balance import smote
+from kdmedlearn.data.balance import train_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:load_learner:UserWarning")
 COUNTS = {"a": 20, "b": 12, "c": 7}
@@ -199,6 +204,7 @@ def test_same_seed_same_batches(dls, kw):
     assert not torch.equal(next(iter(b.train))[0], one[0][0])
 
 
+@pytest.mark.slow
 def test_what_is_drawn(dls):
     restart(w := balance(dls), 0)
     n = sum(drawn(w) for _ in range(40)) / 40

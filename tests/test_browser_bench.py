@@ -3,12 +3,16 @@ after a restart of the kernel."""
 
 import re
 
+import pytest
+
+pytestmark = pytest.mark.browser
 CELL = """
 from kdmedlearn import phantom_dls, Response
-from kdmedlearn.models.small import small_student
 from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn.models.small import small_student
 from kdmedlearn.widgets import tuning_bench
-bench = tuning_bench(phantom_dls(n_train=128, n_valid=32, size=32, seed=0, bs=16), small_student, phantom_teacher(), Response(), "bench_runs", epochs=500, every=.2)
+dls, how = phantom_dls(n_train=128, n_valid=32, size=32, seed=0, bs=16), dict(epochs=500, every=.2)
+bench = tuning_bench(dls, small_student, phantom_teacher(), Response(), "bench_runs", **how)
 bench"""
 THREADS = "[t.name for t in __import__('threading').enumerate() if t.name == 'kdmedlearn bench']"
 POINTS = (

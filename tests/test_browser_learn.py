@@ -1,5 +1,8 @@
 """`temperature` and `loss_weights` in a real JupyterLab, moved by the keyboard."""
 
+import pytest
+
+pytestmark = pytest.mark.browser
 SETUP = """
 from kdmedlearn import Feature, GuidedStudent, Response, distill, phantom_dls
 from kdmedlearn.train.teachers import phantom_teacher
@@ -67,11 +70,17 @@ def test_loss_weights_by_keyboard_in_the_dark(lab, tmp_path):
             "response.alpha": 0.85,
             "feature.lam": 1.0,
         }
-        assert s.kernel("learn.distill.method.parts[0].hyperparameters()") == {"T": 4.0, "alpha": 0.9}
+        assert s.kernel("learn.distill.method.parts[0].hyperparameters()") == {
+            "T": 4.0,
+            "alpha": 0.9,
+        }
         s.page.get_by_role("button", name="write to the method").focus()
         s.page.keyboard.press("Enter")
         s.page.locator(".kdm .kdm-note", has_text="Response(T=4.12, alpha=0.85)").wait_for()
-        assert s.kernel("learn.distill.method.parts[0].hyperparameters()") == {"T": 4.12, "alpha": 0.85}
+        assert s.kernel("learn.distill.method.parts[0].hyperparameters()") == {
+            "T": 4.12,
+            "alpha": 0.85,
+        }
         s.page.get_by_role("button", name="another batch").focus()
         s.page.keyboard.press("Enter")
         s.until(f"() => ({TITLE})().startsWith('batch 1, 16 images')")

@@ -1,16 +1,20 @@
 "The widgets that look, in JupyterLab: a figure appears, the keyboard turns it, the kernel follows."
 
+import pytest
+
+pytestmark = pytest.mark.browser
 SETUP = """
 import torch
 from kdmedlearn import KDAS, Teacher, distill, phantom_dls
-from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.models.hdkd import HDKDTeacher
+from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.models.small import SmallCNN
 from kdmedlearn.models.unet import UNet
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
 torch.manual_seed(0)
 cnn, unet = lambda: SmallCNN(8, widths=(4, 8)), lambda: UNet(widths=(4, 6))
-dls, masks = phantom_dls(8, 6, size=32, bs=4, device="cpu"), phantom_dls(8, 6, size=32, task="segment", bs=4, device="cpu");
+dls = phantom_dls(8, 6, size=32, bs=4, device="cpu")
+masks = phantom_dls(8, 6, size=32, task="segment", bs=4, device="cpu")
 """
 TEXT = (
     "() => [...document.querySelectorAll('.js-plotly-plot :is(.infolayer, .xtick, .ytick)"
@@ -84,7 +88,8 @@ def test_kdas_attention_in_the_dark(lab):
         "kdas",
         SETUP,
         """
-def loud():                                                             # a new network says nearly the same everywhere; one whose rows differ
+# a new network says nearly the same everywhere; this one's rows differ
+def loud():
     net = unet()
     for p in net.parameters(): p.data *= 3
     return net

@@ -34,6 +34,7 @@ def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
     return root
 
 
+@pytest.mark.slow
 def test_demo_writes_a_run_and_never_over_one(tmp_path):
     args = (
         "demo",
@@ -80,6 +81,7 @@ def test_demo_writes_a_run_and_never_over_one(tmp_path):
     assert json.loads((run / "config.json").read_text())["versions"]["kdmedlearn"]
 
 
+@pytest.mark.slow
 def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     data = folder_set(tmp_path / "shapes")
     args = (
@@ -102,7 +104,8 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     r = call(*args)
     assert r.exit_code == 0, r.output
     run = tmp_path / "runs" / "shapes"
-    from kdmedlearn.train.teachers import about_model, load_model
+    from kdmedlearn.models.weights import about_model
+    from kdmedlearn.models.weights import load_model
 
     assert about_model(run / "student.safetensors")["vocab"] == ["disc", "ring"]
     assert load_model(run / "student.safetensors").in_chans == 1
@@ -187,6 +190,7 @@ def test_several_teachers_and_no_test_set(tmp_path):
     assert r.exit_code == 2 and "--teacher small_student is given twice" in r.output
 
 
+@pytest.mark.slow
 def test_distill_with_hdkd_and_rare_classes(tmp_path):
     data = folder_set(tmp_path / "shapes", n=10)
     for p in list((data / "train" / "ring").iterdir())[:6]:
@@ -210,7 +214,8 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
     )
     r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--knob", "lam=1")
     assert r.exit_code == 0, r.output
-    from kdmedlearn.train.teachers import about_model, load_model
+    from kdmedlearn.models.weights import about_model
+    from kdmedlearn.models.weights import load_model
 
     run = tmp_path / "runs" / "shapes"
     assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(
@@ -268,6 +273,7 @@ def test_wrong_use_is_one_sentence(tmp_path, args, words):
     assert r.exit_code == 2 and words in text and "Traceback" not in r.output
 
 
+@pytest.mark.slow
 def test_wheel_works_without_the_checkout(tmp_path):
     src = tmp_path / "src"
     files = subprocess.run(
@@ -285,6 +291,7 @@ def test_wheel_works_without_the_checkout(tmp_path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
+    assert (tmp_path / "site" / "kdmedlearn" / "py.typed").exists()
     env = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
     code = (
         "import kdmedlearn, sys; from kdmedlearn.train.teachers import phantom_teacher;"

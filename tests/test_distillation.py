@@ -17,11 +17,11 @@ from torch import nn
 
 from helpers import Hint, data, fingerprint, net
 from kdmedlearn import DistillCallback, Response, distill
+from kdmedlearn.core.method import Method
 from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.train.distillation import TermColumns
-from kdmedlearn.core.method import Method
-from kdmedlearn.methods.response import response_loss
 from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.methods.response import response_loss
 
 
 def make(student=None, teacher=None, method="response", dls=None, **kw):
@@ -54,7 +54,6 @@ class Count(nn.Module):
 
 
 # --- the teacher
-# ------------------------------------------------------------------------------------------------
 def test_teacher_is_frozen_and_runs_once_a_training_batch():
     t = Count(net(8)).train()
     learn = make(teacher=t)
@@ -122,7 +121,6 @@ def test_teachers_as_list_and_learner():
 
 
 # --- the student
-# -------------------------------------------------------------------------------------------------
 def test_student_runs_once_and_batch_norm_moves_once_a_step():
     s = Count(net())
     learn = make(student=s, method=Response() + Hint({"model.conv": "conv"}), opt_func=SGD)
@@ -176,7 +174,6 @@ def test_gradient_accumulation_sees_the_distilled_loss():
 
 
 # --- layers, adapters, hooks
-# -------------------------------------------------------------------------------------
 def test_pairs_keep_the_order_given():
     m = Hint([("act", "norm"), ("conv", "conv")])
     learn = make(method=m)
@@ -203,9 +200,7 @@ def test_adapters_reach_an_optimizer_made_before():
     learn.create_opt()
     cb = DistillCallback(net(8), Hint({"conv": "conv"}))
     fit(learn, cbs=[cb, TermColumns()])
-    assert {id(p) for p in cb.step.adapters()} <= {
-        id(p) for g in learn.opt.param_lists for p in g
-    }
+    assert {id(p) for p in cb.step.adapters()} <= {id(p) for g in learn.opt.param_lists for p in g}
     assert "hint" in learn.recorder.metric_names
 
 
@@ -244,7 +239,6 @@ def test_a_second_fit_after_an_interrupt_works():
 
 
 # --- loss, columns
-# -----------------------------------------------------------------------------------------------
 def test_validation_loss_is_the_task_loss():
     learn = fit(make(method=Response(alpha=1.0), metrics=accuracy))
     loss = learn.recorder.values[-1][learn.recorder.metric_names.index("valid_loss") - 1]
@@ -291,7 +285,6 @@ def test_column_is_the_mean_over_images():
 
 
 # --- fastai idioms
-# ------------------------------------------------------------------------------------------------
 def test_lr_find_restores_student_and_adapters():
     learn = make(method=Response() + Hint({"conv": "conv"}))
     before = fingerprint(learn.model), fingerprint(learn.distill.method)
@@ -376,7 +369,6 @@ def test_terms_are_float32_under_autocast(dtype):
 
 
 # --- wrong use
-# ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "call, words",
     [

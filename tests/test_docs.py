@@ -14,6 +14,7 @@ from kdmedlearn.data.sets.polyps import write_phantom_polyps
 HOWTO = (Path(__file__).parents[1] / "docs" / "howto.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_recipe_runs(tmp_path):
     "All blocks in one session, in an empty folder beside made-up images."
     classes = write_phantom_endoscopy(tmp_path / "my_images", n_per_class=8, size=32)

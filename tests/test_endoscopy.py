@@ -17,24 +17,22 @@ from torch import nn
 
 from kdmedlearn.data import images
 from kdmedlearn.data.sets import endoscopy
-from kdmedlearn.data.balance import balance
-from kdmedlearn.data.sets.endoscopy import (
-    FOLDS,
-    HYPER_COUNTS,
-    HYPER_KVASIR,
-    KVASIR_V2,
-    SOURCES,
-    count_trouble,
-    download_hyper_kvasir,
-    download_kvasir_v2,
-    hyper_kvasir,
-    kvasir_v2,
-    medmnist_dls,
-    medmnist_sets,
-    read_folds,
-    write_phantom_endoscopy,
-)
+from kdmedlearn.data.sets.endoscopy import FOLDS
+from kdmedlearn.data.sets.endoscopy import HYPER_COUNTS
+from kdmedlearn.data.sets.endoscopy import HYPER_KVASIR
+from kdmedlearn.data.sets.endoscopy import KVASIR_V2
 from kdmedlearn.data.sets.polyps import MARK
+from kdmedlearn.data.sets.endoscopy import SOURCES
+from kdmedlearn.data.balance import balance
+from kdmedlearn.data.sets.endoscopy import count_trouble
+from kdmedlearn.data.sets.endoscopy import download_hyper_kvasir
+from kdmedlearn.data.sets.endoscopy import download_kvasir_v2
+from kdmedlearn.data.sets.endoscopy import hyper_kvasir
+from kdmedlearn.data.sets.endoscopy import kvasir_v2
+from kdmedlearn.data.sets.endoscopy import medmnist_dls
+from kdmedlearn.data.sets.endoscopy import medmnist_sets
+from kdmedlearn.data.sets.endoscopy import read_folds
+from kdmedlearn.data.sets.endoscopy import write_phantom_endoscopy
 
 
 @pytest.fixture(scope="module")

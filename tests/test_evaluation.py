@@ -10,32 +10,26 @@ from torch import nn
 
 from helpers import data, net
 from kdmedlearn import Response, Teacher, phantom_dls
+from kdmedlearn.models.weights import about_model
+from kdmedlearn.evaluation.compare import compare
+from kdmedlearn.viz.figures import compare_figure
+from kdmedlearn.evaluation.cost import flops
+from kdmedlearn.experiments.experiment import gain
+from kdmedlearn.experiments.experiment import history
+from kdmedlearn.models.weights import load_model
+from kdmedlearn.models.weights import load_teacher
+from kdmedlearn.experiments.report import new_run
 from kdmedlearn.core.teacher import norm_of
-from kdmedlearn.evaluation.compare import (
-    compare,
-    compare_figure,
-    flops,
-    paired,
-    predictions,
-    scores,
-    show_table,
-)
-from kdmedlearn.experiments.experiment import (
-    gain,
-    history,
-    new_run,
-    restart,
-    write_json,
-    write_report,
-)
+from kdmedlearn.evaluation.classes import paired
+from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn.evaluation.classes import predictions
+from kdmedlearn.data.loaders import restart
+from kdmedlearn.models.weights import save_model
+from kdmedlearn.evaluation.classes import scores
+from kdmedlearn.evaluation.compare import show_table
 from kdmedlearn.models.small import small_student
-from kdmedlearn.train.teachers import (
-    about_model,
-    load_model,
-    load_teacher,
-    phantom_teacher,
-    save_model,
-)
+from kdmedlearn.experiments.report import write_json
+from kdmedlearn.experiments.report import write_report
 
 
 def test_scores_against_the_definitions():
@@ -164,7 +158,7 @@ def test_history_says_when_the_record_is_gone():
 
 def test_a_spread_that_is_not_known_is_null_in_json(tmp_path):
     import json
-    from kdmedlearn.experiments.experiment import write_json
+    from kdmedlearn.experiments.report import write_json
 
     write_json(
         tmp_path / "m.json",

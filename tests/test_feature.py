@@ -10,17 +10,19 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.methods.feature import Feature, align, as_map, attention_map, feature_distance
+from kdmedlearn.methods.feature import Feature
 from kdmedlearn.core.outputs import Outputs
-from kdmedlearn.methods.relation import (
-    RKD,
-    Similarity,
-    angles,
-    distances,
-    rkd_angle,
-    rkd_distance,
-    similarity_loss,
-)
+from kdmedlearn.methods.relation import RKD
+from kdmedlearn.methods.relation import Similarity
+from kdmedlearn.methods.feature import align
+from kdmedlearn.methods.relation import angles
+from kdmedlearn.methods.feature import as_map
+from kdmedlearn.methods.feature import attention_map
+from kdmedlearn.methods.relation import distances
+from kdmedlearn.methods.feature import feature_distance
+from kdmedlearn.methods.relation import rkd_angle
+from kdmedlearn.methods.relation import rkd_distance
+from kdmedlearn.methods.relation import similarity_loss
 
 
 def make(method, student=None, teacher=None, **kw):
@@ -41,7 +43,6 @@ def fit(learn, n=1, lr=1e-2, **kw):
 
 
 # --- definitions, written out
-# ---------------------------------------------------------------------------------------
 def test_distances_equal_their_formulas():
     torch.manual_seed(0)
     s, t = torch.randn(2, 3, 5, 4, 4, dtype=torch.float64)
@@ -106,7 +107,6 @@ def test_batches_too_small_for_a_relation_teach_nothing_and_stay_finite(n):
 
 
 # --- shapes
-# ----------------------------------------------------------------------------------------------------------
 def test_tokens_become_the_places_of_their_grid():
     m = torch.randn(2, 6, 3, 3)
     tokens = m.flatten(2).transpose(1, 2)
@@ -129,7 +129,6 @@ def test_align_pools_the_finer_side_whichever_it_is():
 
 
 # --- in training
-# -----------------------------------------------------------------------------------------------------
 def test_adapters_only_where_widths_differ():
     m = Feature({"conv": "conv"})
     make(m)
@@ -248,7 +247,6 @@ def test_features_of_a_teacher_with_other_classes():
 
 
 # --- wrong use
-# -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "call, words",
     [

@@ -11,27 +11,23 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
+from kdmedlearn.methods.fusion import AttentionFusion
+from kdmedlearn.train.fusing import Collected
+from kdmedlearn.methods.fusion import Concatenation
+from kdmedlearn.methods.fusion import Ensemble
+from kdmedlearn.methods.fusion import Fusion
+from kdmedlearn.methods.fusion import MeanLogits
+from kdmedlearn.methods.fusion import MeanProbabilities
+from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.core.teacher import Teacher
-from kdmedlearn.train.fusing import (
-    Collected,
-    collect,
-    cross_collect,
-    fit_fusion,
-    fit_temperature,
-    fused,
-    hold_out,
-    part,
-)
-from kdmedlearn.methods.fusion import (
-    AttentionFusion,
-    Concatenation,
-    Ensemble,
-    Fusion,
-    MeanLogits,
-    MeanProbabilities,
-    RelationAttention,
-    by_teacher,
-)
+from kdmedlearn.methods.fusion import by_teacher
+from kdmedlearn.train.fusing import collect
+from kdmedlearn.train.fusing import cross_collect
+from kdmedlearn.train.fusing import fit_fusion
+from kdmedlearn.evaluation.calibration import fit_temperature
+from kdmedlearn.train.fusing import fused
+from kdmedlearn.data.splits import hold_out
+from kdmedlearn.data.splits import part
 from kdmedlearn.methods.response import response_loss
 
 TEACHERS = lambda k=3: [net(4 + 2 * i) for i in range(k)]
@@ -66,7 +62,6 @@ def seen(k=3, n=40, c=3, side=2):
 
 
 # --- what the fusions compute
-# ---------------------------------------------------------------------------------------
 def test_means_equal_their_definitions():
     a = [torch.randn(5, 4) for _ in range(3)]
     assert torch.allclose(MeanLogits()(a).out, (a[0] + a[1] + a[2]) / 3, atol=1e-6)
@@ -119,6 +114,7 @@ def test_a_mixture_begins_as_the_weighted_mean_of_the_teachers():
     assert (a - 1 / 3).abs().max() < 0.2
 
 
+@pytest.mark.slow
 def test_the_attention_follows_the_right_teacher():
     """Teacher 0 knows class 0 and 1, teacher 1 knows class 2; which one is right is written in the
     maps."""
@@ -152,7 +148,6 @@ def test_the_attention_follows_the_right_teacher():
 
 
 # --- where gradients go
-# ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("answer", ["classifier", "mixture"])
 def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(answer):
     teachers = TEACHERS()
@@ -161,7 +156,8 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     learn = make(m, teacher=teachers)
     x, y = learn.dls.train.one_batch()
     learn.model.train()
-    from kdmedlearn.core.outputs import Pass, Outputs
+    from kdmedlearn.core.outputs import Outputs
+    from kdmedlearn.core.outputs import Pass
     from kdmedlearn.core.taps import taps
 
     with taps(learn.model, m.student_layers) as f:
@@ -213,7 +209,8 @@ def test_students_are_saved_without_the_fusion():
 def test_the_fused_response_is_what_the_student_is_compared_with():
     teachers = TEACHERS()
     learn = make(Ensemble("mean", T=2.0, alpha=0.5), teacher=teachers)
-    from kdmedlearn.core.outputs import Pass, Outputs
+    from kdmedlearn.core.outputs import Outputs
+    from kdmedlearn.core.outputs import Pass
 
     x, y = learn.dls.valid.one_batch()
     with torch.no_grad():
@@ -293,7 +290,6 @@ def test_half_precision_answers_are_fused_in_float32():
 
 
 # --- fitting
-# ----------------------------------------------------------------------------------------------------------
 def test_collect_keeps_the_order_and_equals_the_teachers():
     dls, teachers = data(), TEACHERS(2)
     s = collect(teachers, dls.train, layers="act", places=2)
@@ -430,7 +426,6 @@ def test_cross_collected_answers_come_from_teachers_that_did_not_see_the_image()
 
 
 # --- wrong use
-# --------------------------------------------------------------------------------------------------------
 def vocab(names):
     d = data()
     d.vocab = names
@@ -535,15 +530,14 @@ def test_wrong_use_is_answered(call, words):
 
 
 # --- the experiments' shortcut
-# ---------------------------------------------------------------------------------------
 def test_a_teacher_from_memory_teaches_what_the_teacher_teaches():
-    "tools/memo.py, with which the results page was made."
+    "tools/experiments/memo.py, with which the results page was made."
     import sys
     from pathlib import Path
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools" / "experiments"))
     from memo import Memo, Views, loaders
-    from kdmedlearn.experiments.experiment import restart
+    from kdmedlearn.data.loaders import restart
 
     g = torch.Generator().manual_seed(0)
     views = Views(torch.randn(3, 16, 3, 8, 8, generator=g), torch.arange(16) % 3, torch.arange(16))
@@ -563,7 +557,6 @@ def test_a_teacher_from_memory_teaches_what_the_teacher_teaches():
 
 
 # --- what a first user tried
-# ------------------------------------------------------------------------------------------
 def test_part_takes_a_mask_or_numbers_and_nothing_else():
     dls = data()
     y = np.array([int(t) for _, t in dls.train.dataset])
@@ -637,7 +630,9 @@ def test_a_schedule_that_leaves_its_range_is_found_before_training():
     ],
 )
 def test_labels_and_weights_of_a_part_are_its_own(make_dls):
-    from kdmedlearn.data.balance import balance, class_weights, train_labels
+    from kdmedlearn.data.balance import balance
+    from kdmedlearn.data.balance import class_weights
+    from kdmedlearn.data.balance import train_labels
 
     for d in hold_out(make_dls(), 0.3):
         read = np.array([int(y) for _, y in d.train.dataset])
@@ -653,7 +648,6 @@ def test_labels_and_weights_of_a_part_are_its_own(make_dls):
 
 
 # --- fitted fusions know their teachers
-# -----------------------------------------------------------------------------
 def fitted_on(names=("a", "b", "c"), **kw):
     "A fusion fitted on three networks of the same kind, and these as teachers, by name."
     ts = [Teacher(net(), name=n) for n in names]
@@ -714,7 +708,8 @@ def test_the_layers_a_fusion_was_fitted_on_are_the_ones_read():
     ],
 )
 def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
-    from kdmedlearn.train.fusing import load_fusion, save_fusion
+    from kdmedlearn.train.fusing import load_fusion
+    from kdmedlearn.train.fusing import save_fusion
 
     s = seen()._replace(names=("a", "b", "c"))
     f = fusion()
@@ -735,8 +730,9 @@ def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
 
 
 def test_what_cannot_be_kept_or_read_says_so(tmp_path):
-    from kdmedlearn.train.fusing import load_fusion, save_fusion
+    from kdmedlearn.train.fusing import load_fusion
     from kdmedlearn.train.teachers import phantom_teacher_path
+    from kdmedlearn.train.fusing import save_fusion
 
     class Mine(AttentionFusion):
         pass
@@ -771,7 +767,6 @@ def test_the_fused_answer_may_have_other_classes_than_the_teachers():
 
 
 # --- one method, one Learner
-# ----------------------------------------------------------------------------------------
 def test_a_method_given_to_a_second_learner_is_copied():
     m = RelationAttention(**SMALL)
     first = make(m)

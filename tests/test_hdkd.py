@@ -17,20 +17,25 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdmedlearn import HDKD, Response, distill, phantom_dls
-from kdmedlearn.evaluation.compare import predictions
-from kdmedlearn.methods.hdkd import feature_losses, logit_loss
-from kdmedlearn.core.outputs import Pass, Outputs
-from kdmedlearn.core.step import total_loss
-from kdmedlearn.models.hdkd import DFLT, HDKDStudent, HDKDTeacher, load_released, our_name, resample
-from kdmedlearn.models.mbcsa import (
-    CBAM,
-    MBCSA,
-    ChannelAttention,
-    MBConv,
-    SpatialAttention,
-    conv_layer,
-)
+from kdmedlearn.models.mbcsa import CBAM
+from kdmedlearn.models.mbcsa import ChannelAttention
+from kdmedlearn.models.hdkd import DFLT
+from kdmedlearn.models.hdkd import HDKDStudent
+from kdmedlearn.models.hdkd import HDKDTeacher
+from kdmedlearn.models.mbcsa import MBCSA
+from kdmedlearn.models.mbcsa import MBConv
+from kdmedlearn.core.outputs import Outputs
+from kdmedlearn.core.outputs import Pass
+from kdmedlearn.models.mbcsa import SpatialAttention
+from kdmedlearn.models.mbcsa import conv_layer
+from kdmedlearn.methods.hdkd import feature_losses
+from kdmedlearn.models.hdkd import load_released
+from kdmedlearn.methods.hdkd import logit_loss
+from kdmedlearn.models.hdkd import our_name
+from kdmedlearn.evaluation.classes import predictions
+from kdmedlearn.models.hdkd import resample
 from kdmedlearn.core.taps import taps
+from kdmedlearn.core.step import total_loss
 
 ABOUT, VALUES = golden("hdkd")
 TINY = dict(widths=(16, 16, 16), depths=(1, 1, 1))
@@ -100,6 +105,7 @@ def test_transformer_equals_the_release(name):
         assert close(out[:, i], VALUES[f"{name}.out{i}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,cls",
     [("teacher", HDKDTeacher), ("student_hdkd", HDKDStudent), ("student_plain", HDKDStudent)],
@@ -464,7 +470,7 @@ def test_batch_norm_statistics_after_a_step_equal_those_of_a_plain_step(dls, met
         )
         calls["teacher"] = 0
         learn.remove_cb(learn.progress)
-        from kdmedlearn.experiments.experiment import restart
+        from kdmedlearn.data.loaders import restart
 
         restart(dls, 1)
         with learn.no_logging():
@@ -567,6 +573,7 @@ def test_knobs_make_the_same_method_again():
         )
 
 
+@pytest.mark.slow
 def test_copied_pickled_exported_it_is_the_same_model(dls, tmp_path):
     s, t = models()
     learn = one_epoch(distill(dls, s, t, HDKD(), path=tmp_path))

@@ -10,21 +10,24 @@ from golden_values import close, golden
 from torch import nn
 
 from kdmedlearn import distill
-from kdmedlearn.data.phantom import phantom_dls
+from kdmedlearn.methods.pixels import BernoulliKL
+from kdmedlearn.train.callbacks import ClipValue
+from kdmedlearn.methods.kdas import KDAS
+from kdmedlearn.train.callbacks import MultiScale
+from kdmedlearn.core.outputs import Outputs
+from kdmedlearn.core.outputs import Pass
+from kdmedlearn.methods.pixels import PixelKL
+from kdmedlearn.methods.kdas import StructureLoss
+from kdmedlearn.models.unet import UNet
+from kdmedlearn.methods.kdas import attend_to_itself
+from kdmedlearn.methods.kdas import attention_loss
+from kdmedlearn.methods.pixels import bernoulli_kl
 from kdmedlearn.evaluation.masks import dice
-from kdmedlearn.methods.kdas import (
-    KDAS,
-    StructureLoss,
-    attend_to_itself,
-    attention_loss,
-    sgm_loss,
-    structure_loss,
-)
-from kdmedlearn.core.outputs import Pass, Outputs
-from kdmedlearn.methods.pixels import BernoulliKL, PixelKL, bernoulli_kl
-from kdmedlearn.models.unet import UNet, small_unet
-from kdmedlearn.train.callbacks import ClipValue, MultiScale
 from kdmedlearn.train.recipes import kdas_recipe
+from kdmedlearn.data.phantom import phantom_dls
+from kdmedlearn.methods.kdas import sgm_loss
+from kdmedlearn.models.unet import small_unet
+from kdmedlearn.methods.kdas import structure_loss
 
 _, VALUES = golden("kdas")
 value = lambda name: torch.tensor(VALUES[name])
@@ -146,9 +149,9 @@ def test_half_precision_is_computed_in_float32(dtype):
         20 * torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(k)) for k in (0, 1)
     )
     s, t = s.to(dtype), t.to(dtype)
-    p = lambda a, b: KDAS(scale="raw").terms(Pass(Outputs(a), (Outputs(b),), None)) | BernoulliKL().terms(
+    p = lambda a, b: KDAS(scale="raw").terms(
         Pass(Outputs(a), (Outputs(b),), None)
-    )
+    ) | BernoulliKL().terms(Pass(Outputs(a), (Outputs(b),), None))
     outside = p(s.float(), t.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = p(s, t)
@@ -184,6 +187,7 @@ def test_a_softmax_over_one_channel_is_refused_and_the_bernoulli_kl_does_not_gro
     )
 
 
+@pytest.mark.slow
 def test_kdas_trains_two_heads_with_its_own_loss_and_teaches(dls):
     torch.manual_seed(0)
     teacher = TwoHeads()
@@ -379,10 +383,11 @@ def test_a_student_map_of_another_size_is_told_what_to_do(dls):
 
 
 def test_masks_are_not_taken_for_classes(polyps, tmp_path):
-    from kdmedlearn.cli import method_with
+    from kdmedlearn.evaluation.masks import evaluate_masks
     from kdmedlearn.data.images import image_dls
     from kdmedlearn.data.masks import mask_dls
-    from kdmedlearn.evaluation.masks import evaluate_masks, save_masks
+    from kdmedlearn.cli import method_with
+    from kdmedlearn.evaluation.masks import save_masks
 
     with pytest.raises(ValueError, match="read them with mask_dls"):
         image_dls(polyps)

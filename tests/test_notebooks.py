@@ -11,6 +11,7 @@ import notebooks as nbtool  # noqa: E402
 from warm_kernels import WarmKernelManager  # noqa: E402
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("path", nbtool.notebooks(), ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_notebook_runs(path):
     nbtool.execute(path, kernel_manager_class=WarmKernelManager)

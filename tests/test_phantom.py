@@ -1,6 +1,7 @@
 "Phantoms: made from a seed, balanced, masks that fit, DataLoaders that train, predict and export."
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, label
 
 from kdmedlearn.data import phantom as P
-from kdmedlearn.data.phantom import CLASSES, phantom, phantom_dls
+from kdmedlearn.data.phantom import CLASSES
+from kdmedlearn.data.phantom import phantom
+from kdmedlearn.data.phantom import phantom_dls
 
 
 class Tiny(torch.nn.Module):
@@ -102,6 +105,7 @@ def test_the_own_class_weighs_at_least_half():
     assert np.abs(a - recipes[y]).max() > 0.4  # and the mix does reach far
 
 
+@pytest.mark.slow
 def test_a_thousand_images_take_less_than_ten_seconds_of_one_core():
     def took():
         start = time.process_time()
@@ -228,4 +232,14 @@ def test_predict_refuses_what_is_no_uint8_image():
         np.zeros((3, 32, 32), np.uint8),
     ):
         with pytest.raises(ValueError, match="uint8 array"):
-            P.ReadImage(32)(bad)
+            P.ReadShot(32)(bad)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_learners_exported_by_0_1_0_find_their_reader():
+    "The reader of phantoms was called `ReadImage` there."
+    assert P.ReadImage is P.ReadShot
+    with pytest.raises(AttributeError, match="has no attribute 'ReadMask'"):
+        P.ReadMask
+    learn = load_learner(Path(__file__).parent / "files_0_1_0" / "learner.pkl")
+    assert type(learn.dls.tfms[0][0]) is P.ReadShot

@@ -8,20 +8,19 @@ from golden_values import close, filled, filled_input, golden
 from safetensors.torch import save_file
 from torch import nn
 
+from kdmedlearn.models.polyp_pvt import CFM
+from kdmedlearn.models.polyp_pvt import CIM
 from kdmedlearn.models.hdkd import HDKDTeacher
-from kdmedlearn.models.mbcsa import SpatialAttention, conv_layer
-from kdmedlearn.models.polyp_pvt import (
-    CFM,
-    CIM,
-    PVT_V2,
-    SAM,
-    PolypPVT,
-    backbone_of,
-    load_released,
-    our_name,
-    pyramid,
-    up,
-)
+from kdmedlearn.models.polyp_pvt import PVT_V2
+from kdmedlearn.models.polyp_pvt import PolypPVT
+from kdmedlearn.models.polyp_pvt import SAM
+from kdmedlearn.models.mbcsa import SpatialAttention
+from kdmedlearn.models.polyp_pvt import backbone_of
+from kdmedlearn.models.mbcsa import conv_layer
+from kdmedlearn.models.polyp_pvt import load_released
+from kdmedlearn.models.polyp_pvt import our_name
+from kdmedlearn.models.polyp_pvt import pyramid
+from kdmedlearn.models.polyp_pvt import up
 
 ABOUT, VALUES = golden("kdas")
 SMALL = "mobilenetv3_small_050"
@@ -67,6 +66,7 @@ def test_blocks_equal_the_release(name):
     assert close(model(*inputs(name)), VALUES[f"{name}.out0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,backbone", [("polyp_pvt_b0", 3_409_760), ("polyp_pvt_b2", 24_849_856)]
 )
@@ -82,6 +82,7 @@ def test_released_weights_load_and_give_the_released_outputs(name, backbone):
         assert close(out[i], VALUES[f"{name}.out{i}"])
 
 
+@pytest.mark.slow
 def test_every_pvt_v2_is_told_by_its_weights():
     with torch.device("meta"):
         for name in (*PVT_V2, "pvt_v2_b2_li"):

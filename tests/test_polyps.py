@@ -8,14 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from kdmedlearn.data.sets.polyps import (
-    LAYOUTS,
-    MARK,
-    PRANET_TESTS,
-    kvasir_seg,
-    pranet,
-    write_phantom_polyps,
-)
+from kdmedlearn.data.sets.polyps import LAYOUTS
+from kdmedlearn.data.sets.polyps import MARK
+from kdmedlearn.data.sets.polyps import PRANET_TESTS
+from kdmedlearn.data.sets.polyps import kvasir_seg
+from kdmedlearn.data.sets.polyps import pranet
+from kdmedlearn.data.sets.polyps import write_phantom_polyps
 
 
 @pytest.fixture(scope="module")

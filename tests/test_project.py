@@ -11,7 +11,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import format as formatting  # noqa: E402
 import notebooks as nbtool  # noqa: E402
+import rubric  # noqa: E402
 
 INI = configparser.ConfigParser(delimiters=["="])
 INI.read(ROOT / "settings.ini", encoding="utf-8")
@@ -89,7 +91,146 @@ def test_committed_notebook_is_clean(path):
         r"(/ho[m]e/|/r[o]ot/|/t[m]p/|/w[o]rk/|[A-Z]:\\\\Users)",
         "".join(str(o) for o in outputs if "image/png" not in str(o)),
     )
-    assert max([c.source.count("\n") + 1 for c in code if "#| export" in c.source], default=0) <= 60
+
+
+# What is not yet as it should be. Each list must shrink: what is mended has to be taken off.
+LONG_CELLS = [
+    "cli: distill",
+    "methods/04_fusion: Ensemble",
+    "widgets/04_attention: KDASView",
+    "widgets/04_attention: MBCSAView",
+]
+LONG_FUNCTIONS = [
+    "cli: distill",
+    "data/05_download: _attempt",
+    "data/sets/02_endoscopy: medmnist_dls",
+    "train/07_fusing: collect",
+    "tuning/02_search: tune",
+    "widgets/02_loss_weights: weight_figure",
+    "widgets/03_bench: TuningBench.__init__",
+    "widgets/04_attention: see_fusion",
+    "widgets/04_attention: MBCSAView.__init__",
+]
+WIDE = ["train/01_distillation"]
+NOT_YET = [
+    "core/03_taps",
+    "core/05_method",
+    "evaluation/02_masks",
+    "methods/01_response",
+    "methods/02_feature",
+    "methods/04_fusion",
+    "methods/06_pixels",
+    "methods/07_kdas",
+    "models/04_polyp_pvt",
+    "models/05_unet",
+    "models/06_guided",
+    "train/01_distillation",
+    "train/06_teachers",
+    "train/07_fusing",
+]
+
+
+def chapters():
+    "Name and notebook of each chapter; read once."
+    if not READ:
+        for p in nbtool.notebooks():
+            name = str(p.relative_to(ROOT / "nbs").with_suffix(""))
+            READ[name] = nbformat.read(p, 4)
+    return READ
+
+
+READ = {}
+
+
+def only(found, known):
+    """`found` is what was known to be wrong: nothing new, and nothing mended that is still on the
+    list."""
+    assert not set(found) - set(known), f"mend: {sorted(set(found) - set(known))}"
+    assert not set(known) - set(found), f"take off the list: {sorted(set(known) - set(found))}"
+
+
+def test_exported_cells_and_functions_are_short():
+    cells, functions = [], []
+    for name, nb in chapters().items():
+        for src in rubric.exported(nb):
+            found = rubric.functions(src)
+            functions += [f"{name}: {f}" for f, lines in found if lines > 60]
+            if src.count("\n") + 1 > 110:
+                first = found[0][0].split(".")[0] if found else src[:40]
+                cells.append(f"{name}: {first}")
+    only(cells, LONG_CELLS)
+    only(functions, LONG_FUNCTIONS)
+
+
+def test_lines_are_of_the_width_that_can_be_read():
+    "Library and tools: none over 120 characters, at most 5% over 100. Other cells: none over 88."
+    library, wide = [], []
+    for name, nb in chapters().items():
+        library += rubric.exported(nb)
+        wide += [name] * (rubric.share_over(rubric.exported(nb), 120) > 0)
+        assert not rubric.share_over(rubric.others(nb), 88), f"{name}: python tools/format.py"
+    only(wide, WIDE)
+    assert rubric.share_over(library, 100) <= 0.05
+    tools = {p: p.read_text(encoding="utf-8") for p in (ROOT / "tools").rglob("*.py")}
+    assert not [p.name for p, src in tools.items() if rubric.share_over([src], 120)]
+    assert rubric.share_over(tools.values(), 100) <= 0.05
+
+
+def test_a_module_does_more_than_check():
+    "Outside the readers of data at most a fifth of the code raises or warns."
+    found = [
+        name
+        for name, nb in chapters().items()
+        if not name.startswith("data/") and rubric.checked_share(rubric.exported(nb)) > 0.2
+    ]
+    only(found, NOT_YET)
+
+
+def test_what_counts_as_a_check():
+    src = """
+def f(x):
+    "Doc."
+    if x < 0:
+        hint = "less"
+        raise ValueError(
+            f"wrong: {hint}"
+        )
+    if x > 9:
+        warnings.warn("large")
+    # a comment
+
+    try:
+        y = int(x)
+    except TypeError as e:
+        raise ValueError("no number") from e
+    if y:
+        y += 1
+    return y
+"""
+    assert rubric.functions(src) == [("f", 14)]
+    assert len(rubric.code_lines(src)) == 15 and len(rubric.checks(src)) == 9
+    assert rubric.checked_share([src]) == 9 / 15
+
+
+def formatted_cells(name):
+    for src in rubric.exported(chapters()[name]):
+        if formatting.stable(src, formatting.LIBRARY).rstrip("\n") != src.rstrip("\n"):
+            yield src
+
+
+@pytest.mark.slow
+def test_code_is_as_black_formats_it():
+    "Exported cells, tools and tests, in black's stable style."
+    wrong = [name for name in chapters() if any(formatted_cells(name))]
+    for p in (*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")):
+        src = p.read_text(encoding="utf-8")
+        wrong += [p.name] * (formatting.stable(src, formatting.LIBRARY) != src)
+    assert not wrong, "make format"
+
+
+def test_types_are_shipped():
+    assert (ROOT / "kdmedlearn" / "py.typed").exists()
+    assert '"py.typed"' in (ROOT / "setup.py").read_text()
 
 
 def test_readme_is_the_index_chapter(tmp_path, monkeypatch):
@@ -123,6 +264,7 @@ def test_imports_go_down_the_floors():
                 ), f"{p.name} (floor {floor[room]}) imports {other} (floor {floor[other]})"
 
 
+@pytest.mark.slow
 def test_methods_are_plain_pytorch():
     code = (
         "import sys, kdmedlearn.methods.response, kdmedlearn.methods.kdas, kdmedlearn.core.taps,"
@@ -143,16 +285,16 @@ def test_top_level_names():
 
 
 def test_results_page_comes_from_the_results_files():
+    sys.path.insert(0, str(ROOT / "tools" / "site"))
     import results_page
 
     assert results_page.page() == (ROOT / "docs" / "results.md").read_text(
         encoding="utf-8"
-    ), "python tools/results_page.py"
+    ), "python tools/site/results_page.py"
 
 
+@pytest.mark.slow
 def test_the_rubric_page_and_the_course_table_are_up_to_date():
-    import rubric
-
     found = rubric.rows()
     assert (ROOT / "docs" / "rubric.md").read_text() == rubric.page(
         found

@@ -2,6 +2,8 @@
 training, honest fastai loaders."""
 
 import shutil, warnings
+from dataclasses import fields
+from inspect import signature
 
 import fastai.callback.all  # no_bar
 import numpy as np
@@ -12,8 +14,16 @@ from fastai.learner import Learner, load_learner
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data.images import cut, describe, image_dls, list_images, norm_stats, table_dls
-from kdmedlearn.data.masks import mask_dls, mask_trouble
+from kdmedlearn.data.masks import MaskOptions
+from kdmedlearn.data.images import ReadOptions
+from kdmedlearn.data.splits import cut
+from kdmedlearn.data.images import describe
+from kdmedlearn.data.images import image_dls
+from kdmedlearn.data.images import list_images
+from kdmedlearn.data.masks import mask_dls
+from kdmedlearn.data.masks import mask_trouble
+from kdmedlearn.data.images import norm_stats
+from kdmedlearn.data.images import table_dls
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -447,3 +457,26 @@ def test_rows_numbered_twice_do_not_move_images_between_splits(folders):
 def test_a_misspelt_column_is_answered_with_the_near_one(folders):
     with pytest.raises(ValueError, match="no column 'pateint'; near: patient"):
         image_dls(folders, size=16, group="pateint")
+
+
+def test_options_are_checked_when_they_are_made_and_stay_as_they_are():
+    "Each bad option is answered before a file is read, by its name."
+    wrong = dict(
+        size=0, bs=0, valid=1.0, fraction=0, channels=2, modality="ct", norm=(127, 50), bad="no"
+    )
+    for kind in (ReadOptions, MaskOptions):
+        for name, value in (wrong | dict(augment="mri")).items():
+            with pytest.raises(ValueError, match=f"{name}="):
+                kind(**{name: value})
+    for name, value in dict(threshold=300, target="logit", codes=("polyp",)).items():
+        with pytest.raises(ValueError, match=f"{name}="):
+            MaskOptions(**{name: value})
+    with pytest.raises(AttributeError):
+        ReadOptions().size = 32
+
+
+@pytest.mark.parametrize("read, kind", [(image_dls, ReadOptions), (mask_dls, MaskOptions)])
+def test_options_are_the_arguments_of_their_reader(read, kind):
+    "Same names, same defaults: an option added to one is added to the other."
+    said = {k: p.default for k, p in signature(read).parameters.items() if k != "path"}
+    assert said == {f.name: f.default for f in fields(kind)}

@@ -7,28 +7,29 @@ import torch
 import torch.nn.functional as F
 
 from helpers import data, net
+from kdmedlearn.methods.fusion import AttentionFusion
 from kdmedlearn.methods.feature import Feature
-from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
+from kdmedlearn.widgets.bench import Job
 from kdmedlearn.methods.kdas import KDAS
-from kdmedlearn.core.method import Method, as_method
+from kdmedlearn.core.method import Method
+from kdmedlearn.core.parameters import Range
+from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.methods.response import Response
-from kdmedlearn.tuning.search import (
-    Range,
-    Runs,
-    best_of,
-    code_of,
-    final,
-    lower_is_better,
-    ranges_of,
-    runs_of_study,
-    table_of,
-    train_run,
-    tune,
-    with_knobs,
-)
-from kdmedlearn.widgets.bench import Job, tuning_bench
+from kdmedlearn.tuning.runs import Runs
+from kdmedlearn.core.method import as_method
+from kdmedlearn.tuning.runs import best_of
+from kdmedlearn.tuning.search import code_of
+from kdmedlearn.tuning.runs import final
 from kdmedlearn.widgets.panel import log_slider
+from kdmedlearn.tuning.runs import lower_is_better
+from kdmedlearn.tuning.search import ranges_of
+from kdmedlearn.tuning.runs import runs_of_study
+from kdmedlearn.tuning.runs import table_of
+from kdmedlearn.tuning.search import train_run
+from kdmedlearn.tuning.search import tune
+from kdmedlearn.widgets.bench import tuning_bench
+from kdmedlearn.tuning.search import with_knobs
 
 KW = dict(metrics=[lambda z, y: (z.argmax(1) == y).float().mean()], loss_func=F.cross_entropy)
 KW["metrics"][0].__name__ = "accuracy"
@@ -74,7 +75,6 @@ class Own(Method):
 
 
 # --- knobs
-# ----------------------------------------------------------------------------------------------------------
 def test_ranges_are_said_or_guessed():
     assert ranges_of(Own()) == {
         "T": Range("log", 1.0, 20.0),
@@ -131,7 +131,9 @@ def test_in_a_sum_knobs_have_the_names_of_their_parts():
 )
 def test_code_makes_the_same_method_again(m):
     again = eval(code_of(m), {c.__name__: c for c in Method.known.values()})
-    drop = lambda m: [{k: v for k, v in p.hyperparameters().items() if k != "fusion"} for p in m.parts]
+    drop = lambda m: [
+        {k: v for k, v in p.hyperparameters().items() if k != "fusion"} for p in m.parts
+    ]
     assert drop(again) == drop(m)
 
 
@@ -145,7 +147,6 @@ def test_a_fusion_that_learns_is_made_anew_and_a_fitted_one_is_kept():
 
 
 # --- runs
-# -----------------------------------------------------------------------------------------------------------
 def test_a_run_is_kept_with_its_curve_and_is_reproducible(tmp_path):
     runs = Runs(tmp_path / "r")
     teacher = net(6)
@@ -285,7 +286,6 @@ def test_a_bench_that_cannot_be_made_leaves_the_open_one_alone(tmp_path):
 
 
 # --- the search
-# -----------------------------------------------------------------------------------------------------
 def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     optuna = pytest.importorskip("optuna")
     kw = dict(epochs=1, folder=tmp_path, knobs=["T"], log=None, **KW)
@@ -321,6 +321,7 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_study_in_a_database_can_be_shared(tmp_path):
     pytest.importorskip("optuna")
     url = f"sqlite:///{tmp_path}/s.db"
@@ -362,7 +363,6 @@ def test_the_pruner_is_heard(tmp_path):
 
 
 # --- the bench
-# ------------------------------------------------------------------------------------------------------
 def bench(tmp_path, method="response", teacher=None, **kw):
     return tuning_bench(
         data(),
@@ -380,6 +380,7 @@ def train(b, wait=60):
     b.job.thread.join(wait)
 
 
+@pytest.mark.slow
 def test_the_bench_trains_what_its_controls_say(tmp_path):
     teacher = net(6)
     b = bench(tmp_path, teacher=teacher)
@@ -412,6 +413,7 @@ def test_the_bench_trains_what_its_controls_say(tmp_path):
     b.close()
 
 
+@pytest.mark.slow
 def test_runs_come_back_and_a_second_bench_closes_the_first(tmp_path):
     a = bench(tmp_path)
     train(a)
@@ -429,6 +431,7 @@ def test_runs_come_back_and_a_second_bench_closes_the_first(tmp_path):
     b.close()
 
 
+@pytest.mark.slow
 def test_pause_holds_and_goes_on(tmp_path):
     b = bench(tmp_path, epochs=10_000)
     b.buttons["Train"].click()
@@ -450,6 +453,7 @@ def test_pause_holds_and_goes_on(tmp_path):
     b.close()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_twenty_starts_and_stops(tmp_path):
     made = []
 

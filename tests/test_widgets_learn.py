@@ -13,29 +13,26 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import Ensemble, Feature, Response, distill
-from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.method import Method
-from kdmedlearn.core.parameters import weight_at
-from kdmedlearn.methods.response import response_loss, soften
 from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.methods.response import response_loss
+from kdmedlearn.methods.response import soften
+from kdmedlearn.core.parameters import weight_at
 from kdmedlearn.widgets import loss_weights, temperature
 from kdmedlearn.widgets.panel import PLOTLY
-from kdmedlearn.widgets.soft_targets import (
-    TEMPERATURES,
-    entropy_bits,
-    hesitant,
-    pull,
-    ranking,
-    unchanged,
-)
-from kdmedlearn.widgets.weights import (
-    cosines,
-    gram_of,
-    lengths,
-    measure,
-    training_batch,
-    with_total,
-)
+from kdmedlearn.widgets.soft_targets import TEMPERATURES
+from kdmedlearn.widgets.weights import cosines
+from kdmedlearn.widgets.soft_targets import entropy_bits
+from kdmedlearn.widgets.weights import gram_of
+from kdmedlearn.widgets.soft_targets import hesitant
+from kdmedlearn.widgets.weights import lengths
+from kdmedlearn.widgets.weights import measure
+from kdmedlearn.widgets.soft_targets import pull
+from kdmedlearn.widgets.soft_targets import ranking
+from kdmedlearn.widgets.weights import training_batch
+from kdmedlearn.core.trial import untouched
+from kdmedlearn.widgets.weights import with_total
 
 
 def made(method="response", teachers=None, **kw):
@@ -223,7 +220,7 @@ def test_unchanged_restores_after_an_error_too():
     m, state = Dropped(), torch.get_rng_state()
     m.frozen.eval()
     was, modes = fingerprint(m), [o.training for o in m.modules()]
-    with pytest.raises(KeyError), unchanged(m):
+    with pytest.raises(KeyError), untouched(m):
         m.train()(torch.randn(4, 3, 8, 8))
         random.random()
         np.random.rand()

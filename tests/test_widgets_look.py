@@ -11,20 +11,34 @@ from helpers import Items, data, net
 from torch import nn
 
 from kdmedlearn import KDAS, Response, distill, phantom_dls
-from kdmedlearn.core.outputs import plain
-from kdmedlearn.core.teacher import Teacher, as_norm, norm_of
-from kdmedlearn.train.fusing import collect, fit_fusion, rows
-from kdmedlearn.methods.fusion import AttentionFusion, MeanLogits, RelationAttention, by_teacher
-from kdmedlearn.methods.kdas import attend_to_itself, symmetric
+from kdmedlearn.methods.fusion import AttentionFusion
 from kdmedlearn.models.hdkd import HDKDTeacher
 from kdmedlearn.models.mbcsa import MBConv
+from kdmedlearn.methods.fusion import MeanLogits
+from kdmedlearn.methods.fusion import RelationAttention
+from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.models.unet import UNet
+from kdmedlearn.core.teacher import as_norm
+from kdmedlearn.methods.kdas import attend_to_itself
+from kdmedlearn.methods.fusion import by_teacher
+from kdmedlearn.train.fusing import collect
+from kdmedlearn.train.fusing import fit_fusion
 from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.core.teacher import norm_of
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.train.fusing import rows
+from kdmedlearn.methods.kdas import symmetric
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
-from kdmedlearn.train.fusing import data_url
-from kdmedlearn.widgets.attention import batches, painted, row_weights, undisturbed
-from kdmedlearn.widgets.soft_targets import SIDE
-from kdmedlearn.widgets.disagreement import Answers, class_kinds, outlined, top_bars
+from kdmedlearn.widgets.disagreement import ClassAnswers
+from kdmedlearn.viz.pictures import SIDE
+from kdmedlearn.widgets.attention import batches
+from kdmedlearn.widgets.disagreement import class_kinds
+from kdmedlearn.viz.pictures import data_url
+from kdmedlearn.widgets.disagreement import outlined
+from kdmedlearn.widgets.attention import painted
+from kdmedlearn.widgets.attention import row_weights
+from kdmedlearn.widgets.disagreement import top_bars
+from kdmedlearn.widgets.attention import undisturbed
 
 
 @pytest.fixture(scope="module")
@@ -462,7 +476,7 @@ def test_mbcsa_takes_teachers_learners_and_masks(classes, masks):
 
 def test_kinds_partition_and_sort():
     g = torch.Generator().manual_seed(0)
-    s = Answers(
+    s = ClassAnswers(
         [],
         torch.randint(4, (50,), generator=g),
         {n: torch.randn(50, 4, generator=g).softmax(1) for n in "abc"},
@@ -569,6 +583,7 @@ def test_outline_lies_on_the_masks_border():
 # --- life and death
 
 
+@pytest.mark.slow
 def test_close_gives_back_what_is_held(classes, masks):
     for w in (
         relation_attention(guided(classes)),

@@ -1,8 +1,9 @@
-"""Kernels that have imported PyTorch and fastai before they begin: forks of one process, each as clean as a new one.
+"""Kernels that have imported PyTorch and fastai before they begin: forks of one process, each as
+clean as a new one.
 
-Some fifty notebooks import the same libraries, which takes longer than most of what they do. Nothing of a notebook
-and nothing of kdmedlearn is ever run in the parent, so no notebook sees another. Where there is no fork (Windows),
-kernels start as usual.
+Some fifty notebooks import the same libraries, which takes longer than most of what they do.
+Nothing of a notebook and nothing of kdmedlearn is ever run in the parent, so no notebook sees
+another. Where there is no fork (Windows), kernels start as usual.
 """
 
 import json, os, signal, subprocess, sys, time

@@ -1,9 +1,13 @@
 """Work on the notebooks: draft them as text, execute them, keep what is committed clean.
 
-python tools/notebooks.py draft  nbs/core/03_taps.ipynb [taps.py]   # notebook -> percent-format text, easy to edit
-python tools/notebooks.py make   taps.py nbs/core/03_taps.ipynb     # text -> notebook (fixed cell ids), not yet executed
-python tools/notebooks.py run    [nbs/core/03_taps.ipynb ...]       # execute from a clean kernel, keep clean outputs (default: all)
-python tools/notebooks.py readme                               # nbs/index.ipynb -> README.md
+    python tools/notebooks.py draft  nbs/core/03_taps.ipynb [taps.py]
+    python tools/notebooks.py make   taps.py nbs/core/03_taps.ipynb
+    python tools/notebooks.py run    [nbs/core/03_taps.ipynb ...]
+    python tools/notebooks.py readme
+
+draft writes a notebook as percent-format text, which is easy to edit; make turns such a text into a
+notebook with fixed cell ids, not yet executed. run executes notebooks (default: all) from a clean
+kernel and keeps clean outputs. readme makes README.md from nbs/index.ipynb.
 """
 
 import hashlib, os, re, sys

@@ -2,12 +2,13 @@
 
     python tools/rubric.py
 
-Counted from the notebooks: formulas, sources, exported pieces and their length, pictures, errors shown, summary,
-exercises, solutions, stated time. Whether a picture adds something, a symbol is defined or the prose is good, no program
-knows; what readers found weak stands in WEAK.
+Counted from the notebooks: formulas, sources, exported pieces and their length, pictures, errors
+shown, summary, exercises, solutions, stated time, characters in a line, the share of checks.
+Whether a picture adds something, a symbol is defined or the prose is good, no program knows; what
+readers found weak stands in WEAK.
 """
 
-import ast, re, statistics, sys
+import ast, io, re, statistics, sys, tokenize
 from pathlib import Path
 
 import nbformat
@@ -15,13 +16,17 @@ import nbformat
 sys.path.insert(0, str(Path(__file__).parent))
 from notebooks import ROOT, notebooks
 
+# What a chapter may have: lines in the median piece, shares of lines over 100 characters and of
+# checks.
+MEDIAN, OVER_100, CHECKS = 12, 0.05, 0.2
+
 EXPORT = re.compile(r"^#\s*\|\s*export", re.M)
 SOURCE = re.compile(r"arxiv\.org|doi\.org|arXiv|\b(19|20)\d\d[a-z]?\)|\((19|20)\d\d|, (19|20)\d\d")
 PICTURE = ("image/png", "image/jpeg", "application/vnd.plotly.v1+json")
 RAISES = re.compile(r"test_fail|\bexcept\b|pytest\.raises|ExceptionExpected|\bshow_error|\.said\b")
 
 # Chapters about text and files, where a picture would add nothing.
-PLAIN = ("cli", "data/05_download")
+PLAIN = ("cli", "data/08_download")
 
 # What no program sees: what readers stumbled over and is not mended, in plain words.
 WEAK = {
@@ -56,12 +61,12 @@ WEAK = {
         " standard error."
     ),
     "tuning/02_search": "files and checks take more room than the idea.",
-    "data/02_images": (
+    "data/03_images": (
         "finds exact copies only; near duplicates, the leak of the introduction, need a column of"
         " the manifest."
     ),
-    "data/03_masks": "finds exact copies only.",
-    "data/04_balance": (
+    "data/04_masks": "finds exact copies only.",
+    "data/07_balance": (
         "one rare class, three seeds; weights and SMOTE cannot be told apart, and no distillation"
         " takes part."
     ),
@@ -69,7 +74,7 @@ WEAK = {
     "data/sets/02_endoscopy": (
         "everything runs on stand-ins; the real table of Hyper-Kvasir has not been read."
     ),
-    "data/05_download": "neither distillation nor medicine; long pieces.",
+    "data/08_download": "neither distillation nor medicine; long pieces.",
     "experiments/01_experiment": (
         "its experiment is too short to show anything; the [results page](results.md) has longer"
         " ones."
@@ -102,25 +107,111 @@ WEAK = {
 }
 
 
-def pieces(nb):
-    "Lines of code of each exported function and method, and of each class without methods."
-    out = []
-    for c in nb.cells:
-        if c.cell_type != "code" or not EXPORT.search(c.source):
-            continue
-        for n in ast.parse(c.source).body:
-            if isinstance(n, ast.ClassDef):
-                methods = [
-                    m for m in n.body if isinstance(m, (ast.FunctionDef, ast.AsyncFunctionDef))
-                ]
-                out += [m.end_lineno - m.lineno + 1 for m in methods] or [
-                    n.end_lineno - n.lineno + 1
-                ]
-            elif isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                out.append(n.end_lineno - n.lineno + 1)
+def exported(nb):
+    "The sources of the exported cells."
+    return [c.source for c in nb.cells if c.cell_type == "code" and EXPORT.search(c.source)]
+
+
+def others(nb):
+    "The sources of the code cells that are not exported."
+    return [c.source for c in nb.cells if c.cell_type == "code" and not EXPORT.search(c.source)]
+
+
+# --- how long
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def has_docstring(node):
+    return isinstance(node, (ast.Module, ast.ClassDef, *FUNCTION)) and ast.get_docstring(node)
+
+
+def code_lines(src):
+    """The numbers of the lines of `src` that hold code: no empty ones, comments or docstrings."""
+    skip = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    lines = set()
+    for t in tokenize.generate_tokens(io.StringIO(src).readline):
+        if t.type not in (*skip, tokenize.ENDMARKER):
+            lines |= set(range(t.start[0], t.end[0] + 1))
+    for node in ast.walk(ast.parse(src)):
+        if has_docstring(node):
+            lines -= span(node.body[0])
+    return lines
+
+
+def span(node):
+    return set(range(node.lineno, node.end_lineno + 1))
+
+
+def body_of(node):
+    "The statements of a function or class, without the docstring."
+    return node.body[1:] if has_docstring(node) else node.body
+
+
+def functions(src):
+    """(name, lines of its body) of each function and method of a cell, and of each class without
+    methods."""
+    code, out = code_lines(src), []
+
+    def add(name, node):
+        body = set().union(*(span(n) for n in body_of(node)))
+        out.append((name, len(body & code)))
+
+    for n in ast.parse(src).body:
+        if isinstance(n, ast.ClassDef):
+            methods = [m for m in n.body if isinstance(m, FUNCTION)]
+            for m in methods:
+                add(f"{n.name}.{m.name}", m)
+            if not methods:
+                add(n.name, n)
+        elif isinstance(n, FUNCTION):
+            add(n.name, n)
     return out
 
 
+def pieces(nb):
+    "Lines of the body of each exported function and method, and of each class without methods."
+    return [lines for src in exported(nb) for _, lines in functions(src)]
+
+
+# --- how wide
+def share_over(sources, width):
+    "The share of the lines of `sources` that have more than `width` characters."
+    lines = [line for src in sources for line in src.split("\n") if line.strip()]
+    return sum(len(line) > width for line in lines) / max(1, len(lines))
+
+
+# --- how much of it is checks
+def warns(node):
+    "Whether a statement is a call of warnings.warn."
+    call = node.value if isinstance(node, ast.Expr) else None
+    name = getattr(call, "func", None)
+    return isinstance(call, ast.Call) and getattr(name, "attr", getattr(name, "id", "")) == "warn"
+
+
+def refuses(body):
+    "Whether a block does nothing but refuse or warn; it may put its words together before."
+    speaks = [isinstance(n, ast.Raise) or warns(n) for n in body]
+    return speaks[-1] and all(s or isinstance(n, ast.Assign) for s, n in zip(speaks, body))
+
+
+def checks(src):
+    "The numbers of the lines of `src` that validate: raise, assert and warn, each with its guard."
+    lines = set()
+    for node in ast.walk(ast.parse(src)):
+        if isinstance(node, (ast.Raise, ast.Assert)) or warns(node):
+            lines |= span(node)
+        elif isinstance(node, (ast.If, ast.ExceptHandler)) and refuses(node.body):
+            lines |= set(range(node.lineno, node.body[-1].end_lineno + 1))
+    return lines & code_lines(src)
+
+
+def checked_share(sources):
+    "The share of the lines of code in `sources` that validate."
+    total = sum(len(code_lines(src)) for src in sources)
+    return sum(len(checks(src)) for src in sources) / max(1, total)
+
+
+# --- the rest
 def exercises(text):
     "How many exercises stand before their folded solutions."
     _, _, rest = text.partition("## Exercise")
@@ -141,9 +232,14 @@ def judged(path):
         "time": f"{time[1]} min" if time else False,
         "formulas": text.count("$$") // 2,
         "source": bool(SOURCE.search(text)),
+        "sizes": size,
         "pieces": len(size),
         "median": statistics.median(size) if size else 0,
         "longest": max(size, default=0),
+        "over 100": share_over(exported(nb), 100),
+        "over 120": share_over(exported(nb), 120),
+        "over 88": share_over(others(nb), 88),
+        "checks": checked_share(exported(nb)),
         "pictures": sum(any(k in o.get("data", {}) for k in PICTURE) for o in outputs),
         "errors": len(RAISES.findall(code)),
         "summary": bool(re.search(r"^## Summary", text, re.M)),
@@ -152,17 +248,19 @@ def judged(path):
 
 
 def missing(j, name):
-    "What the rubric asks of a notebook and it has not."
-    out = [k for k in ("time", "summary") if not j[k]] + ["source"] * (
-        j["formulas"] > 0 and not j["source"]
-    )
-    out += [
-        k
-        for k in ("exercises", "errors", "pictures")
-        if not j[k] and (k != "pictures" or name not in PLAIN)
-    ]
-    if j["median"] > 12:
-        out.append(f"short pieces (median {j['median']:g} lines)")
+    "What the rubric asks of a notebook and it has not, in words."
+    asked = ["time", "summary", "exercises", "errors"] + ["source"] * (j["formulas"] > 0)
+    if name not in PLAIN:
+        asked.append("pictures")
+    out = [f"no {k}" for k in asked if not j[k]]
+    if j["median"] > MEDIAN:
+        out.append(f"pieces of {j['median']:g} lines in the median")
+    if j["over 100"] > OVER_100 or j["over 120"]:
+        out.append("lines that are too long")
+    if j["over 88"]:
+        out.append("lines over 88 characters in cells that are not exported")
+    if j["checks"] > CHECKS and not name.startswith("data/"):
+        out.append(f"{j['checks']:.0%} of its code are checks")
     return out
 
 
@@ -180,70 +278,72 @@ def rows():
     return out
 
 
-def page(rows):
-    mark = lambda v: (
-        "yes"
-        if v is True
-        else "**no**" if v is False else f"{v:g}" if isinstance(v, (int, float)) else v
-    )
-    columns = [
-        "time",
-        "formulas",
-        "source",
-        "pieces",
-        "median",
-        "longest",
-        "pictures",
-        "errors",
-        "summary",
-        "exercises",
-    ]
-    lines = ["| notebook | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, what, j in rows:
-        show = {
-            **j,
-            **({"median": "", "longest": ""} if not j["pieces"] else {}),
-            **({} if j["formulas"] or j["source"] else {"source": ""}),
-        }
-        lines.append(
-            f"| [{what}](../nbs/{name}.ipynb) | "
-            + " | ".join(mark(show[c]) for c in columns)
-            + " |"
-        )
-    lacks = [
-        f"- [{what}](../nbs/{name}.ipynb): no {', no '.join(m)}."
-        for name, what, j in rows
-        if (m := missing(j, name))
-    ]
-    weak = [
-        f"- [{what}](../nbs/{name}.ipynb): {WEAK[name]}" for name, what, _ in rows if name in WEAK
-    ]
-    plain = " and ".join(
-        f"[{what.lower()}](../nbs/{name}.ipynb)" for name, what, _ in rows if name in PLAIN
-    )
-    median = statistics.median(
-        [n for name, *_ in rows for n in pieces(nbformat.read(ROOT / "nbs" / f"{name}.ipynb", 4))]
-    )
-    return f"""# The rubric, chapter by chapter
+COLUMNS = ("time", "formulas", "source", "pieces", "median", "longest", "over 100", "over 120")
+COLUMNS += ("over 88", "checks", "pictures", "errors", "summary", "exercises")
+SHARES = ("over 100", "over 120", "over 88", "checks")
+OF_PIECES = ("median", "longest", "over 100", "over 120", "checks")  # empty without pieces
+PAGE = """
+# The rubric, chapter by chapter
 
 <!-- made by tools/rubric.py -->
 
-What every chapter and tutorial is held to: why it exists; each formula with its source; every symbol defined once; exported pieces short; pictures that add something, looked at in light and dark; the errors shown; a summary; exercises whose solutions run in the tests; a stated time; no number in prose that no cell makes.
+What every chapter and tutorial is held to: why it exists; each formula with its source; every
+symbol defined once; exported pieces short; pictures that add something, looked at in light and
+dark; the errors shown; a summary; exercises whose solutions run in the tests; a stated time; no
+number in prose that no cell makes.
 
-A program counts what can be counted. *Pieces* are exported functions and methods, *median* and *longest* their lines of code; the median of all is {median:g}. *Errors* are the places where one is provoked. Tutorials export nothing; the chapters on {plain} are about text and files and have no picture.
+A program counts what can be counted. *Pieces* are exported functions and methods, *median* and
+*longest* the lines of code in their bodies, without signature, docstring, comments and empty lines;
+the median of all is {median:g}. *Over 100* and *over 120* are shares of the lines of exported code
+by their characters, *over 88* of the other cells. *Checks* is the share of a module's code that
+validates: raises, assertions and warnings, each with its guard; at most a fifth, apart from the
+readers of data. *Errors* are the places where one is provoked. Tutorials export nothing; the
+chapters on {plain} are about text and files and have no picture.
 
-{chr(10).join(lines)}
+{table}
 
 ## What is missing
 
-{chr(10).join(lacks) or "Nothing that can be counted."}
+{lacks}
 
 ## What is still weak
 
 What readers found and is not mended:
 
-{chr(10).join(weak) or 'Nothing is noted.'}
+{weak}
 """
+
+
+def shown(column, j):
+    "A value of the table as text; empty where there is nothing to count."
+    v = j[column]
+    if column in OF_PIECES and not j["pieces"] or column == "source" and not (v or j["formulas"]):
+        return ""
+    if isinstance(v, bool):
+        return "yes" if v else "**no**"
+    if column in SHARES:
+        return f"{v:.1%}" if 0 < v < 0.01 else f"{v:.0%}"
+    return f"{v:g}" if isinstance(v, (int, float)) else v
+
+
+def link(name, what):
+    return f"[{what}](../nbs/{name}.ipynb)"
+
+
+def page(rows):
+    lines = [["notebook", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
+    lines += [[link(name, what), *(shown(c, j) for c in COLUMNS)] for name, what, j in rows]
+    lacks = [(link(name, what), missing(j, name)) for name, what, j in rows]
+    weak = [f"- {link(name, what)}: {WEAK[name]}" for name, what, _ in rows if name in WEAK]
+    template = re.sub(r"(?<=[^\n])\n(?=[^\n])", " ", PAGE.strip()) + "\n"
+    return template.format(
+        median=statistics.median(n for *_, j in rows for n in j["sizes"]),
+        plain=" and ".join(link(name, what.lower()) for name, what, _ in rows if name in PLAIN),
+        table="\n".join("| " + " | ".join(line) + " |" for line in lines),
+        lacks="\n".join(f"- {at}: {', '.join(m)}." for at, m in lacks if m)
+        or "Nothing that can be counted.",
+        weak="\n".join(weak) or "Nothing is noted.",
+    )
 
 
 if __name__ == "__main__":

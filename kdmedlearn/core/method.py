@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['METHODS', 'Network', 'Method', 'Sum', 'as_method', 'layer_pairs']
 
-# %% ../../nbs/core/07_method.ipynb #75bc17f0
+# %% ../../nbs/core/07_method.ipynb #469a25d3
 from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .outputs import Layers, Pass
-from .parameters import Declared, weight_at
-from .registry import Registry
 from .tasks import ALL_TASKS
+from .parameters import Declared
+from .outputs import Layers
+from .outputs import Pass
+from .registry import Registry
+from .parameters import weight_at
 
 # %% ../../nbs/core/07_method.ipynb #7f860092
 class Network(NamedTuple):

@@ -6,13 +6,17 @@
 __all__ = ['Range', 'Hyperparameter', 'Number', 'Whole', 'Temperature', 'check_temperature', 'weight_at', 'Weight', 'Share',
            'Choice', 'Switch', 'Declared']
 
-# %% ../../nbs/core/06_parameters.ipynb #69362726
+# %% ../../nbs/core/06_parameters.ipynb #5c76606d
 import inspect
 import json
 from math import inf
 from typing import Any, Callable, NamedTuple
 
-from .checks import is_number, near_hint, number, one_of, switch
+from .checks import is_number
+from .checks import near_hint
+from .checks import number
+from .checks import one_of
+from .checks import switch
 
 # %% ../../nbs/core/06_parameters.ipynb #3d7a7eb2
 class Range(NamedTuple):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['total_loss', 'Bound', 'device_of', 'bind', 'Plan', 'Result', 'unique', 'DistillStep', 'valid_pixels']
 
-# %% ../../nbs/core/10_step.ipynb #8e135154
+# %% ../../nbs/core/10_step.ipynb #9cc47fc3
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -13,12 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .method import Method, Network, as_method
-from .outputs import Layers, Outputs, Pass, main_output, plain, unwrapped
-from .taps import read
-from .tasks import task_of
+from .outputs import Layers
+from .method import Method
+from .method import Network
+from .outputs import Outputs
+from .outputs import Pass
+from .method import as_method
 from .teacher import as_teachers
-from .trial import check_pass, check_terms, tried, untouched
+from .trial import check_pass
+from .trial import check_terms
+from .outputs import main_output
+from .outputs import plain
+from ..HOME import read
+from ..HOME import task_of
+from .trial import tried
+from .trial import untouched
+from .outputs import unwrapped
 
 # %% ../../nbs/core/10_step.ipynb #7583bd4a
 def total_loss(terms: dict, weights: dict) -> Tensor:

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['layer', 'taps', 'uncompiled', 'read', 'n_hooks', 'layer_shapes', 'last_map', 'tap_next']
 
-# %% ../../nbs/core/03_taps.ipynb #5f5260b6
+# %% ../../nbs/core/03_taps.ipynb #32bdffff
 from contextlib import contextmanager
 from typing import Any, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from .outputs import channels_first
 from .checks import near_names
-from .outputs import channels_first, unwrapped
+from .outputs import unwrapped
 
 # %% ../../nbs/core/03_taps.ipynb #f3e634f8
 def layer(

@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['as_norm', 'norm_of', 'Teacher', 'is_learner', 'as_teachers']
 
-# %% ../../nbs/core/08_teacher.ipynb #fb2bbf51
+# %% ../../nbs/core/08_teacher.ipynb #f4550e57
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .outputs import Outputs
 from .checks import is_number
-from .outputs import Outputs, main_output, plain
-from .taps import read
+from .outputs import main_output
+from .outputs import plain
+from ..HOME import read
 
-# %% ../../nbs/core/08_teacher.ipynb #8faa84ec
+# %% ../../nbs/core/08_teacher.ipynb #2a2dc72f
 def as_norm(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     pair = [torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std)]
@@ -26,7 +28,7 @@ def as_norm(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
 def norm_of(dls: Any) -> tuple[Tensor, Tensor] | None:
     """The (mean, std) that the batches of `dls`, or of one loader, are normalised with, tensors
     (1, channels, 1, 1); None where they are not."""
-    dl = dls.train if hasattr(dls, "train") else dls
+    dl = dls.train if hasattr(dls, "loaders") else dls
     for t in getattr(getattr(dl, "after_batch", None), "fs", ()):
         if isinstance(getattr(t, "mean", None), Tensor) and isinstance(t.std, Tensor):
             return plain(t.mean), plain(t.std)

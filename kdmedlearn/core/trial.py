@@ -6,7 +6,7 @@
 __all__ = ['untouched', 'tried', 'try_training', 'find', 'attempt', 'cure_for', 'channels_wanted', 'check_pass', 'serves',
            'same_classes', 'check_terms']
 
-# %% ../../nbs/core/09_trial.ipynb #64ba20bb
+# %% ../../nbs/core/09_trial.ipynb #e0421609
 import random
 import warnings
 from contextlib import contextmanager
@@ -15,8 +15,13 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
-from .outputs import Outputs, Pass, comparable, is_maps, main_output, unwrapped
+from .outputs import Outputs
+from .outputs import Pass
+from .outputs import comparable
+from .outputs import is_maps
 from .taps import layer
+from .outputs import main_output
+from .outputs import unwrapped
 
 # %% ../../nbs/core/09_trial.ipynb #193ea552
 @contextmanager

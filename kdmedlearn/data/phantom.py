@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIGNS', 'RECIPES', 'CLASSES', 'SIMILAR', 'LAYERS', 'TASKS', 'CHUNK', 'MEAN', 'STD', 'CODES', 'smooth', 'bump', 'ramp',
            'Scene', 'Place', 'place', 'main_place', 'mucosa', 'light', 'folds', 'vessels', 'pale', 'border', 'erosions',
-           'hole', 'slit', 'granular', 'ulcers', 'dye', 'cut', 'polyp', 'bubbles', 'frame', 'camera', 'amounts',
-           'render', 'second_polyp', 'check', 'balanced_labels', 'phantom', 'Shot', 'ReadImage', 'MaskCodes',
+           'hole', 'slit', 'granular', 'ulcers', 'dye', 'cut_bed', 'polyp', 'bubbles', 'frame', 'camera', 'amounts',
+           'render', 'second_polyp', 'check_phantom', 'balanced_labels', 'phantom', 'Shot', 'ReadShot', 'MaskCodes',
            'class_of', 'mask_of', 'split_seeds', 'phantom_dls']
 
 # %% ../../nbs/data/01_phantom.ipynb #327357ae
@@ -31,7 +31,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, from_numpy
 
-# %% ../../nbs/data/01_phantom.ipynb #e7e88d27
+# %% ../../nbs/data/01_phantom.ipynb #8ea2c881
 SIGNS = [
     "folds",
     "vessels",
@@ -43,7 +43,7 @@ SIGNS = [
     "granular",
     "ulcers",
     "dye",
-    "cut",
+    "cut_bed",
     "polyp",
 ]
 RECIPES = {  #               folds vess pale bord eros hole slit gran ulce dye  cut polyp
@@ -258,7 +258,7 @@ def ulcers(s: Scene, a):
     s.paint((0.60, 0.05, 0.06), 0.5 * a * ramp(z - 1.0, 0.7))
     s.paint((0.95, 0.90, 0.68), 0.9 * a * ramp(z - 1.5, 0.35))
 
-# %% ../../nbs/data/01_phantom.ipynb #7bd88770
+# %% ../../nbs/data/01_phantom.ipynb #b8ce09c6
 def dye(s: Scene, a):
     "A blotchy indigo cushion around the place."
     s.paint(
@@ -270,7 +270,7 @@ def dye(s: Scene, a):
     s.height += a * 0.12 * ramp(1.8 - s.main.r, 1.0)
 
 
-def cut(s: Scene, a):
+def cut_bed(s: Scene, a):
     "A flat pale cut bed with a red rim."
     bed = a * ramp(0.9 - s.main.r, 0.2)
     s.height *= 1 - 0.8 * bed
@@ -376,11 +376,11 @@ def second_polyp(s: Scene, a) -> np.ndarray:  # (n, size, size) True on the seco
     polyp(s, a * there, at)
     return there & (at.r < 1)
 
-# %% ../../nbs/data/01_phantom.ipynb #a31f7119
+# %% ../../nbs/data/01_phantom.ipynb #e3872227
 TASKS, CHUNK = ("classify", "segment"), 32
 
 
-def check(n, size, task, seed, difficulty):
+def check_phantom(n, size, task, seed, difficulty):
     "Refuse what cannot be drawn, and say what can."
     if task not in TASKS:
         raise ValueError(f"task {task!r} is not known; choose one of {', '.join(TASKS)}")
@@ -415,7 +415,7 @@ def phantom(
     tuple
 ):  # images uint8 (n, size, size, 3); labels int64 (n,) or masks uint8 (n, size, size), 0 or 255
     "Endoscopy-like images made from a seed, with their labels or polyp masks."
-    check(n, size, task, seed, difficulty)
+    check_phantom(n, size, task, seed, difficulty)
     segment = task == "segment"
     y = np.full(n, CLASSES.index("polyps")) if segment else balanced_labels(n, seed)
     x, masks = np.empty((n, size, size, 3), np.uint8), np.empty(
@@ -429,7 +429,7 @@ def phantom(
             masks[i : ids.stop] = s.mask * np.uint8(255)
     return (x, masks) if segment else (x, y)
 
-# %% ../../nbs/data/01_phantom.ipynb #a14d9228
+# %% ../../nbs/data/01_phantom.ipynb #b412c523
 @dataclass
 class Shot:
     "One item: an image, and a label or a mask."
@@ -438,7 +438,7 @@ class Shot:
     target: object  # class number or mask
 
 
-class ReadImage(Transform):
+class ReadShot(Transform):
     "A `Shot`, array, tensor, PIL image or file becomes a (3, `size`, `size`) image."
 
     input_types = (
@@ -470,7 +470,7 @@ class ReadImage(Transform):
             o = np.array(Image.fromarray(o).resize((self.size, self.size), Image.BILINEAR))
         return TensorImage(from_numpy(np.ascontiguousarray(o.transpose(2, 0, 1))))
 
-
+# %% ../../nbs/data/01_phantom.ipynb #c7063af8
 class MaskCodes(AddMaskCodes):
     "Names of the mask's values, and the loss that a `Learner` picks where it is given none."
 
@@ -484,7 +484,14 @@ def class_of(shot: Shot) -> str:
 def mask_of(shot: Shot) -> TensorMask:
     return TensorMask(from_numpy((shot.target > 0).astype(np.int64)))
 
-# %% ../../nbs/data/01_phantom.ipynb #9dc60f5f
+
+def __getattr__(name):
+    "Learners that were exported by version 0.1.0 ask for `ReadImage`."
+    if name == "ReadImage":
+        return ReadShot
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+# %% ../../nbs/data/01_phantom.ipynb #b3a65855
 MEAN, STD = (0.52, 0.32, 0.28), (
     0.27,
     0.18,
@@ -495,7 +502,7 @@ CODES = ["background", "polyp"]
 
 def split_seeds(seed: int) -> tuple:  # two different integers
     "The seeds of the training and the validation images."
-    check(1, 32, "classify", seed, 0)
+    check_phantom(1, 32, "classify", seed, 0)
     return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(2))
 
 
@@ -514,7 +521,7 @@ def phantom_dls(
 ) -> DataLoaders:
     "fastai DataLoaders of phantoms, for classification or segmentation."
     for n in (n_train, n_valid):
-        check(n, size, task, seed, difficulty)
+        check_phantom(n, size, task, seed, difficulty)
     parts = [
         phantom(n, size, task, sd, difficulty)
         for n, sd in zip((n_train, n_valid), split_seeds(seed))
@@ -526,7 +533,7 @@ def phantom_dls(
         if task == "classify"
         else [mask_of, MaskCodes(CODES)]
     )
-    dsets = Datasets(items, [[ReadImage(size)], target], splits=splits)
+    dsets = Datasets(items, [[ReadShot(size)], target], splits=splits)
     device = default_device() if device is None else device
     stats = [
         t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)

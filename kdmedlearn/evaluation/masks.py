@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #a4b4c67d
+# %% ../../nbs/evaluation/02_masks.ipynb #f58e2788
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,10 +21,15 @@ from fastai.learner import Learner
 from PIL import Image
 from torch import Tensor
 
-from ..data.images import as_pil, some
-from ..data.masks import ReadMask, by_stem, mask_trouble, mask_values, side
-from ..core.outputs import plain
+from ..data.masks import ReadMask
+from ..data.images import as_pil
+from ..data.masks import by_stem
 from ..methods.pixels import maps_of
+from ..data.masks import mask_trouble
+from ..data.masks import mask_values
+from ..core.outputs import plain
+from ..data.masks import side
+from ..data.loaders import some
 
 # %% ../../nbs/evaluation/02_masks.ipynb #0c237d70
 def foreground_logit(
@@ -218,7 +223,7 @@ def s_measure(p: np.ndarray, m: np.ndarray) -> float:  # (H, W) in [0, 1], (H, W
     regions = sum(_similarity(p[c], m[c]) * m[c].size / m.size for c in parts if m[c].size)
     return float(max(0, 0.5 * objects + 0.5 * regions))
 
-# %% ../../nbs/evaluation/02_masks.ipynb #103fdb48
+# %% ../../nbs/evaluation/02_masks.ipynb #f62b56ca
 def mask_scores(
     pred,  # (H, W): uint8 grey levels, or probabilities
     mask,  # (H, W): bool, 0 and 1, or 0 and 255
@@ -226,9 +231,11 @@ def mask_scores(
     # "reference" (0)
     empty="defined",
 ) -> dict:
-    """Scores of one prediction as the Python evaluation of UACANet (Kim et al. 2021) and KDAS computes them; `dice` and `iou` are at probability .5.
+    """Scores of one prediction as the Python evaluation of UACANet (Kim et al. 2021) and KDAS
+    computes them; `dice` and `iou` are at probability .5.
 
-    Empty masks: by default Dice and IoU are 1 at a threshold where nothing is called foreground, else 0; Sen and wFm are NaN and left out of means.
+    Empty masks: by default Dice and IoU are 1 at a threshold where nothing is called
+    foreground, else 0; Sen and wFm are NaN and left out of means.
     """
     return _scores(*_checked(pred, mask, empty), empty)[0]
 

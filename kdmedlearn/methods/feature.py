@@ -6,19 +6,25 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature', 'has_places']
 
-# %% ../../nbs/methods/02_feature.ipynb #6a42e4f4
+# %% ../../nbs/methods/02_feature.ipynb #1626e600
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checks import one_of
-from ..core.method import Method, Network, layer_pairs
-from ..core.outputs import Layers, Pass
-from ..core.parameters import Choice, Hyperparameter, Switch, Weight
+from ..core.parameters import Choice
+from ..core.parameters import Hyperparameter
+from ..core.outputs import Layers
+from ..core.method import Method
+from ..core.method import Network
+from ..core.outputs import Pass
+from ..core.parameters import Switch
+from ..core.parameters import Weight
 from .response import full_precision
 from ..core.taps import last_map
+from ..core.method import layer_pairs
+from ..core.checks import one_of
 
 # %% ../../nbs/methods/02_feature.ipynb #6bb7aeec
 def as_map(f: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ def feature_distance(
         )
     return DISTANCES[distance](full_precision(s), full_precision(t))
 
-# %% ../../nbs/methods/02_feature.ipynb #aa0f0b3e
+# %% ../../nbs/methods/02_feature.ipynb #0eae59dc
 def pairs_of_each(
     pairs, n: int
 ) -> list:  # n: number of teachers -> a list of pairs for each teacher
@@ -165,9 +171,7 @@ class _PairedMethod(Method):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-
-
-# %% ../../nbs/methods/02_feature.ipynb #1f8bdd60
+# %% ../../nbs/methods/02_feature.ipynb #214391d3
 class Adapters(nn.Module):
     "What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers' units."
 
@@ -227,5 +231,3 @@ def has_places(s: Tensor, t: Tensor):
             f"distance='attention' compares places, and the maps {tuple(s.shape)},"
             f" {tuple(t.shape)} have one; name layers with a map, or another distance"
         )
-
-

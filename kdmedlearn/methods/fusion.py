@@ -7,7 +7,7 @@ __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', '
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
            'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #50a55d61
+# %% ../../nbs/methods/04_fusion.ipynb #94265f4f
 import warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -16,23 +16,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .feature import as_map, as_vector
-from ..core.checks import one_of
-from ..core.method import Method, Network
-from ..core.outputs import Layers, Pass
-from kdmedlearn.core.parameters import (
-    Choice,
-    Declared,
-    Hyperparameter,
-    Number,
-    Share,
-    Temperature,
-    Weight,
-    Whole,
-)
-from ..core.tasks import ANSWERS as ANSWER_TASKS
-from .response import full_precision, response_loss
+from ..HOME import ANSWERS as ANSWER_TASKS
+from ..core.parameters import Choice
+from ..core.parameters import Declared
+from ..core.parameters import Hyperparameter
+from ..core.outputs import Layers
+from ..core.method import Method
+from ..core.method import Network
+from ..core.parameters import Number
+from ..core.outputs import Pass
+from ..core.parameters import Share
+from ..HOME import Temperature
+from ..core.parameters import Weight
+from ..core.parameters import Whole
+from .feature import as_map
+from .feature import as_vector
+from .response import full_precision
 from ..core.taps import last_map
+from ..core.checks import one_of
+from .response import response_loss
 
 # %% ../../nbs/methods/04_fusion.ipynb #9a2c6a87
 class Fused(NamedTuple):

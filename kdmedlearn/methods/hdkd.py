@@ -5,18 +5,26 @@
 # %% auto #0
 __all__ = ['LOGIT', 'REDUCTIONS', 'STAGES', 'logit_loss', 'feature_losses', 'HDKD', 'same_shape']
 
-# %% ../../nbs/methods/05_hdkd.ipynb #fa225912
+# %% ../../nbs/methods/05_hdkd.ipynb #85ebf9ec
 import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.method import Method, layer_pairs
+from ..core.tasks import ALL_TASKS
+from ..HOME import ANSWERS
+from ..core.parameters import Choice
+from ..core.parameters import Hyperparameter
+from ..core.method import Method
+from ..core.parameters import Number
 from ..core.outputs import Pass
-from ..core.parameters import Choice, Hyperparameter, Number, Share, Temperature, Weight
-from ..core.tasks import ALL_TASKS, ANSWERS
-from .response import full_precision, response_loss
+from ..core.parameters import Share
+from ..HOME import Temperature
+from ..core.parameters import Weight
+from .response import full_precision
+from ..core.method import layer_pairs
+from .response import response_loss
 
 # %% ../../nbs/methods/05_hdkd.ipynb #e7736c22
 LOGIT, REDUCTIONS = ("soft", "hard", "none"), ("released", "batchmean")
@@ -59,7 +67,7 @@ _UNTRAINED = (
     " heads; for feature terms alone use logit='none', else an alpha between 0 and 1"
 )
 
-# %% ../../nbs/methods/05_hdkd.ipynb #6ddd8d47
+# %% ../../nbs/methods/05_hdkd.ipynb #cd1d10eb
 class HDKD(Method, name="hdkd"):
     """(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature
     term (EL-Assiouti et al. 2024). Several teachers: the mean."""
@@ -152,5 +160,3 @@ def same_shape(s: str, a: Tensor, t: str, b: Tensor):
             f" {tuple(b.shape)}, and HDKD compares them as they are; make both models with the same"
             " widths and image size, name other pairs=, or set lam=0"
         )
-
-

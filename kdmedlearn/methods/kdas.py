@@ -6,19 +6,31 @@
 __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ignored', 'mask_like', 'StructureLoss',
            'attend_to_itself', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric', 'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #13013c81
+# %% ../../nbs/methods/07_kdas.ipynb #c9d5b85c
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checks import number, one_of
+from ..core.parameters import Choice
+from .pixels import HEADS
 from ..core.method import Method
 from ..core.outputs import Pass
-from ..core.parameters import Choice, Share, Switch, Temperature, Weight, check_temperature
-from .pixels import HEADS, map_pairs, maps_of, warn_probabilities
-from .response import full_precision, in_float32, mean_where, valid_like
+from ..core.parameters import Share
+from ..core.parameters import Switch
+from ..HOME import Temperature
+from ..core.parameters import Weight
+from ..core.parameters import check_temperature
+from .response import full_precision
+from .response import in_float32
+from .pixels import map_pairs
+from .pixels import maps_of
+from .response import mean_where
+from ..core.checks import number
+from ..core.checks import one_of
+from .response import valid_like
+from .pixels import warn_probabilities
 
-# %% ../../nbs/methods/07_kdas.ipynb #a7d93981
+# %% ../../nbs/methods/07_kdas.ipynb #a76b3e26
 WEIGHTINGS = ("intended", "released")
 
 
@@ -66,8 +78,6 @@ def without_ignored(mask: Tensor, index: int | None) -> tuple[Tensor, Tensor | N
         return mask, None
     valid = mask != index
     return torch.where(valid, mask, 0), valid[:, None] if mask.ndim == 3 else valid
-
-
 
 # %% ../../nbs/methods/07_kdas.ipynb #e6b1a232
 def mask_like(mask: Tensor, logits: Tensor) -> Tensor:
@@ -189,7 +199,7 @@ def sgm_loss(
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, t.shape[-2:]), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #6f3356fd
+# %% ../../nbs/methods/07_kdas.ipynb #b8196376
 class KDAS(Method, name="kdas"):
     """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each,
     SGM on the first. Several teachers: the mean. Pixels that the task loss ignores are left out."""
@@ -237,5 +247,3 @@ class KDAS(Method, name="kdas"):
             first = [sgm_loss(*heads[0], self.scale, p.valid) for heads in pairs]
             out["sgm"] = torch.stack(first).mean()
         return out
-
-

@@ -6,15 +6,18 @@
 __all__ = ['check_batch', 'similarity', 'similarity_loss', 'distances', 'rkd_distance', 'angles', 'rkd_angle', 'Similarity',
            'RKD']
 
-# %% ../../nbs/methods/03_relation.ipynb #28022410
+# %% ../../nbs/methods/03_relation.ipynb #6f62ae57
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .feature import Pairs, _PairedMethod, as_vector
-from .response import full_precision, in_float32
+from .feature import Pairs
 from ..core.outputs import Pass
 from ..core.parameters import Weight
+from .feature import _PairedMethod
+from .feature import as_vector
+from .response import full_precision
+from .response import in_float32
 
 # %% ../../nbs/methods/03_relation.ipynb #8978c52f
 def check_batch(s: Tensor, t: Tensor, name: str, vectors: bool = True):
@@ -85,7 +88,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:  # (B, D_s)  # (B, D_
         return student.sum() * 0
     return F.smooth_l1_loss(angles(student), angles(teacher))
 
-# %% ../../nbs/methods/03_relation.ipynb #a059e618
+# %% ../../nbs/methods/03_relation.ipynb #7673bbce
 class Similarity(_PairedMethod, name="similarity"):
     """Similarity-preserving distillation: task + lam times the loss, the mean over pairs and
     teachers (Tung & Mori 2019)."""
@@ -121,5 +124,3 @@ class RKD(_PairedMethod, name="rkd"):
         both = [(as_vector(s), as_vector(t)) for _, s, t in self.each(p)]
         mean = lambda loss: torch.stack([loss(s, t) for s, t in both]).mean()
         return {"distance": mean(rkd_distance), "angle": mean(rkd_angle)}
-
-

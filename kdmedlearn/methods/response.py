@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['full_precision', 'in_float32', 'soften', 'response_loss', 'valid_like', 'mean_where', 'labels_loss', 'Response']
 
-# %% ../../nbs/methods/01_response.ipynb #6b531716
+# %% ../../nbs/methods/01_response.ipynb #0dfb601d
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.tasks import ALL_TASKS
 from ..core.method import Method
 from ..core.outputs import Pass
-from ..core.parameters import Share, Temperature, check_temperature
-from ..core.tasks import ALL_TASKS
+from ..core.parameters import Share
+from ..HOME import Temperature
+from ..core.parameters import check_temperature
 
-# %% ../../nbs/methods/01_response.ipynb #2305afa6
+# %% ../../nbs/methods/01_response.ipynb #e5546d5a
 def full_precision(z: Tensor) -> Tensor:
     "`z` in float32 where it came in half precision: exponentials and their sums need the range."
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
@@ -24,8 +26,6 @@ def full_precision(z: Tensor) -> Tensor:
 def in_float32(t: Tensor) -> torch.autocast:
     "A context without autocast: sums of many products overflow half precision."
     return torch.autocast(t.device.type, enabled=False)
-
-
 
 # %% ../../nbs/methods/01_response.ipynb #9c0900d7
 def soften(
@@ -101,7 +101,7 @@ def labels_loss(
         )
     return response_loss(student.reshape(-1, 1), teacher.reshape(-1, 1), T)
 
-# %% ../../nbs/methods/01_response.ipynb #d3c81f76
+# %% ../../nbs/methods/01_response.ipynb #db9cde47
 class Response(Method, name="response"):
     """Response distillation: (1 - alpha) task + alpha T^2 KL (Hinton et al. 2015; Gammulle et al.
     2023). Several teachers: the mean. Several labels an image: label by label."""
@@ -123,5 +123,3 @@ class Response(Method, name="response"):
         else:
             losses = [response_loss(out, t.out, self.T, p.valid) for t in p.teachers]
         return {"response": torch.stack(losses).mean()}
-
-

@@ -6,7 +6,7 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #ec120822
+# %% ../../nbs/train/02_distillation.ipynb #c42c0b10
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -21,12 +21,19 @@ from fastai.learner import Learner
 from fastcore.foundation import L
 from torch import Tensor, nn
 
-from ..core.method import Method, as_method
-from ..core.outputs import Outputs, main_output, plain, unwrapped
-from ..core.step import DistillStep, total_loss
+from ..core.step import DistillStep
+from ..core.method import Method
+from ..core.outputs import Outputs
+from ..core.method import as_method
+from ..core.teacher import as_teachers
+from ..HOME import device_of
+from ..core.outputs import main_output
+from ..core.teacher import norm_of
+from ..core.outputs import plain
 from ..core.taps import tap_next
-from ..core.teacher import as_teachers, norm_of
-from .trial import device_of, try_learner
+from ..core.step import total_loss
+from .trial import try_learner
+from ..core.outputs import unwrapped
 
 # %% ../../nbs/train/02_distillation.ipynb #fdac031e
 class DistillCallback(Callback):
@@ -147,7 +154,7 @@ def adopt(learn: Learner, step: DistillStep):
     known = {id(p) for group in learn.opt.param_lists for p in group}
     learn.opt.param_lists[-1].extend(p for p in step.adapters() if id(p) not in known)
 
-# %% ../../nbs/train/02_distillation.ipynb #75104444
+# %% ../../nbs/train/02_distillation.ipynb #6c777c5c
 class DistillLearner(Learner):
     "A Learner whose `save` and `load` carry the adapters of the method with the optimizer's state."
 
@@ -168,9 +175,12 @@ class DistillLearner(Learner):
             self.distill.step.bound.load_state_dict(kept)
         return self
 
-    def __reduce_ex__(self, protocol):  # exported, it is a plain Learner
-        make, args, *rest = super().__reduce_ex__(protocol)
-        return (make, (Learner, *args[1:]), *rest)
+    def export(self, *args, **kwargs):
+        self.__class__ = Learner  # what is exported loads as a plain Learner
+        try:
+            return self.export(*args, **kwargs)
+        finally:
+            self.__class__ = DistillLearner
 
 # %% ../../nbs/train/02_distillation.ipynb #b8584577
 class TermColumns(Callback):
@@ -258,7 +268,7 @@ def distill(
     adopt(learn, cb.check(learn))
     return learn
 
-# %% ../../nbs/train/02_distillation.ipynb #6ade371b
+# %% ../../nbs/train/02_distillation.ipynb #73f68d37
 def parameter_counts(learn: Learner) -> dict:  # name -> number of parameters
     """Parameters of the student, and apart from them those of everything that exists in training
     only."""
@@ -270,5 +280,3 @@ def parameter_counts(learn: Learner) -> dict:  # name -> number of parameters
     out |= {f"training only: {type(b.method).__name__}": n(b) for b in step.bound}
     numbered = enumerate(step.teachers, 1)
     return out | {f"training only: teacher {i} ({t.name})": n(t.model) for i, t in numbered}
-
-

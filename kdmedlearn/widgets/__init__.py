@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+# name -> module, or "module:name in it"
 _home = {
     "Panel": "panel",
     "temperature": "soft_targets",
@@ -10,14 +11,15 @@ _home = {
     "relation_attention": "attention",
     "kdas_attention": "attention",
     "mbcsa_attention": "attention",
-    "compare": "disagreement",
+    "compare": "disagreement:compare_images",
 }
 __all__ = [*_home]
 
 
 def __getattr__(name):
     if name in _home:
-        return getattr(import_module(f"{__name__}.{_home[name]}"), name)
+        module, _, inner = _home[name].partition(":")
+        return getattr(import_module(f"{__name__}.{module}"), inner or name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

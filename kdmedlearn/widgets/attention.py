@@ -8,7 +8,7 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #c91e58bd
+# %% ../../nbs/widgets/04_attention.ipynb #83ee404b
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -24,20 +24,34 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
-from ..core.outputs import plain, unwrapped
-from ..core.teacher import Teacher, as_teachers, norm_of
-from ..evaluation.masks import dice
-from ..train.fusing import attention_figure, data_url
-from ..methods.fusion import AttentionFusion, FusionState, by_teacher, fits_teachers
-from ..methods.kdas import KDAS, attend_to_itself, attention_loss, sgm_loss, symmetric
+from ..methods.fusion import AttentionFusion
+from ..models.mbcsa import CBAM
+from ..methods.fusion import FusionState
+from ..methods.kdas import KDAS
+from ..models.mbcsa import MBCSA
 from ..core.outputs import Outputs
-from ..methods.pixels import map_pairs
-from ..models.mbcsa import CBAM, MBCSA
-from ..core.checks import near_hint
-from ..core.taps import last_map
 from .panel import Panel
+from ..viz.pictures import SIDE
+from ..core.teacher import Teacher
+from ..core.teacher import as_teachers
+from ..methods.kdas import attend_to_itself
+from ..viz.figures import attention_figure
+from ..methods.kdas import attention_loss
+from ..methods.fusion import by_teacher
+from ..viz.pictures import data_url
+from ..evaluation.masks import dice
+from ..methods.fusion import fits_teachers
+from ..core.taps import last_map
+from ..methods.pixels import map_pairs
+from ..core.checks import near_hint
+from ..core.teacher import norm_of
+from ..viz.pictures import pictures
+from ..core.outputs import plain
+from ..methods.kdas import sgm_loss
+from ..viz.pictures import small
+from ..methods.kdas import symmetric
 from ..core.trial import untouched
-from .soft_targets import SIDE, pictures, small
+from ..core.outputs import unwrapped
 
 # %% ../../nbs/widgets/04_attention.ipynb #9e2d3644
 @contextmanager

@@ -12,11 +12,12 @@ from math import log10
 import ipywidgets as W
 import plotly.graph_objects as go
 
-# %% ../../nbs/widgets/00_panel.ipynb #7a1957a8
+# %% ../../nbs/widgets/00_panel.ipynb #e2199899
 PLOTLY = "application/vnd.plotly.v1+json"
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,.3)"
 STYLE = """<style>
-.kdm .js-plotly-plot :is(.infolayer, [class$=tick], .barlayer, .scatterlayer) text {fill: var(--jp-ui-font-color1, currentColor) !important}
+.kdm .js-plotly-plot :is(.infolayer, [class$=tick], .barlayer, .scatterlayer) text {\
+fill: var(--jp-ui-font-color1, currentColor) !important}
 .kdm .kdm-said {color: var(--jp-error-color1, #c62828)}
 .kdm .kdm-note {color: var(--jp-ui-font-color2, currentColor)}
 </style>"""

@@ -7,7 +7,7 @@ __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'tra
            'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read',
            'set_knobs', 'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #ce3015c0
+# %% ../../nbs/widgets/02_loss_weights.ipynb #99cb1ccb
 import html, math, random
 from typing import NamedTuple
 
@@ -19,12 +19,17 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from ..core.outputs import Pass, plain, unwrapped
-from ..core.parameters import Range
-from ..core.step import DistillStep, Plan
+from ..core.step import DistillStep
+from .panel import Panel
+from ..core.outputs import Pass
+from ..core.step import Plan
+from ..HOME import Range
+from ..tuning.search import code_of
+from ..tuning.search import knobs_of
+from .panel import number_slider
+from ..core.outputs import plain
 from ..core.trial import untouched
-from ..tuning.search import code_of, knobs_of
-from .panel import Panel, number_slider
+from ..core.outputs import unwrapped
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #ca91b541
 def gram_of(

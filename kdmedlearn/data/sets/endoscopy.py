@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURCES', 'write_phantom_endoscopy', 'count_trouble',
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
-           'medmnist_sets', 'medmnist_file', 'medmnist_dls']
+           'medmnist_sets', 'medmnist_file', 'check_npz', 'read_npz', 'medmnist_dls']
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #baaef3b2
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #813ca54e
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -18,26 +18,30 @@ import torch
 from fastai.data.transforms import Categorize
 from PIL import Image
 
-from ..download import download, unpack
-from kdmedlearn.data.images import (
-    HIDDEN,
-    FolderLabel,
-    ReadImage,
-    SetLoaders,
-    batch_tfms,
-    check_options,
-    find_splits,
-    in_range,
-    list_images,
-    make_loaders,
-    some,
-    split_off,
-    table_dls,
-    visible,
-)
-from ..phantom import CHUNK, CLASSES, check, render
-from .polyps import MARK, _fits, _right_folder, _warn_counts
-from ...core.checks import near_hint, near_names
+from ..phantom import CHUNK
+from ..phantom import CLASSES
+from ..images import FolderLabel
+from ..images import HIDDEN
+from .polyps import MARK
+from ..images import ReadImage
+from ..images import ReadOptions
+from ..loaders import SetLoaders
+from .polyps import _fits
+from .polyps import _right_folder
+from .polyps import _warn_counts
+from ..phantom import check_phantom
+from ..download import download
+from ..images import find_splits
+from ..images import list_images
+from ..images import make_loaders
+from ...core.checks import near_hint
+from ...core.checks import near_names
+from ..phantom import render
+from ..loaders import some
+from ..splits import split_off
+from ..images import table_dls
+from ..download import unpack
+from ..images import visible
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #fd56bd02
 KVASIR_V2 = dict.fromkeys(CLASSES, 1000)  # class: images
@@ -109,7 +113,30 @@ def _draw(folder, n, look, size, seed, first, names):
             Image.fromarray(x).save(folder / f, quality=95)
     return files
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #8283237a
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #15c218bf
+def _write_lists(
+    rows, top, path, n_per_class
+):  # rows: (file, folders and class, number within the class)
+    "The lists that come with Hyper-Kvasir: labels beside the images, folds beside their folder."
+    organ, kind, label = zip(*(c.split("/") for _, c, _ in rows))
+    pd.DataFrame(
+        {
+            "Video file": [f[:-4] for f, *_ in rows],
+            "Organ": [f"{o.split('-')[0].title()} GI" for o in organ],
+            "Finding": label,
+            "Classification": kind,
+        }
+    ).to_csv(top / "image-labels.csv", index=False)
+    named = [f"normal-{c}" if c in ("cecum", "pylorus", "z-line") else c for c in label]
+    pd.DataFrame(
+        {
+            "file-name": [f for f, *_ in rows],
+            "class-name": named,
+            "split-index": [int(i >= n_per_class // 2) for *_, i in rows],
+        }
+    ).to_csv(path / FOLDS, sep=";", index=False)
+
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #992a12c4
 def write_phantom_endoscopy(
     path,  # a new or empty folder
     # "kvasir-v2": class folders; "hyper-kvasir": labeled-images/ and the file of folds
@@ -125,7 +152,7 @@ def write_phantom_endoscopy(
         raise ValueError(
             f"n_per_class={n_per_class!r}; expected at least 4, for training, validation and test"
         )
-    check(n_per_class, size, "classify", seed, 0.5)
+    check_phantom(n_per_class, size, "classify", seed, 0.5)
     path, names, rows = Path(path), random.Random(seed), []
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} is there and not empty; choose a new folder")
@@ -152,23 +179,7 @@ def write_phantom_endoscopy(
         " is real.\n"
     )
     if layout == "hyper-kvasir":
-        organ, kind, label = zip(*(c.split("/") for _, c, _ in rows))
-        pd.DataFrame(
-            {
-                "Video file": [f[:-4] for f, *_ in rows],
-                "Organ": [f"{o.split('-')[0].title()} GI" for o in organ],
-                "Finding": label,
-                "Classification": kind,
-            }
-        ).to_csv(top / "image-labels.csv", index=False)
-        named = [f"normal-{c}" if c in ("cecum", "pylorus", "z-line") else c for c in label]
-        pd.DataFrame(
-            {
-                "file-name": [f for f, *_ in rows],
-                "class-name": named,
-                "split-index": [int(i >= n_per_class // 2) for *_, i in rows],
-            }
-        ).to_csv(path / FOLDS, sep=";", index=False)
+        _write_lists(rows, top, path, n_per_class)
     return path
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #5c5337f9
@@ -263,14 +274,15 @@ def kvasir_v2(
     _warn_counts(path, count_trouble(t.label, KVASIR_V2))
     return table_dls(t, path, size, test=test, **dict(modality="endoscopy") | kw)
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #5e686995
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #81fdec62
 SOURCES = {
     "kvasir-v2": "https://datasets.simula.no/downloads/kvasir/kvasir-dataset-v2.zip",
     "hyper-kvasir": (
         "https://datasets.simula.no/downloads/hyper-kvasir/hyper-kvasir-labeled-images.zip"
     ),
     FOLDS: (
-        f"https://raw.githubusercontent.com/simula/hyper-kvasir/49c0d0f915b57ac0b6cb18b49776ffa61c5512e3/official_splits/{FOLDS}"
+        "https://raw.githubusercontent.com/simula/hyper-kvasir"
+        f"/49c0d0f915b57ac0b6cb18b49776ffa61c5512e3/official_splits/{FOLDS}"
     ),
 }
 
@@ -466,7 +478,48 @@ def medmnist_file(flag, size, root, fetch):  # -> (the package's facts of the se
         download(info[f"url{end}"], f, md5=info[f"MD5{end}"])
     return info, f
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #90d7ccb2
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #e0f2f60a
+def check_npz(x, y, what, shape, classes):
+    "Refuse arrays that are not images of `shape` with their class numbers."
+    if (
+        x.dtype != np.uint8
+        or x.shape[1:] != shape
+        or len(x) != len(y)
+        or not 0 <= y.min() <= y.max() < classes
+    ):
+        channels = 3 if len(shape) == 3 else 1
+        raise ValueError(
+            f"{what} images of {x.dtype} {x.shape} with {len(y)} labels from"
+            f" {y.min()} to {y.max()}; expected {shape[0]} x {shape[1]} pixels, {channels} channels"
+            f" and {classes} classes"
+        )
+
+
+def read_npz(
+    f,  # npz file of a set of MedMNIST
+    flag,  # name of the set
+    info,  # the package's facts of it
+    reader: ReadImage,  # gets the pixels
+) -> pd.DataFrame:  # file, split, label, rel, group
+    "The images of a set of MedMNIST, in its official division."
+    n, size, rows = info["n_channels"], reader.size, []
+    names = [info["label"][str(i)] for i in range(len(info["label"]))]
+    with np.load(f) as z:
+        for split, ours in (("train", "train"), ("val", "valid"), ("test", "test")):
+            x, y = z[f"{split}_images"], z[f"{split}_labels"].reshape(-1).astype(int)
+            shape = (size, size, 3)[: 2 + (n == 3)]
+            check_npz(x, y, f"{f} holds {split}", shape, len(names))
+            x = torch.from_numpy(x)
+            x = (
+                x.permute(0, 3, 1, 2) if n == 3 else x[:, None].expand(-1, reader.channels, -1, -1)
+            )  # views, no copies
+            items = [f"{flag}/{split}/{names[c]}/{i}" for i, c in enumerate(y)]
+            reader.kept |= dict(zip(items, x))
+            rows += [(item, ours, names[c]) for item, c in zip(items, y)]
+    t = pd.DataFrame(rows, columns=["file", "split", "label"])
+    return t.assign(rel=t.file, group=t.file)
+
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #1c01495a
 def medmnist_dls(
     flag="pathmnist",  # name of the set, see `medmnist_sets`
     size=28,  # 28, 64, 128 or 224 pixels: one file each
@@ -491,38 +544,14 @@ def medmnist_dls(
             f"channels={channels!r}; {flag} has {n}, expected"
             f" {' or '.join(str(c) for c in sorted({n, 3}))}"
         )
-    check_options(size, channels, modality, norm, augment)
-    in_range("fraction", fraction, closed=True)
+    options = ReadOptions.among(locals())
     if (need := sum(info["n_samples"].values()) * n * size**2) > 2e9:
         warnings.warn(
             f"{flag} at {size} pixels takes {need / 1e9:.2g} GB of memory; a smaller size= takes"
             " less"
         )
-    reader, rows = ReadImage(size, channels or n), []
-    with np.load(f) as z:
-        for split, ours in (("train", "train"), ("val", "valid"), ("test", "test")):
-            x, y = z[f"{split}_images"], z[f"{split}_labels"].reshape(-1).astype(int)
-            if (
-                x.dtype != np.uint8
-                or x.shape[1:] != (size, size, 3)[: 2 + (n == 3)]
-                or len(x) != len(y)
-                or not 0 <= y.min() <= y.max() < len(names)
-            ):
-                raise ValueError(
-                    f"{f} holds {split} images of {x.dtype} {x.shape} with {len(y)} labels from"
-                    f" {y.min()} to {y.max()}; expected {size} x {size} pixels, {n} channels and"
-                    f" {len(names)} classes"
-                )
-            x = torch.from_numpy(x)
-            x = (
-                x.permute(0, 3, 1, 2) if n == 3 else x[:, None].expand(-1, reader.channels, -1, -1)
-            )  # views, no copies
-            items = [f"{flag}/{split}/{names[c]}/{i}" for i, c in enumerate(y)]
-            reader.kept |= dict(zip(items, x))
-            rows += [(item, ours, names[c]) for item, c in zip(items, y)]
-    t = pd.DataFrame(rows, columns=["file", "split", "label"]).assign(
-        rel=lambda d: d.file, group=lambda d: d.file
-    )
+    reader = ReadImage(size, channels or n)
+    t = read_npz(f, flag, info, reader)
     seen = t.split.replace("valid", "val").value_counts()
     _warn_counts(
         f.parent,
@@ -532,17 +561,8 @@ def medmnist_dls(
             if seen[s] != k
         ],
     )
-    t = split_off(t, 0.1, fraction, seed, True)
-    dls = make_loaders(
-        t,
-        [[reader], [FolderLabel(), Categorize(vocab=names, sort=False)]],
-        batch_tfms(t, reader, norm, modality, augment),
-        bs,
-        device,
-        0,
-        save_to,
-    )
-    dls.facts = dict(
-        channels=reader.channels, size=size, group=None, license=info["license"], task=info["task"]
-    )
+    t = split_off(t, options.valid, options.fraction, options.seed, True)
+    target = [FolderLabel(), Categorize(vocab=names, sort=False)]
+    dls = make_loaders(t, reader, target, options)
+    dls.facts |= dict(license=info["license"], task=info["task"])
     return dls

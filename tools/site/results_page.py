@@ -1,0 +1,37 @@
+"""docs/results.md from the results files in docs/results/: every number comes from a file that a
+command made.
+
+    python tools/site/results_page.py
+    python tools/site/results_page.py keep RUN_FOLDER NAME "COMMAND"
+
+The first writes the page. The second first copies the numbers of a `kdmedlearn distill` run. One
+module of results/ writes one part of the page."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from results import brain_mri, guidance, hdkd, kdas, phantom, step, widgets
+from results.shared import fill
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+HEAD = """
+# Results
+
+<!-- made by tools/site/results_page.py from docs/results/*.json; edit those by running the commands -->
+
+What was measured, and the command that measured it. Accuracies in percent. A difference is the mean
+over seeds of the *paired* differences, with its standard error. Nothing was chosen on a test set:
+the last epoch counts, and the knobs are the defaults.
+"""
+PARTS = (phantom, brain_mri, hdkd, kdas, guidance, step, widgets)
+
+
+def page():
+    return (fill(HEAD) + "".join(part.page() for part in PARTS)).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["keep"]:
+        brain_mri.keep(*sys.argv[2:])
+    PAGE.write_text(page(), encoding="utf-8")
