@@ -7,14 +7,15 @@ __all__ = ['app', 'method_with', 'for_classes', 'versions', 'keep_run', 'sets_se
            'keep_and_tell', 'test_of', 'on_students_input', 'try_out', 'get_teacher', 'distill_folder', 'course_dir',
            'notebooks']
 
-# %% ../nbs/cli.ipynb #587407b0
-import json
+# %% ../nbs/cli.ipynb #2351e940
 import shutil
 import sys
 from pathlib import Path
 from typing import List, Optional
 
 import typer
+
+from .core.registry import names_in
 
 # %% ../nbs/cli.ipynb #6ab346b5
 app = typer.Typer(
@@ -54,11 +55,11 @@ def _main():
         "once", category=UserWarning
     )  # what a reader says of a data set, it says for each seed
 
-# %% ../nbs/cli.ipynb #810b1185
+# %% ../nbs/cli.ipynb #e0bcf302
 def method_with(name: str, given: List[str]):
-    "The method called `name`, its hyperparameters set from \"key=value\" texts."
-    from kdmedlearn.core.method import METHODS
+    'The method called `name`, its hyperparameters set from "key=value" texts.'
     from kdmedlearn.core.checks import near_hint
+    from kdmedlearn.core.method import METHODS
 
     cls, values = METHODS[name.lower()], {}
     for text in given:
@@ -74,7 +75,8 @@ def method_with(name: str, given: List[str]):
 
 
 def for_classes(name: str, method):
-    "`method`, if it has a formula for classes of images; else a ValueError that names those that have."
+    """`method`, if it has a formula for classes of images; else a ValueError that names those that
+    have."""
     from kdmedlearn.core.method import METHODS
 
     if "classes" in method.tasks:
@@ -93,7 +95,7 @@ def versions() -> dict:
         "python": sys.version.split()[0]
     }
 
-# %% ../nbs/cli.ipynb #1538578d
+# %% ../nbs/cli.ipynb #3c65c440
 def keep_run(
     run: Path,
     title: str,
@@ -107,14 +109,11 @@ def keep_run(
     norm,
 ):
     "Write the files of a run; returns the comparison table and the gain."
-    from kdmedlearn.evaluation.compare import compare
-    from kdmedlearn.viz.figures import compare_figure
-    from kdmedlearn.viz.figures import curves_figure
+    from kdmedlearn.evaluation.compare import compare, show_table
     from kdmedlearn.experiments.experiment import gain
+    from kdmedlearn.experiments.report import write_json, write_report
     from kdmedlearn.models.weights import save_model
-    from kdmedlearn.evaluation.compare import show_table
-    from kdmedlearn.experiments.report import write_json
-    from kdmedlearn.experiments.report import write_report
+    from kdmedlearn.viz.figures import compare_figure, curves_figure
 
     models = (teacher if isinstance(teacher, dict) else {"teacher": teacher}) | res["learners"]
     table, g = compare(models, test), gain(res["scores"])
@@ -195,7 +194,7 @@ def gain_sentence(g: dict) -> str:
         " without the chance that lies in the choice of images)."
     )
 
-# %% ../nbs/cli.ipynb #1c9c27ea
+# %% ../nbs/cli.ipynb #2d8a0afe
 @app.command()
 def demo(
     epochs: int = typer.Option(60, min=1, help="epochs of each student"),
@@ -207,14 +206,13 @@ def demo(
 ):
     "A small student learns from a teacher on made-up endoscopy images."
     with _Told():
-        from kdmedlearn.data.phantom import CLASSES
-        from kdmedlearn.methods.response import Response
+        from kdmedlearn.core.teacher import norm_of
+        from kdmedlearn.data.phantom import CLASSES, phantom_dls
         from kdmedlearn.experiments.experiment import experiment
         from kdmedlearn.experiments.report import new_run
-        from kdmedlearn.core.teacher import norm_of
-        from kdmedlearn.data.phantom import phantom_dls
-        from kdmedlearn.train.teachers import phantom_teacher
+        from kdmedlearn.methods.response import Response
         from kdmedlearn.models.small import small_student
+        from kdmedlearn.train.teachers import phantom_teacher
 
         teacher, method = phantom_teacher(), Response()
         test = phantom_dls(n_train=8, n_valid=1000, size=size, seed=999).valid
@@ -298,12 +296,12 @@ def on_students_input(t, norm):
 
     return Seeing()
 
-# %% ../nbs/cli.ipynb #a2f20394
+# %% ../nbs/cli.ipynb #a1b28203
 def try_out(make_student, teachers: List[str], dls, method):
     "One batch of everything: what does not fit together is answered before a teacher is trained."
     from kdmedlearn.models.registry import create_model
-    from kdmedlearn.train.distillation import distill
     from kdmedlearn.models.weights import load_teacher
+    from kdmedlearn.train.distillation import distill
 
     twice = sorted({t for t in teachers if teachers.count(t) > 1})
     if twice:
@@ -327,18 +325,16 @@ def try_out(make_student, teachers: List[str], dls, method):
     except RuntimeError as e:
         raise ValueError(str(e)) from e
 
-# %% ../nbs/cli.ipynb #4983777d
+# %% ../nbs/cli.ipynb #e500bc9a
 def get_teacher(
     teacher: str, dls, run: Path, epochs: int, lr: float, file: str = "teacher.safetensors"
 ):
     "A `Teacher`: read from a file, or trained on `dls` and kept in the run's folder."
     from fastai.metrics import accuracy
-    from kdmedlearn.core.teacher import Teacher
+    from kdmedlearn.core.teacher import norm_of, Teacher
     from kdmedlearn.models.registry import create_model
+    from kdmedlearn.models.weights import load_teacher, save_model
     from kdmedlearn.train.teachers import fit_teacher
-    from kdmedlearn.models.weights import load_teacher
-    from kdmedlearn.core.teacher import norm_of
-    from kdmedlearn.models.weights import save_model
 
     if teacher.endswith(".safetensors"):
         t = load_teacher(teacher)
@@ -363,7 +359,7 @@ def get_teacher(
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/cli.ipynb #f399e011
+# %% ../nbs/cli.ipynb #67c4caaf
 @app.command("distill")
 def distill_folder(
     data: Path = typer.Option(
@@ -371,10 +367,10 @@ def distill_folder(
     ),
     method: str = typer.Option(
         "response",
-        help="name of the method: response, feature, similarity, rkd, relation, ensemble or hdkd",
+        help=f"name of the method: {', '.join(names_in('kdmedlearn.methods'))}",
     ),
-    knob: Optional[List[str]] = typer.Option(
-        None, help="a knob of the method, name=value; may be repeated"
+    param: Optional[List[str]] = typer.Option(
+        None, "--param", "--knob", help="a hyperparameter of the method, name=value; may be repeated"
     ),
     student: str = typer.Option(
         "small_student", help="small_student, hdkd_student, hdkd_student_small or any timm model"
@@ -418,14 +414,14 @@ def distill_folder(
 ):
     "Train a teacher, a student alone and a student distilled on a folder of images."
     with _Told():
-        from kdmedlearn.data.balance import balance as balanced
-        from kdmedlearn.models.registry import create_model
-        from kdmedlearn.experiments.experiment import experiment
-        from kdmedlearn.data.images import image_dls
-        from kdmedlearn.experiments.report import new_run
         from kdmedlearn.core.teacher import norm_of
+        from kdmedlearn.data.balance import balance as balanced
+        from kdmedlearn.data.images import image_dls
+        from kdmedlearn.experiments.experiment import experiment
+        from kdmedlearn.experiments.report import new_run
+        from kdmedlearn.models.registry import create_model
 
-        m = method_with(method, knob or [])
+        m = method_with(method, param or [])
         reader = dict(
             size=size,
             bs=bs,
@@ -443,7 +439,7 @@ def distill_folder(
         dls = read()
         vocab, in_chans = list(dls.vocab), dls.one_batch()[0].shape[1]
         make_student = lambda: create_model(student, len(vocab), in_chans, img_size=size)
-        try_out(make_student, teacher, dls, method_with(method, knob or []))
+        try_out(make_student, teacher, dls, method_with(method, param or []))
         for f in fraction or []:
             read(fraction=f, seed=0)  # too few images for a part are answered now, too
         run = new_run(runs, name or Path(data).resolve().name)

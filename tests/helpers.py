@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from kdmedlearn.core.method import Method
-from kdmedlearn.core.method import layer_pairs
+from kdmedlearn.core.method import layer_pairs, Method
 from kdmedlearn.core.parameters import weight_at
 
 

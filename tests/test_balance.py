@@ -14,15 +14,10 @@ from helpers import data
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data.loaders import SetLoaders
-from kdmedlearn.data.balance import WeightedLoader
-from kdmedlearn.data.balance import balance
-from kdmedlearn.data.balance import class_weights
+from kdmedlearn.data.balance import balance, class_weights, smote, train_labels, WeightedLoader
 from kdmedlearn.data.images import image_dls
+from kdmedlearn.data.loaders import restart, SetLoaders
 from kdmedlearn.data.phantom import phantom_dls
-from kdmedlearn.data.loaders import restart
-from kdmedlearn.data.balance import smote
-from kdmedlearn.data.balance import train_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:load_learner:UserWarning")
 COUNTS = {"a": 20, "b": 12, "c": 7}

@@ -8,8 +8,8 @@ import pytest
 pytestmark = pytest.mark.browser
 CELL = """
 from kdmedlearn import phantom_dls, Response
-from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.models.small import small_student
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import tuning_bench
 dls, how = phantom_dls(n_train=128, n_valid=32, size=32, seed=0, bs=16), dict(epochs=500, every=.2)
 bench = tuning_bench(dls, small_student, phantom_teacher(), Response(), "bench_runs", **how)
@@ -33,7 +33,7 @@ def test_train_pause_stop_and_come_back(lab):
         for _ in range(5):
             s.page.keyboard.press("ArrowRight")
         s.until("() => parseFloat(document.querySelector('.widget-readout').textContent) > 4")
-        T = s.kernel("bench.knobs['T'].value")
+        T = s.kernel("bench.params['T'].value")
         assert T > 4.2
         press(s, "Train")
         s.until(f"() => ({POINTS})() >= 2", timeout=60)
@@ -55,7 +55,7 @@ def test_train_pause_stop_and_come_back(lab):
         )
         assert s.kernel(f"bench.job.running, {THREADS}") == (False, [])
         (run,) = s.kernel(
-            "[(r['status'], r['knobs']['T'], len(r['history']['accuracy'])) for r in"
+            "[(r['status'], r['params']['T'], len(r['history']['accuracy'])) for r in"
             " bench.runs.all()]"
         )
         assert (

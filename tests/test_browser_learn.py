@@ -4,7 +4,7 @@ import pytest
 
 pytestmark = pytest.mark.browser
 SETUP = """
-from kdmedlearn import Feature, GuidedStudent, Response, distill, phantom_dls
+from kdmedlearn import distill, Feature, GuidedStudent, phantom_dls, Response
 from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import loss_weights, temperature
 dls = phantom_dls(n_train=32, n_valid=16, size=64, seed=0, bs=16)

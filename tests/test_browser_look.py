@@ -5,9 +5,9 @@ import pytest
 pytestmark = pytest.mark.browser
 SETUP = """
 import torch
-from kdmedlearn import KDAS, Teacher, distill, phantom_dls
-from kdmedlearn.models.hdkd import HDKDTeacher
+from kdmedlearn import distill, KDAS, phantom_dls, Teacher
 from kdmedlearn.methods.fusion import RelationAttention
+from kdmedlearn.models.hdkd import HDKDTeacher
 from kdmedlearn.models.small import SmallCNN
 from kdmedlearn.models.unet import UNet
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention

@@ -96,7 +96,7 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
         8,
         "--seeds",
         2,
-        "--knob",
+        "--param",
         "T=2",
         "--runs",
         tmp_path / "runs",
@@ -104,8 +104,7 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     r = call(*args)
     assert r.exit_code == 0, r.output
     run = tmp_path / "runs" / "shapes"
-    from kdmedlearn.models.weights import about_model
-    from kdmedlearn.models.weights import load_model
+    from kdmedlearn.models.weights import about_model, load_model
 
     assert about_model(run / "student.safetensors")["vocab"] == ["disc", "ring"]
     assert load_model(run / "student.safetensors").in_chans == 1
@@ -120,8 +119,8 @@ def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
     }
 
 
-@pytest.mark.parametrize("method, knob", [("feature", "lam=.5"), ("relation", "heads=2")])
-def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, knob):
+@pytest.mark.parametrize("method, param", [("feature", "lam=.5"), ("relation", "heads=2")])
+def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, param):
     data = folder_set(tmp_path / "set")
     r = call(
         "distill",
@@ -137,8 +136,8 @@ def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, kn
         tmp_path / "runs",
         "--method",
         method,
-        "--knob",
-        knob,
+        "--param",
+        param,
         "--student",
         "guided_student",
         "--teacher",
@@ -146,7 +145,7 @@ def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, kn
     )
     assert r.exit_code == 0, r.output
     m = json.loads((next((tmp_path / "runs").iterdir()) / "config.json").read_text())
-    assert knob.split("=")[0] in m["method"] and m["student"] == "guided_student"
+    assert param.split("=")[0] in m["method"] and m["student"] == "guided_student"
 
 
 def test_several_teachers_and_no_test_set(tmp_path):
@@ -212,10 +211,9 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
         "--teacher",
         "hdkd_teacher_small",
     )
-    r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--knob", "lam=1")
+    r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--param", "lam=1")
     assert r.exit_code == 0, r.output
-    from kdmedlearn.models.weights import about_model
-    from kdmedlearn.models.weights import load_model
+    from kdmedlearn.models.weights import about_model, load_model
 
     run = tmp_path / "runs" / "shapes"
     assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(
@@ -243,7 +241,7 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
     [
         (["distill", "--data", "nowhere"], "nowhere"),
         (
-            ["distill", "--data", "DATA", "--method", "hdkd", "--knob", "T=0"],
+            ["distill", "--data", "DATA", "--method", "hdkd", "--param", "T=0"],
             "temperature T must be positive",
         ),
         (
@@ -251,8 +249,8 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path):
             "multiples of 16; got 40x40",
         ),
         (["distill", "--data", "DATA", "--method", "respons"], "near: response"),
-        (["distill", "--data", "DATA", "--knob", "alpha=7"], "alpha must lie in"),
-        (["distill", "--data", "DATA", "--knob", "beta=1"], "no knob 'beta'"),
+        (["distill", "--data", "DATA", "--param", "alpha=7"], "alpha must lie in"),
+        (["distill", "--data", "DATA", "--param", "beta=1"], "no hyperparameter 'beta'"),
         (["distill", "--data", "DATA", "--student", "smal_student"], "near: small_student"),
         (["distill", "--data", "DATA", "--teacher", "none.safetensors"], "no file"),
         (["distill", "--data", "DATA", "--teacher", "best.pth"], "pickled files can run code"),

@@ -16,12 +16,12 @@ from fastai.optimizer import SGD, OptimWrapper
 from torch import nn
 
 from helpers import Hint, data, fingerprint, net
-from kdmedlearn import DistillCallback, Response, distill
+from kdmedlearn import distill, DistillCallback, Response
 from kdmedlearn.core.method import Method
-from kdmedlearn.core.teacher import Teacher
-from kdmedlearn.train.distillation import TermColumns
 from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.methods.response import response_loss
+from kdmedlearn.train.distillation import TermColumns
 
 
 def make(student=None, teacher=None, method="response", dls=None, **kw):

@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from kdmedlearn.data import download as module
-from kdmedlearn.data.download import download
-from kdmedlearn.data.download import unpack
-from kdmedlearn.data.download import verify
+from kdmedlearn.data.download import download, unpack, verify
 
 BODY = np.random.default_rng(0).bytes(400_000)
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -16,23 +16,25 @@ from PIL import Image
 from torch import nn
 
 from kdmedlearn.data import images
-from kdmedlearn.data.sets import endoscopy
-from kdmedlearn.data.sets.endoscopy import FOLDS
-from kdmedlearn.data.sets.endoscopy import HYPER_COUNTS
-from kdmedlearn.data.sets.endoscopy import HYPER_KVASIR
-from kdmedlearn.data.sets.endoscopy import KVASIR_V2
-from kdmedlearn.data.sets.polyps import MARK
-from kdmedlearn.data.sets.endoscopy import SOURCES
 from kdmedlearn.data.balance import balance
-from kdmedlearn.data.sets.endoscopy import count_trouble
-from kdmedlearn.data.sets.endoscopy import download_hyper_kvasir
-from kdmedlearn.data.sets.endoscopy import download_kvasir_v2
-from kdmedlearn.data.sets.endoscopy import hyper_kvasir
-from kdmedlearn.data.sets.endoscopy import kvasir_v2
-from kdmedlearn.data.sets.endoscopy import medmnist_dls
-from kdmedlearn.data.sets.endoscopy import medmnist_sets
-from kdmedlearn.data.sets.endoscopy import read_folds
-from kdmedlearn.data.sets.endoscopy import write_phantom_endoscopy
+from kdmedlearn.data.sets import endoscopy
+from kdmedlearn.data.sets.endoscopy import (
+    count_trouble,
+    download_hyper_kvasir,
+    download_kvasir_v2,
+    FOLDS,
+    HYPER_COUNTS,
+    HYPER_KVASIR,
+    hyper_kvasir,
+    KVASIR_V2,
+    kvasir_v2,
+    medmnist_dls,
+    medmnist_sets,
+    read_folds,
+    SOURCES,
+    write_phantom_endoscopy,
+)
+from kdmedlearn.data.sets.polyps import MARK
 
 
 @pytest.fixture(scope="module")

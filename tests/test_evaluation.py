@@ -9,27 +9,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import data, net
-from kdmedlearn import Response, Teacher, phantom_dls
-from kdmedlearn.models.weights import about_model
-from kdmedlearn.evaluation.compare import compare
-from kdmedlearn.viz.figures import compare_figure
-from kdmedlearn.evaluation.cost import flops
-from kdmedlearn.experiments.experiment import gain
-from kdmedlearn.experiments.experiment import history
-from kdmedlearn.models.weights import load_model
-from kdmedlearn.models.weights import load_teacher
-from kdmedlearn.experiments.report import new_run
+from kdmedlearn import phantom_dls, Response, Teacher
 from kdmedlearn.core.teacher import norm_of
-from kdmedlearn.evaluation.classes import paired
-from kdmedlearn.train.teachers import phantom_teacher
-from kdmedlearn.evaluation.classes import predictions
 from kdmedlearn.data.loaders import restart
-from kdmedlearn.models.weights import save_model
-from kdmedlearn.evaluation.classes import scores
-from kdmedlearn.evaluation.compare import show_table
+from kdmedlearn.evaluation.classes import paired, predictions, scores
+from kdmedlearn.evaluation.compare import compare, show_table
+from kdmedlearn.evaluation.cost import flops
+from kdmedlearn.experiments.experiment import gain, history
+from kdmedlearn.experiments.report import new_run, write_json, write_report
 from kdmedlearn.models.small import small_student
-from kdmedlearn.experiments.report import write_json
-from kdmedlearn.experiments.report import write_report
+from kdmedlearn.models.weights import about_model, load_model, load_teacher, save_model
+from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn.viz.figures import compare_figure
 
 
 def test_scores_against_the_definitions():

@@ -10,19 +10,17 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.methods.feature import Feature
 from kdmedlearn.core.outputs import Outputs
-from kdmedlearn.methods.relation import RKD
-from kdmedlearn.methods.relation import Similarity
-from kdmedlearn.methods.feature import align
-from kdmedlearn.methods.relation import angles
-from kdmedlearn.methods.feature import as_map
-from kdmedlearn.methods.feature import attention_map
-from kdmedlearn.methods.relation import distances
-from kdmedlearn.methods.feature import feature_distance
-from kdmedlearn.methods.relation import rkd_angle
-from kdmedlearn.methods.relation import rkd_distance
-from kdmedlearn.methods.relation import similarity_loss
+from kdmedlearn.methods.feature import align, as_map, attention_map, Feature, feature_distance
+from kdmedlearn.methods.relation import (
+    angles,
+    distances,
+    RKD,
+    rkd_angle,
+    rkd_distance,
+    Similarity,
+    similarity_loss,
+)
 
 
 def make(method, student=None, teacher=None, **kw):

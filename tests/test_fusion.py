@@ -11,24 +11,21 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.methods.fusion import AttentionFusion
-from kdmedlearn.train.fusing import Collected
-from kdmedlearn.methods.fusion import Concatenation
-from kdmedlearn.methods.fusion import Ensemble
-from kdmedlearn.methods.fusion import Fusion
-from kdmedlearn.methods.fusion import MeanLogits
-from kdmedlearn.methods.fusion import MeanProbabilities
-from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.core.teacher import Teacher
-from kdmedlearn.methods.fusion import by_teacher
-from kdmedlearn.train.fusing import collect
-from kdmedlearn.train.fusing import cross_collect
-from kdmedlearn.train.fusing import fit_fusion
+from kdmedlearn.data.splits import hold_out, part
 from kdmedlearn.evaluation.calibration import fit_temperature
-from kdmedlearn.train.fusing import fused
-from kdmedlearn.data.splits import hold_out
-from kdmedlearn.data.splits import part
+from kdmedlearn.methods.fusion import (
+    AttentionFusion,
+    by_teacher,
+    Concatenation,
+    Ensemble,
+    Fusion,
+    MeanLogits,
+    MeanProbabilities,
+    RelationAttention,
+)
 from kdmedlearn.methods.response import response_loss
+from kdmedlearn.train.fusing import collect, Collected, cross_collect, fit_fusion, fused
 
 TEACHERS = lambda k=3: [net(4 + 2 * i) for i in range(k)]
 SMALL = dict(d=8, heads=2)
@@ -156,8 +153,7 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     learn = make(m, teacher=teachers)
     x, y = learn.dls.train.one_batch()
     learn.model.train()
-    from kdmedlearn.core.outputs import Outputs
-    from kdmedlearn.core.outputs import Pass
+    from kdmedlearn.core.outputs import Outputs, Pass
     from kdmedlearn.core.taps import taps
 
     with taps(learn.model, m.student_layers) as f:
@@ -209,8 +205,7 @@ def test_students_are_saved_without_the_fusion():
 def test_the_fused_response_is_what_the_student_is_compared_with():
     teachers = TEACHERS()
     learn = make(Ensemble("mean", T=2.0, alpha=0.5), teacher=teachers)
-    from kdmedlearn.core.outputs import Outputs
-    from kdmedlearn.core.outputs import Pass
+    from kdmedlearn.core.outputs import Outputs, Pass
 
     x, y = learn.dls.valid.one_batch()
     with torch.no_grad():
@@ -630,9 +625,7 @@ def test_a_schedule_that_leaves_its_range_is_found_before_training():
     ],
 )
 def test_labels_and_weights_of_a_part_are_its_own(make_dls):
-    from kdmedlearn.data.balance import balance
-    from kdmedlearn.data.balance import class_weights
-    from kdmedlearn.data.balance import train_labels
+    from kdmedlearn.data.balance import balance, class_weights, train_labels
 
     for d in hold_out(make_dls(), 0.3):
         read = np.array([int(y) for _, y in d.train.dataset])
@@ -708,8 +701,7 @@ def test_the_layers_a_fusion_was_fitted_on_are_the_ones_read():
     ],
 )
 def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
-    from kdmedlearn.train.fusing import load_fusion
-    from kdmedlearn.train.fusing import save_fusion
+    from kdmedlearn.train.fusing import load_fusion, save_fusion
 
     s = seen()._replace(names=("a", "b", "c"))
     f = fusion()
@@ -730,9 +722,8 @@ def test_a_fusion_comes_back_from_its_file(fusion, tmp_path):
 
 
 def test_what_cannot_be_kept_or_read_says_so(tmp_path):
-    from kdmedlearn.train.fusing import load_fusion
+    from kdmedlearn.train.fusing import load_fusion, save_fusion
     from kdmedlearn.train.teachers import phantom_teacher_path
-    from kdmedlearn.train.fusing import save_fusion
 
     class Mine(AttentionFusion):
         pass

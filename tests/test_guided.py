@@ -4,15 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdmedlearn.models.guided import CHANNELS
-from kdmedlearn.models.guided import GuidedStudent
-from kdmedlearn.models.guided import SeparableBlock
-from kdmedlearn.models.registry import create_model
-from kdmedlearn.models.weights import load_model
-from kdmedlearn.models.weights import load_teacher
-from kdmedlearn.models.guided import parameter_table
-from kdmedlearn.models.weights import save_model
 from kdmedlearn.core.taps import taps
+from kdmedlearn.models.guided import CHANNELS, GuidedStudent, parameter_table, SeparableBlock
+from kdmedlearn.models.registry import create_model
+from kdmedlearn.models.weights import load_model, load_teacher, save_model
 
 
 def n_params(m):

@@ -16,26 +16,21 @@ from helpers import fingerprint
 from safetensors.torch import save_file
 from torch import nn
 
-from kdmedlearn import HDKD, Response, distill, phantom_dls
-from kdmedlearn.models.mbcsa import CBAM
-from kdmedlearn.models.mbcsa import ChannelAttention
-from kdmedlearn.models.hdkd import DFLT
-from kdmedlearn.models.hdkd import HDKDStudent
-from kdmedlearn.models.hdkd import HDKDTeacher
-from kdmedlearn.models.mbcsa import MBCSA
-from kdmedlearn.models.mbcsa import MBConv
-from kdmedlearn.core.outputs import Outputs
-from kdmedlearn.core.outputs import Pass
-from kdmedlearn.models.mbcsa import SpatialAttention
-from kdmedlearn.models.mbcsa import conv_layer
-from kdmedlearn.methods.hdkd import feature_losses
-from kdmedlearn.models.hdkd import load_released
-from kdmedlearn.methods.hdkd import logit_loss
-from kdmedlearn.models.hdkd import our_name
-from kdmedlearn.evaluation.classes import predictions
-from kdmedlearn.models.hdkd import resample
-from kdmedlearn.core.taps import taps
+from kdmedlearn import distill, HDKD, phantom_dls, Response
+from kdmedlearn.core.outputs import Outputs, Pass
 from kdmedlearn.core.step import total_loss
+from kdmedlearn.core.taps import taps
+from kdmedlearn.evaluation.classes import predictions
+from kdmedlearn.methods.hdkd import feature_losses, logit_loss
+from kdmedlearn.models.hdkd import DFLT, HDKDStudent, HDKDTeacher, load_released, our_name, resample
+from kdmedlearn.models.mbcsa import (
+    CBAM,
+    ChannelAttention,
+    conv_layer,
+    MBConv,
+    MBCSA,
+    SpatialAttention,
+)
 
 ABOUT, VALUES = golden("hdkd")
 TINY = dict(widths=(16, 16, 16), depths=(1, 1, 1))

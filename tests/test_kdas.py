@@ -10,24 +10,21 @@ from golden_values import close, golden
 from torch import nn
 
 from kdmedlearn import distill
-from kdmedlearn.methods.pixels import BernoulliKL
-from kdmedlearn.train.callbacks import ClipValue
-from kdmedlearn.methods.kdas import KDAS
-from kdmedlearn.train.callbacks import MultiScale
-from kdmedlearn.core.outputs import Outputs
-from kdmedlearn.core.outputs import Pass
-from kdmedlearn.methods.pixels import PixelKL
-from kdmedlearn.methods.kdas import StructureLoss
-from kdmedlearn.models.unet import UNet
-from kdmedlearn.methods.kdas import attend_to_itself
-from kdmedlearn.methods.kdas import attention_loss
-from kdmedlearn.methods.pixels import bernoulli_kl
-from kdmedlearn.evaluation.masks import dice
-from kdmedlearn.train.recipes import kdas_recipe
+from kdmedlearn.core.outputs import Outputs, Pass
 from kdmedlearn.data.phantom import phantom_dls
-from kdmedlearn.methods.kdas import sgm_loss
-from kdmedlearn.models.unet import small_unet
-from kdmedlearn.methods.kdas import structure_loss
+from kdmedlearn.evaluation.masks import dice
+from kdmedlearn.methods.kdas import (
+    attend_to_itself,
+    attention_loss,
+    KDAS,
+    sgm_loss,
+    structure_loss,
+    StructureLoss,
+)
+from kdmedlearn.methods.pixels import bernoulli_kl, BernoulliKL, PixelKL
+from kdmedlearn.models.unet import small_unet, UNet
+from kdmedlearn.train.callbacks import ClipValue, MultiScale
+from kdmedlearn.train.recipes import kdas_recipe
 
 _, VALUES = golden("kdas")
 value = lambda name: torch.tensor(VALUES[name])
@@ -383,11 +380,10 @@ def test_a_student_map_of_another_size_is_told_what_to_do(dls):
 
 
 def test_masks_are_not_taken_for_classes(polyps, tmp_path):
-    from kdmedlearn.evaluation.masks import evaluate_masks
+    from kdmedlearn.cli import method_with
     from kdmedlearn.data.images import image_dls
     from kdmedlearn.data.masks import mask_dls
-    from kdmedlearn.cli import method_with
-    from kdmedlearn.evaluation.masks import save_masks
+    from kdmedlearn.evaluation.masks import evaluate_masks, save_masks
 
     with pytest.raises(ValueError, match="read them with mask_dls"):
         image_dls(polyps)

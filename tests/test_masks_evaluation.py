@@ -14,22 +14,23 @@ from torch import nn
 
 sod = pytest.importorskip("py_sod_metrics")
 import kdmedlearn.evaluation.masks as M
-from kdmedlearn.evaluation.masks import bootstrap
-from kdmedlearn.evaluation.masks import dice
-from kdmedlearn.evaluation.masks import evaluate_masks
-from kdmedlearn.evaluation.masks import iou
 from kdmedlearn.data.masks import mask_dls
-from kdmedlearn.evaluation.masks import mask_predictions
-from kdmedlearn.evaluation.masks import mask_scores
-from kdmedlearn.data.phantom import phantom
-from kdmedlearn.data.phantom import phantom_dls
-from kdmedlearn.evaluation.masks import save_masks
-from kdmedlearn.evaluation.masks import score_folder
-from kdmedlearn.evaluation.masks import score_masks
-from kdmedlearn.evaluation.masks import summary
-from kdmedlearn.evaluation.masks import threshold_curves
-from kdmedlearn.evaluation.masks import worst
-from kdmedlearn.evaluation.masks import worst_figure
+from kdmedlearn.data.phantom import phantom, phantom_dls
+from kdmedlearn.evaluation.masks import (
+    bootstrap,
+    dice,
+    evaluate_masks,
+    iou,
+    mask_predictions,
+    mask_scores,
+    save_masks,
+    score_folder,
+    score_masks,
+    summary,
+    threshold_curves,
+    worst,
+    worst_figure,
+)
 
 ABOUT, VALUES = json.loads((HERE / "metrics.json").read_text()), np.load(HERE / "metrics.npz")
 CASES = list(ABOUT)

@@ -10,17 +10,16 @@ import torch
 from torch import nn
 
 from kdmedlearn.models import registry
-from kdmedlearn.models.registry import MODELS
-from kdmedlearn.models.registry import ModelRegistry
-from kdmedlearn.models.weights import about_model
-from kdmedlearn.models.registry import create_mask_model
-from kdmedlearn.models.registry import create_model
-from kdmedlearn.models.registry import is_mask_model
-from kdmedlearn.models.registry import is_yours
-from kdmedlearn.models.weights import load_model
-from kdmedlearn.models.registry import register_model
-from kdmedlearn.models.weights import save_model
-from kdmedlearn.models.weights import write_safetensors
+from kdmedlearn.models.registry import (
+    create_mask_model,
+    create_model,
+    is_mask_model,
+    is_yours,
+    ModelRegistry,
+    MODELS,
+    register_model,
+)
+from kdmedlearn.models.weights import about_model, load_model, save_model, write_safetensors
 
 
 @pytest.fixture(autouse=True)

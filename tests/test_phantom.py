@@ -11,9 +11,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, label
 
 from kdmedlearn.data import phantom as P
-from kdmedlearn.data.phantom import CLASSES
-from kdmedlearn.data.phantom import phantom
-from kdmedlearn.data.phantom import phantom_dls
+from kdmedlearn.data.phantom import CLASSES, phantom, phantom_dls
 
 
 class Tiny(torch.nn.Module):

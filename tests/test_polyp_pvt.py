@@ -8,19 +8,20 @@ from golden_values import close, filled, filled_input, golden
 from safetensors.torch import save_file
 from torch import nn
 
-from kdmedlearn.models.polyp_pvt import CFM
-from kdmedlearn.models.polyp_pvt import CIM
 from kdmedlearn.models.hdkd import HDKDTeacher
-from kdmedlearn.models.polyp_pvt import PVT_V2
-from kdmedlearn.models.polyp_pvt import PolypPVT
-from kdmedlearn.models.polyp_pvt import SAM
-from kdmedlearn.models.mbcsa import SpatialAttention
-from kdmedlearn.models.polyp_pvt import backbone_of
-from kdmedlearn.models.mbcsa import conv_layer
-from kdmedlearn.models.polyp_pvt import load_released
-from kdmedlearn.models.polyp_pvt import our_name
-from kdmedlearn.models.polyp_pvt import pyramid
-from kdmedlearn.models.polyp_pvt import up
+from kdmedlearn.models.mbcsa import conv_layer, SpatialAttention
+from kdmedlearn.models.polyp_pvt import (
+    backbone_of,
+    CFM,
+    CIM,
+    load_released,
+    our_name,
+    PolypPVT,
+    PVT_V2,
+    pyramid,
+    SAM,
+    up,
+)
 
 ABOUT, VALUES = golden("kdas")
 SMALL = "mobilenetv3_small_050"

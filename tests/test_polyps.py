@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from kdmedlearn.data.sets.polyps import LAYOUTS
-from kdmedlearn.data.sets.polyps import MARK
-from kdmedlearn.data.sets.polyps import PRANET_TESTS
-from kdmedlearn.data.sets.polyps import kvasir_seg
-from kdmedlearn.data.sets.polyps import pranet
-from kdmedlearn.data.sets.polyps import write_phantom_polyps
+from kdmedlearn.data.sets.polyps import (
+    kvasir_seg,
+    LAYOUTS,
+    MARK,
+    pranet,
+    PRANET_TESTS,
+    write_phantom_polyps,
+)
 
 
 @pytest.fixture(scope="module")

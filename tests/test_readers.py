@@ -14,16 +14,16 @@ from fastai.learner import Learner, load_learner
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data.masks import MaskOptions
-from kdmedlearn.data.images import ReadOptions
+from kdmedlearn.data.images import (
+    describe,
+    image_dls,
+    list_images,
+    norm_stats,
+    ReadOptions,
+    table_dls,
+)
+from kdmedlearn.data.masks import mask_dls, mask_trouble, MaskOptions
 from kdmedlearn.data.splits import cut
-from kdmedlearn.data.images import describe
-from kdmedlearn.data.images import image_dls
-from kdmedlearn.data.images import list_images
-from kdmedlearn.data.masks import mask_dls
-from kdmedlearn.data.masks import mask_trouble
-from kdmedlearn.data.images import norm_stats
-from kdmedlearn.data.images import table_dls
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -14,19 +14,13 @@ from helpers import data, net
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from kdmedlearn.data.augment import Blur
-from kdmedlearn.train.recipes import Recipe
-from kdmedlearn.data.augment import Sharpen
-from kdmedlearn.data.images import TensorGrey
-from kdmedlearn.data.balance import WeightedLoader
-from kdmedlearn.data.balance import WithSynthetic
-from kdmedlearn.train.distillation import distill
-from kdmedlearn.data.augment import hdkd_augment
-from kdmedlearn.train.recipes import hdkd_student_recipe
-from kdmedlearn.train.recipes import hdkd_teacher_recipe
-from kdmedlearn.data.images import image_dls
-from kdmedlearn.data.masks import mask_dls
+from kdmedlearn.data.augment import Blur, hdkd_augment, Sharpen
+from kdmedlearn.data.balance import WeightedLoader, WithSynthetic
+from kdmedlearn.data.images import image_dls, TensorGrey
 from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.masks import mask_dls
+from kdmedlearn.train.distillation import distill
+from kdmedlearn.train.recipes import hdkd_student_recipe, hdkd_teacher_recipe, Recipe
 
 RECIPES = {
     "plain": Recipe(),

@@ -4,14 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdmedlearn.core.outputs import Outputs
-from kdmedlearn.core.outputs import Pass
-from kdmedlearn.methods.response import Response
-from kdmedlearn.core.method import Sum
-from kdmedlearn.core.method import as_method
-from kdmedlearn.methods.response import response_loss
-from kdmedlearn.methods.response import soften
+from kdmedlearn.core.method import as_method, Sum
+from kdmedlearn.core.outputs import Outputs, Pass
 from kdmedlearn.core.step import total_loss
+from kdmedlearn.methods.response import Response, response_loss, soften
 
 T64 = dict(dtype=torch.float64)
 

@@ -7,10 +7,7 @@ import torch
 from torch import nn
 
 from helpers import net
-from kdmedlearn.core.taps import layer
-from kdmedlearn.core.taps import n_hooks
-from kdmedlearn.core.taps import tap_next
-from kdmedlearn.core.taps import taps
+from kdmedlearn.core.taps import layer, n_hooks, tap_next, taps
 
 x = torch.randn(2, 3, 8, 8)
 

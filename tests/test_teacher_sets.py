@@ -15,21 +15,14 @@ from fastai.learner import Learner
 from helpers import data, fingerprint
 from torch import nn
 
-from kdmedlearn.data.phantom import CLASSES
-from kdmedlearn.train.teachers import DEFAULT_ARCHS
-from kdmedlearn.models.guided import GuidedStudent
-from kdmedlearn.core.teacher import Teacher
-from kdmedlearn.train.teachers import TeacherSet
-from kdmedlearn.models.weights import about_model
+from kdmedlearn.core.teacher import norm_of, Teacher
 from kdmedlearn.data.balance import balance
+from kdmedlearn.data.phantom import CLASSES, phantom_dls
+from kdmedlearn.models.guided import GuidedStudent
+from kdmedlearn.models.small import small_student, small_teacher
+from kdmedlearn.models.weights import about_model, load_teacher, save_model
 from kdmedlearn.train.distillation import distill
-from kdmedlearn.models.weights import load_teacher
-from kdmedlearn.core.teacher import norm_of
-from kdmedlearn.data.phantom import phantom_dls
-from kdmedlearn.models.weights import save_model
-from kdmedlearn.models.small import small_student
-from kdmedlearn.models.small import small_teacher
-from kdmedlearn.train.teachers import teachers
+from kdmedlearn.train.teachers import DEFAULT_ARCHS, teachers, TeacherSet
 import kdmedlearn.train.teachers as module
 
 N = dict(n_train=32, n_valid=24, size=32, bs=16)
@@ -234,8 +227,7 @@ def test_validation_images_count_for_a_fit_of_ones_own_alone(kept, tmp_path, no_
 def test_what_transforms_are_made_with_is_told_apart():
     from fastai.data.transforms import Transform
     from fastai.vision.augment import Brightness, Rotate, aug_transforms
-    from kdmedlearn.data.augment import Blur
-    from kdmedlearn.data.augment import hdkd_augment
+    from kdmedlearn.data.augment import Blur, hdkd_augment
 
     def brighter(x):
         return x + 1

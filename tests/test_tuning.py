@@ -1,4 +1,4 @@
-"""Ranges of knobs, runs on disk, the search, and the bench without a browser."""
+"""Ranges of params, runs on disk, the search, and the bench without a browser."""
 
 import gc, json, threading, time, weakref
 
@@ -7,36 +7,24 @@ import torch
 import torch.nn.functional as F
 
 from helpers import data, net
-from kdmedlearn.methods.fusion import AttentionFusion
-from kdmedlearn.methods.feature import Feature
-from kdmedlearn.methods.hdkd import HDKD
-from kdmedlearn.widgets.bench import Job
-from kdmedlearn.methods.kdas import KDAS
-from kdmedlearn.core.method import Method
+from kdmedlearn.core.method import as_method, code_of, Method, ranges_of, with_params
 from kdmedlearn.core.parameters import Range
-from kdmedlearn.methods.fusion import RelationAttention
+from kdmedlearn.methods.feature import Feature
+from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
+from kdmedlearn.methods.hdkd import HDKD
+from kdmedlearn.methods.kdas import KDAS
 from kdmedlearn.methods.response import Response
-from kdmedlearn.tuning.runs import Runs
-from kdmedlearn.core.method import as_method
-from kdmedlearn.tuning.runs import best_of
-from kdmedlearn.tuning.search import code_of
-from kdmedlearn.tuning.runs import final
+from kdmedlearn.tuning.runs import best_of, final, lower_is_better, Runs, runs_of_study, table_of
+from kdmedlearn.tuning.search import train_run, tune
+from kdmedlearn.widgets.bench import Job, tuning_bench
 from kdmedlearn.widgets.panel import log_slider
-from kdmedlearn.tuning.runs import lower_is_better
-from kdmedlearn.tuning.search import ranges_of
-from kdmedlearn.tuning.runs import runs_of_study
-from kdmedlearn.tuning.runs import table_of
-from kdmedlearn.tuning.search import train_run
-from kdmedlearn.tuning.search import tune
-from kdmedlearn.widgets.bench import tuning_bench
-from kdmedlearn.tuning.search import with_knobs
 
 KW = dict(metrics=[lambda z, y: (z.argmax(1) == y).float().mean()], loss_func=F.cross_entropy)
 KW["metrics"][0].__name__ = "accuracy"
 
 
 class Own(Method):
-    "A method with knobs of every kind."
+    "A method with params of every kind."
 
     ranges = Method.ranges | {"mode": ("soft", "hard")}
 
@@ -74,7 +62,7 @@ class Own(Method):
         return {"own": F.mse_loss(p.student.out / self.T, p.teachers[0].out / self.T)}
 
 
-# --- knobs
+# --- params
 def test_ranges_are_said_or_guessed():
     assert ranges_of(Own()) == {
         "T": Range("log", 1.0, 20.0),
@@ -95,16 +83,16 @@ def test_every_setting_in_the_ranges_of_our_methods_can_be_made(name):
     for k, r in ranges_of(m).items():
         for v in r.choices or (r.low, r.high):
             try:
-                assert with_knobs(m, {k: v}).hyperparameters()[k] == v, k
+                assert with_params(m, {k: v}).hyperparameters()[k] == v, k
             except ValueError as e:
                 assert k in ("d", "heads") and "do not divide" in str(
                     e
-                )  # depends on another knob; said when it is tried
+                )  # depends on another param; said when it is tried
 
 
 def test_in_a_sum_knobs_have_the_names_of_their_parts():
     m = Response(T=3) + Feature(lam=0.5)
-    n = with_knobs(m, {"response.T": 5.0, "feature.distance": "cosine"})
+    n = with_params(m, {"response.T": 5.0, "feature.distance": "cosine"})
     assert (
         [type(p) for p in n.parts] == [Response, Feature]
         and n.parts[0].T == 5
@@ -113,8 +101,8 @@ def test_in_a_sum_knobs_have_the_names_of_their_parts():
         and m.parts[0].T == 3
     )
     assert not set(map(id, n.parts)) & set(map(id, m.parts))
-    with pytest.raises(ValueError, match="no knob 'T'; it has response.T"):
-        with_knobs(m, {"T": 2})
+    with pytest.raises(ValueError, match="no hyperparameter 'T'; it has response.T"):
+        with_params(m, {"T": 2})
 
 
 @pytest.mark.parametrize(
@@ -163,7 +151,7 @@ def test_a_run_is_kept_with_its_curve_and_is_reproducible(tmp_path):
         and len(a["history"]["task"]) == 2
     )
     assert (
-        runs.all()[2]["knobs"] == {"T": 3.0, "alpha": 0.9}
+        runs.all()[2]["params"] == {"T": 3.0, "alpha": 0.9}
         and runs.all()[2]["code"] == "Response(T=3)"
     )
     t = table_of(runs.all())
@@ -288,9 +276,9 @@ def test_a_bench_that_cannot_be_made_leaves_the_open_one_alone(tmp_path):
 # --- the search
 def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     optuna = pytest.importorskip("optuna")
-    kw = dict(epochs=1, folder=tmp_path, knobs=["T"], log=None, **KW)
+    kw = dict(epochs=1, folder=tmp_path, params=["T"], log=None, **KW)
     runs = tune(data(), net, net(6), Response(alpha=0.7), trials=3, **kw)
-    T = [r["knobs"]["T"] for r in runs.all()]
+    T = [r["params"]["T"] for r in runs.all()]
     with pytest.raises(ValueError, match="this study has epochs 1, now epochs 2"):
         tune(data(), net, net(6), Response(alpha=0.7), trials=1, **kw | {"epochs": 2})
     with pytest.raises(
@@ -301,11 +289,11 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     with pytest.raises(ValueError, match="epochs=0"):
         tune(data(), net, net(6), trials=1, **kw | {"epochs": 0})
     with pytest.raises(TypeError, match="the range of T is .*expected a Range"):
-        tune(data(), net, net(6), trials=1, **kw | {"knobs": {"T": (1, 4)}})
+        tune(data(), net, net(6), trials=1, **kw | {"params": {"T": (1, 4)}})
     assert (
         len(set(T)) == 3
         and all(1 <= t <= 20 for t in T)
-        and {r["knobs"]["alpha"] for r in runs.all()} == {0.7}
+        and {r["params"]["alpha"] for r in runs.all()} == {0.7}
     )
     tune(data(), net, net(6), Response(alpha=0.7), trials=2, **kw)
     from kdmedlearn.tuning.search import _storage
@@ -313,10 +301,10 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     study = optuna.load_study(study_name="kdmedlearn", storage=_storage(None, tmp_path))
     assert (
         len(runs.all()) == 5 == len(study.trials)
-        and len({r["knobs"]["T"] for r in runs.all()}) == 5
+        and len({r["params"]["T"] for r in runs.all()}) == 5
     )  # not the same proposals again
     seen = runs_of_study(study)
-    assert [r["knobs"] for r in seen] == [r["knobs"] for r in runs.all()] and table_of(seen).equals(
+    assert [r["params"] for r in seen] == [r["params"] for r in runs.all()] and table_of(seen).equals(
         table_of(runs.all())
     )
 
@@ -385,16 +373,16 @@ def test_the_bench_trains_what_its_controls_say(tmp_path):
     teacher = net(6)
     b = bench(tmp_path, teacher=teacher)
     assert (
-        b.knobs["T"].value,
-        b.knobs["alpha"].value,
+        b.params["T"].value,
+        b.params["alpha"].value,
         b.buttons["Train"].disabled,
         b.buttons["Stop"].disabled,
     ) == (4.0, 0.9, False, True)
     train(b)
-    b.knobs["T"].value, b.epochs.value, b.seed.value = 8.0, 1, 3
+    b.params["T"].value, b.epochs.value, b.seed.value = 8.0, 1, 3
     train(b)
     one, two = Runs(tmp_path / "runs").all()
-    assert (one["knobs"]["T"], two["knobs"]["T"], two["seed"], two["of"], two["status"]) == (
+    assert (one["params"]["T"], two["params"]["T"], two["seed"], two["of"], two["status"]) == (
         4.0,
         8.0,
         3,
@@ -406,8 +394,8 @@ def test_the_bench_trains_what_its_controls_say(tmp_path):
     )
     assert direct["history"] == two["history"]
     b.list.value = (1,)
-    b.buttons["Set knobs"].click()
-    assert (b.knobs["T"].value, b.seed.value, b.epochs.value) == (4.0, 0, 2)
+    b.buttons["Set sliders"].click()
+    assert (b.params["T"].value, b.seed.value, b.epochs.value) == (4.0, 0, 2)
     names = {d.name for d in b.figure.data}
     assert names == {"run 1", "run 2"} and len(b.figure.data) == 10
     b.close()
@@ -487,7 +475,7 @@ def test_nothing_is_left_after_twenty_starts_and_stops(tmp_path):
 
 def test_what_breaks_in_the_thread_is_said_in_the_widget(tmp_path):
     b = bench(tmp_path)
-    b.knobs["T"].value = 5.0
+    b.params["T"].value = 5.0
     b.train = lambda watch, *a: (_ for _ in ()).throw(RuntimeError("the disk is full"))
     train(b)
     assert "RuntimeError: the disk is full" in b.said.value and not b.buttons["Train"].disabled
@@ -496,7 +484,7 @@ def test_what_breaks_in_the_thread_is_said_in_the_widget(tmp_path):
 
 def test_a_method_of_ones_own_has_its_sliders(tmp_path):
     b = bench(tmp_path, Own())
-    assert {k: type(c).__name__ for k, c in b.knobs.items()} == {
+    assert {k: type(c).__name__ for k, c in b.params.items()} == {
         "T": "FloatLogSlider",
         "share": "FloatSlider",
         "weight": "FloatLogSlider",

@@ -12,27 +12,24 @@ from fastai.learner import Learner
 from torch import nn
 
 from helpers import data, fingerprint, net
-from kdmedlearn import Ensemble, Feature, Response, distill
+from kdmedlearn import distill, Ensemble, Feature, Response
 from kdmedlearn.core.method import Method
-from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.outputs import plain
-from kdmedlearn.methods.response import response_loss
-from kdmedlearn.methods.response import soften
 from kdmedlearn.core.parameters import weight_at
+from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.core.trial import untouched
+from kdmedlearn.methods.response import response_loss, soften
 from kdmedlearn.widgets import loss_weights, temperature
 from kdmedlearn.widgets.panel import PLOTLY
-from kdmedlearn.widgets.soft_targets import TEMPERATURES
-from kdmedlearn.widgets.weights import cosines
-from kdmedlearn.widgets.soft_targets import entropy_bits
-from kdmedlearn.widgets.weights import gram_of
-from kdmedlearn.widgets.soft_targets import hesitant
-from kdmedlearn.widgets.weights import lengths
-from kdmedlearn.widgets.weights import measure
-from kdmedlearn.widgets.soft_targets import pull
-from kdmedlearn.widgets.soft_targets import ranking
-from kdmedlearn.widgets.weights import training_batch
-from kdmedlearn.core.trial import untouched
-from kdmedlearn.widgets.weights import with_total
+from kdmedlearn.widgets.soft_targets import entropy_bits, hesitant, pull, ranking, TEMPERATURES
+from kdmedlearn.widgets.weights import (
+    cosines,
+    gram_of,
+    lengths,
+    measure,
+    training_batch,
+    with_total,
+)
 
 
 def made(method="response", teachers=None, **kw):
@@ -300,7 +297,7 @@ def test_weights_are_arithmetic_and_temperature_measures_anew(monkeypatch):
     calls = []
     monkeypatch.setattr(weights, "measure", lambda *a: calls.append(1) or measure(*a))
     w = loss_weights(made(Response()))
-    assert {k.name: k.kind for k in w.knobs} == {"T": "terms", "alpha": "weights"} and len(
+    assert {k.name: k.kind for k in w.params} == {"T": "terms", "alpha": "weights"} and len(
         calls
     ) == 1
     w.sliders["alpha"].value = 0.25

@@ -10,35 +10,20 @@ from fastai.learner import Learner
 from helpers import Items, data, net
 from torch import nn
 
-from kdmedlearn import KDAS, Response, distill, phantom_dls
-from kdmedlearn.methods.fusion import AttentionFusion
+from kdmedlearn import distill, KDAS, phantom_dls, Response
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.core.teacher import as_norm, norm_of, Teacher
+from kdmedlearn.methods.fusion import AttentionFusion, by_teacher, MeanLogits, RelationAttention
+from kdmedlearn.methods.kdas import attend_to_itself, symmetric
 from kdmedlearn.models.hdkd import HDKDTeacher
 from kdmedlearn.models.mbcsa import MBConv
-from kdmedlearn.methods.fusion import MeanLogits
-from kdmedlearn.methods.fusion import RelationAttention
-from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.models.unet import UNet
-from kdmedlearn.core.teacher import as_norm
-from kdmedlearn.methods.kdas import attend_to_itself
-from kdmedlearn.methods.fusion import by_teacher
-from kdmedlearn.train.fusing import collect
-from kdmedlearn.train.fusing import fit_fusion
-from kdmedlearn.core.taps import n_hooks
-from kdmedlearn.core.teacher import norm_of
-from kdmedlearn.core.outputs import plain
-from kdmedlearn.train.fusing import rows
-from kdmedlearn.methods.kdas import symmetric
+from kdmedlearn.train.fusing import collect, fit_fusion, rows
+from kdmedlearn.viz.pictures import data_url, SIDE
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
-from kdmedlearn.widgets.disagreement import ClassAnswers
-from kdmedlearn.viz.pictures import SIDE
-from kdmedlearn.widgets.attention import batches
-from kdmedlearn.widgets.disagreement import class_kinds
-from kdmedlearn.viz.pictures import data_url
-from kdmedlearn.widgets.disagreement import outlined
-from kdmedlearn.widgets.attention import painted
-from kdmedlearn.widgets.attention import row_weights
-from kdmedlearn.widgets.disagreement import top_bars
-from kdmedlearn.widgets.attention import undisturbed
+from kdmedlearn.widgets.attention import batches, painted, row_weights, undisturbed
+from kdmedlearn.widgets.disagreement import class_kinds, ClassAnswers, outlined, top_bars
 
 
 @pytest.fixture(scope="module")

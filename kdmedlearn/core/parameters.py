@@ -6,17 +6,13 @@
 __all__ = ['Range', 'Hyperparameter', 'Number', 'Whole', 'Temperature', 'check_temperature', 'weight_at', 'Weight', 'Share',
            'Choice', 'Switch', 'Declared']
 
-# %% ../../nbs/core/06_parameters.ipynb #5c76606d
+# %% ../../nbs/core/06_parameters.ipynb #69362726
 import inspect
 import json
 from math import inf
 from typing import Any, Callable, NamedTuple
 
-from .checks import is_number
-from .checks import near_hint
-from .checks import number
-from .checks import one_of
-from .checks import switch
+from .checks import is_number, near_hint, number, one_of, switch
 
 # %% ../../nbs/core/06_parameters.ipynb #3d7a7eb2
 class Range(NamedTuple):
@@ -27,7 +23,7 @@ class Range(NamedTuple):
     high: float | None = None
     choices: tuple = ()  # of the last two
 
-# %% ../../nbs/core/06_parameters.ipynb #e001fd68
+# %% ../../nbs/core/06_parameters.ipynb #4ba60d3e
 class Hyperparameter:
     "An argument of a method, declared in its class."
 
@@ -64,7 +60,7 @@ class Hyperparameter:
         return None
 
     def parse(self, text: str) -> Any:
-        "The value that a text such as \"3\" or \"true\" stands for."
+        'The value that a text such as "3" or "true" stands for.'
         text = {"True": "true", "False": "false", "None": "null"}.get(text, text)
         try:
             return json.loads("0" + text if text.startswith(".") else text)

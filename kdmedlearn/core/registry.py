@@ -28,7 +28,7 @@ def names_in(package: str) -> dict[str, str]:
                 found[name] = f"{package}.{file.stem}.{cls}"
     return found
 
-# %% ../../nbs/core/05_registry.ipynb #8fdfee37
+# %% ../../nbs/core/05_registry.ipynb #d537b8d0
 class Registry:
     "Classes by name."
 
@@ -61,6 +61,10 @@ class Registry:
         "Module and class of `name`, or an empty text."
         c = self.classes.get(name)
         return f"{c.__module__}.{c.__qualname__}" if c else self.built_in().get(name, "")
+
+    def name_of(self, cls: type) -> str:
+        "The name that `cls` is registered by."
+        return next((n for n, c in self.classes.items() if c is cls), cls.__name__.lower())
 
     def names(self) -> list[str]:
         "All names, the built-in ones too."

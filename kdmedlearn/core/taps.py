@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['layer', 'taps', 'uncompiled', 'read', 'n_hooks', 'layer_shapes', 'last_map', 'tap_next']
 
-# %% ../../nbs/core/03_taps.ipynb #32bdffff
+# %% ../../nbs/core/03_taps.ipynb #5f5260b6
 from contextlib import contextmanager
 from typing import Any, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from .outputs import channels_first
 from .checks import near_names
-from .outputs import unwrapped
+from .outputs import channels_first, unwrapped
 
 # %% ../../nbs/core/03_taps.ipynb #f3e634f8
 def layer(

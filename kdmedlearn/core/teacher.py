@@ -5,18 +5,16 @@
 # %% auto #0
 __all__ = ['as_norm', 'norm_of', 'Teacher', 'is_learner', 'as_teachers']
 
-# %% ../../nbs/core/08_teacher.ipynb #f4550e57
+# %% ../../nbs/core/08_teacher.ipynb #c394a5af
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .outputs import Outputs
 from .checks import is_number
-from .outputs import main_output
-from .outputs import plain
-from ..HOME import read
+from .outputs import main_output, Outputs, plain
+from .taps import read
 
 # %% ../../nbs/core/08_teacher.ipynb #2a2dc72f
 def as_norm(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
@@ -118,7 +116,7 @@ def is_learner(o: Any) -> bool:
     "Whether `o` is like a fastai Learner: a model and its data."
     return not isinstance(o, nn.Module) and hasattr(o, "model") and hasattr(o, "dls")
 
-# %% ../../nbs/core/08_teacher.ipynb #3880c0da
+# %% ../../nbs/core/08_teacher.ipynb #bce037b9
 def as_teachers(teacher: Any) -> list[Teacher]:
     "Teachers from a module, a Learner, a `Teacher`, or a list of these."
     if isinstance(teacher, Teacher):
@@ -139,7 +137,7 @@ def as_teachers(teacher: Any) -> list[Teacher]:
     if isinstance(teacher, nn.Module):
         return [Teacher(teacher)]
     raise TypeError(
-        f"a teacher is a module, a Learner, a Teacher or a list of these, got"
+        "a teacher is a module, a Learner, a Teacher or a list of these, got"
         f" {type(teacher).__name__}{_CURES.get(type(teacher), '')}"
     )
 

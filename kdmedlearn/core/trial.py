@@ -6,7 +6,7 @@
 __all__ = ['untouched', 'tried', 'try_training', 'find', 'attempt', 'cure_for', 'channels_wanted', 'check_pass', 'serves',
            'same_classes', 'check_terms']
 
-# %% ../../nbs/core/09_trial.ipynb #e0421609
+# %% ../../nbs/core/09_trial.ipynb #3fe03361
 import random
 import warnings
 from contextlib import contextmanager
@@ -15,13 +15,8 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
-from .outputs import Outputs
-from .outputs import Pass
-from .outputs import comparable
-from .outputs import is_maps
+from .outputs import comparable, is_maps, main_output, Outputs, Pass, unwrapped
 from .taps import layer
-from .outputs import main_output
-from .outputs import unwrapped
 
 # %% ../../nbs/core/09_trial.ipynb #193ea552
 @contextmanager
@@ -49,7 +44,7 @@ def untouched(*models: nn.Module):
             random.setstate(py)
             np.random.set_state(npy)
 
-# %% ../../nbs/core/09_trial.ipynb #976c55fc
+# %% ../../nbs/core/09_trial.ipynb #62e4bd29
 def tried(step: Any, xb: tuple) -> tuple:
     "Outputs of the student and of each teacher of `step` for `xb`, with all layers that are read."
     names = [t.name for t in step.teachers]
@@ -97,7 +92,8 @@ def _parts(out):
 
 
 def find(model: nn.Module, names: Any, who: str, hints: str = ""):
-    "Raise if one of the layers `names` is not in `model`, with what the method has to say about it."
+    """Raise if one of the layers `names` is not in `model`, with what the method has to say about
+    it."""
     for n in names:
         try:
             layer(model, n)

@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'HIDDEN', 'visible', 'find_splits', 'class_files', 'list_im
            'norm_stats', 'ReadOptions', 'TensorGrey', 'ReadImage', 'FolderLabel', 'it_fits', 'fill_memory',
            'sample_pixels', 'batch_tfms', 'make_loaders', 'load_table', 'table_dls', 'image_dls', 'describe']
 
-# %% ../../nbs/data/03_images.ipynb #a5f25f2f
+# %% ../../nbs/data/03_images.ipynb #d5d7f593
 import hashlib, io, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -26,14 +26,10 @@ from fastai.vision.core import imagenet_stats
 from fasttransform import Transform
 import fastai.vision.learner  # registers show_batch and show_results for images
 
-from .loaders import SetLoaders
-from .augment import augmentations
-from .splits import in_range
 from ..core.checks import near_hint
-from .augment import random_tfms
-from .loaders import some
-from .splits import split_off
-from .splits import split_test
+from .augment import augmentations, random_tfms
+from .loaders import SetLoaders, some
+from .splits import in_range, split_off, split_test
 
 # %% ../../nbs/data/03_images.ipynb #8b9f4f0d
 SPLITS = {

@@ -6,7 +6,7 @@
 __all__ = ['TARGETS', 'side', 'by_stem', 'find_pairs', 'list_pairs', 'mask_trouble', 'mask_values', 'partner', 'ReadMask',
            'raise_first', 'read_pairs', 'MaskToChannel', 'MaskOptions', 'load_pairs', 'mask_dls']
 
-# %% ../../nbs/data/04_masks.ipynb #b36a3533
+# %% ../../nbs/data/04_masks.ipynb #c8fb259f
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +20,21 @@ from fastai.torch_core import TensorMask
 from fastai.vision.core import AddMaskCodes
 from fasttransform import Transform
 
-from .images import ReadImage
-from .images import ReadOptions
-from .loaders import SetLoaders
-from .images import add_groups
-from .images import as_pil
-from .images import find_channels
-from .images import find_splits
-from .images import it_fits
-from .images import make_loaders
-from .images import read_all
-from .loaders import some
+from kdmedlearn.data.images import (
+    add_groups,
+    as_pil,
+    find_channels,
+    find_splits,
+    it_fits,
+    make_loaders,
+    read_all,
+    ReadImage,
+    ReadOptions,
+    visible,
+    warn_copies,
+)
+from .loaders import SetLoaders, some
 from .splits import split_off
-from .images import visible
-from .images import warn_copies
 
 # %% ../../nbs/data/04_masks.ipynb #c58efed4
 def side(folder: Path, kind: str):  # kind: "image" or "mask"

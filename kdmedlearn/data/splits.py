@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['TEST_SEED', 'cut', 'in_range', 'split_off', 'split_test', 'Part', 'part', 'groups_of', 'hold_out']
 
-# %% ../../nbs/data/05_splits.ipynb #c5c0d2d3
+# %% ../../nbs/data/05_splits.ipynb #db55800c
 import warnings
 
 import numpy as np
 import pandas as pd
 from fastai.data.core import DataLoaders
 
-from .loaders import SetLoaders
-from .balance import WithSynthetic
-from .loaders import some
-from .balance import train_labels
+from .balance import train_labels, WithSynthetic
+from .loaders import SetLoaders, some
 
 # %% ../../nbs/data/05_splits.ipynb #ae887404
 def cut(

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['predictions', 'scores', 'paired']
 
-# %% ../../nbs/evaluation/01_classes.ipynb #c1b31046
+# %% ../../nbs/evaluation/01_classes.ipynb #6feb792c
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from torch import Tensor
 
-from ..core.teacher import Teacher
-from ..core.teacher import norm_of
 from ..core.outputs import plain
+from ..core.teacher import norm_of, Teacher
 
 # %% ../../nbs/evaluation/01_classes.ipynb #262f17b6
 def predictions(

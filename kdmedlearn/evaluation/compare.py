@@ -5,18 +5,16 @@
 # %% auto #0
 __all__ = ['compare', 'show_table']
 
-# %% ../../nbs/evaluation/04_compare.ipynb #8f9a1e15
+# %% ../../nbs/evaluation/04_compare.ipynb #d048f7d3
 import pandas as pd
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
 
-from ..core.teacher import Teacher
-from .cost import cost
-from ..core.teacher import norm_of
 from ..core.outputs import plain
-from .classes import predictions
-from .classes import scores
+from ..core.teacher import norm_of, Teacher
+from .classes import predictions, scores
+from .cost import cost
 
 # %% ../../nbs/evaluation/04_compare.ipynb #b46d5972
 def compare(

@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #f58e2788
+# %% ../../nbs/evaluation/02_masks.ipynb #8d156c0e
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,15 +21,11 @@ from fastai.learner import Learner
 from PIL import Image
 from torch import Tensor
 
-from ..data.masks import ReadMask
-from ..data.images import as_pil
-from ..data.masks import by_stem
-from ..methods.pixels import maps_of
-from ..data.masks import mask_trouble
-from ..data.masks import mask_values
 from ..core.outputs import plain
-from ..data.masks import side
+from ..data.images import as_pil
 from ..data.loaders import some
+from ..data.masks import by_stem, mask_trouble, mask_values, ReadMask, side
+from ..methods.pixels import maps_of
 
 # %% ../../nbs/evaluation/02_masks.ipynb #0c237d70
 def foreground_logit(

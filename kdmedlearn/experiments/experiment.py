@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['history', 'EpochLine', 'fit_with_line', 'train_pair', 'experiment', 'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #8e32f46e
+# %% ../../nbs/experiments/01_experiment.ipynb #7821f41f
 import sys
 
 import pandas as pd
@@ -13,11 +13,9 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 
-from ..train.distillation import distill
-from ..evaluation.classes import paired
-from ..evaluation.classes import predictions
 from ..data.loaders import restart
-from ..evaluation.classes import scores
+from ..evaluation.classes import paired, predictions, scores
+from ..train.distillation import distill
 
 # %% ../../nbs/experiments/01_experiment.ipynb #810f062e
 def history(learn: Learner) -> pd.DataFrame:

@@ -6,25 +6,19 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature', 'has_places']
 
-# %% ../../nbs/methods/02_feature.ipynb #1626e600
+# %% ../../nbs/methods/02_feature.ipynb #02e7d347
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.parameters import Choice
-from ..core.parameters import Hyperparameter
-from ..core.outputs import Layers
-from ..core.method import Method
-from ..core.method import Network
-from ..core.outputs import Pass
-from ..core.parameters import Switch
-from ..core.parameters import Weight
-from .response import full_precision
-from ..core.taps import last_map
-from ..core.method import layer_pairs
 from ..core.checks import one_of
+from ..core.method import layer_pairs, Method, Network
+from ..core.outputs import Layers, Pass
+from ..core.parameters import Choice, Hyperparameter, Switch, Weight
+from ..core.taps import last_map
+from .response import full_precision
 
 # %% ../../nbs/methods/02_feature.ipynb #6bb7aeec
 def as_map(f: Tensor) -> Tensor:
@@ -112,7 +106,7 @@ def feature_distance(
         )
     return DISTANCES[distance](full_precision(s), full_precision(t))
 
-# %% ../../nbs/methods/02_feature.ipynb #0eae59dc
+# %% ../../nbs/methods/02_feature.ipynb #edf0f15b
 def pairs_of_each(
     pairs, n: int
 ) -> list:  # n: number of teachers -> a list of pairs for each teacher
@@ -140,7 +134,8 @@ def checked_pairs(name: str, pairs):
 
 
 class Pairs(Hyperparameter):
-    "Layers to compare: {student layer: teacher layer}, a list of pairs, or a dict for each teacher."
+    """Layers to compare: {student layer: teacher layer}, a list of pairs, or a dict for each
+    teacher."""
 
     def __init__(self, help: str = "pairs of layers; None: the last maps"):
         super().__init__(None, help, checked_pairs)
@@ -171,9 +166,10 @@ class _PairedMethod(Method):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #214391d3
+# %% ../../nbs/methods/02_feature.ipynb #21d4d536
 class Adapters(nn.Module):
-    "What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers' units."
+    """What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers'
+    units."""
 
     def __init__(self):
         super().__init__()

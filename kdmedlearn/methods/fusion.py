@@ -7,7 +7,7 @@ __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', '
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
            'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #94265f4f
+# %% ../../nbs/methods/04_fusion.ipynb #d3f8c782
 import warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -16,25 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..HOME import ANSWERS as ANSWER_TASKS
-from ..core.parameters import Choice
-from ..core.parameters import Declared
-from ..core.parameters import Hyperparameter
-from ..core.outputs import Layers
-from ..core.method import Method
-from ..core.method import Network
-from ..core.parameters import Number
-from ..core.outputs import Pass
-from ..core.parameters import Share
-from ..HOME import Temperature
-from ..core.parameters import Weight
-from ..core.parameters import Whole
-from .feature import as_map
-from .feature import as_vector
-from .response import full_precision
-from ..core.taps import last_map
 from ..core.checks import one_of
-from .response import response_loss
+from ..core.method import Method, Network
+from ..core.outputs import Layers, Pass
+from kdmedlearn.core.parameters import (
+    Choice,
+    Declared,
+    Hyperparameter,
+    Number,
+    Share,
+    Temperature,
+    Weight,
+    Whole,
+)
+from ..core.taps import last_map
+from ..core.tasks import ONE_CLASS
+from .feature import as_map, as_vector
+from .response import full_precision, response_loss
 
 # %% ../../nbs/methods/04_fusion.ipynb #9a2c6a87
 class Fused(NamedTuple):
@@ -278,7 +276,7 @@ FUSIONS = {
     "attention": AttentionFusion,
 }
 
-# %% ../../nbs/methods/04_fusion.ipynb #773c9ab1
+# %% ../../nbs/methods/04_fusion.ipynb #6d2dbbbc
 class FusionState(nn.Module):
     "What a fusing method has for one student: the fusion, and the student's projection."
 
@@ -300,7 +298,7 @@ class Ensemble(Method, name="ensemble"):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance
     to the fused feature + what trains the fusion."""
 
-    tasks = frozenset(ANSWER_TASKS)
+    tasks = frozenset(ONE_CLASS)
     instead = "fused answers are classes: take Response for several labels, Feature for numbers"
     hint = (
         "A fusion reads one layer of the student and of each teacher: layers=[...],"
@@ -392,10 +390,11 @@ class Ensemble(Method, name="ensemble"):
         return out
 
     def fusion_loss(self, z: Tensor, p: Pass) -> Tensor:
-        "What trains the fusion: the task's own loss, so that it sees mixed labels as the student does."
+        """What trains the fusion: the task's own loss, so that it sees mixed labels as the student
+        does."""
         return p.task_loss(z) if p.task_loss else F.cross_entropy(z, p.target)
 
-# %% ../../nbs/methods/04_fusion.ipynb #91849a06
+# %% ../../nbs/methods/04_fusion.ipynb #23e9eb77
 class RelationAttention(Ensemble, name="relation"):
     """Relation-based distillation: several teachers fused by multi-head attention (Gammulle et al.
     2023)."""
@@ -433,6 +432,9 @@ class RelationAttention(Ensemble, name="relation"):
         for k, v in has.items():
             setattr(self, k, v)
         super().finish()
+
+    def varies(self, name):
+        return self.own_fusion or name not in ("d", "heads", "grid", "answer", "source")
 
     def clone(self, **changes):
         "As for every method; a fusion that learns along is made anew, too."

@@ -5,26 +5,18 @@
 # %% auto #0
 __all__ = ['LOGIT', 'REDUCTIONS', 'STAGES', 'logit_loss', 'feature_losses', 'HDKD', 'same_shape']
 
-# %% ../../nbs/methods/05_hdkd.ipynb #85ebf9ec
+# %% ../../nbs/methods/05_hdkd.ipynb #8fd8186c
 import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.tasks import ALL_TASKS
-from ..HOME import ANSWERS
-from ..core.parameters import Choice
-from ..core.parameters import Hyperparameter
-from ..core.method import Method
-from ..core.parameters import Number
+from ..core.method import layer_pairs, Method
 from ..core.outputs import Pass
-from ..core.parameters import Share
-from ..HOME import Temperature
-from ..core.parameters import Weight
-from .response import full_precision
-from ..core.method import layer_pairs
-from .response import response_loss
+from ..core.parameters import Choice, Hyperparameter, Number, Share, Temperature, Weight
+from ..core.tasks import ALL_TASKS, ONE_CLASS
+from .response import full_precision, response_loss
 
 # %% ../../nbs/methods/05_hdkd.ipynb #e7736c22
 LOGIT, REDUCTIONS = ("soft", "hard", "none"), ("released", "batchmean")
@@ -67,7 +59,7 @@ _UNTRAINED = (
     " heads; for feature terms alone use logit='none', else an alpha between 0 and 1"
 )
 
-# %% ../../nbs/methods/05_hdkd.ipynb #cd1d10eb
+# %% ../../nbs/methods/05_hdkd.ipynb #0083e593
 class HDKD(Method, name="hdkd"):
     """(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature
     term (EL-Assiouti et al. 2024). Several teachers: the mean."""
@@ -111,7 +103,7 @@ class HDKD(Method, name="hdkd"):
 
     @property
     def tasks(self):
-        return frozenset(ANSWERS) if self.logit != "none" else ALL_TASKS
+        return frozenset(ONE_CLASS) if self.logit != "none" else ALL_TASKS
 
     @property
     def compares_outputs(self):  # features alone: the teacher may know other classes

@@ -6,29 +6,17 @@
 __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ignored', 'mask_like', 'StructureLoss',
            'attend_to_itself', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric', 'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #c9d5b85c
+# %% ../../nbs/methods/07_kdas.ipynb #b3bad653
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.parameters import Choice
-from .pixels import HEADS
+from ..core.checks import number, one_of
 from ..core.method import Method
 from ..core.outputs import Pass
-from ..core.parameters import Share
-from ..core.parameters import Switch
-from ..HOME import Temperature
-from ..core.parameters import Weight
-from ..core.parameters import check_temperature
-from .response import full_precision
-from .response import in_float32
-from .pixels import map_pairs
-from .pixels import maps_of
-from .response import mean_where
-from ..core.checks import number
-from ..core.checks import one_of
-from .response import valid_like
-from .pixels import warn_probabilities
+from ..core.parameters import check_temperature, Choice, Share, Switch, Temperature, Weight
+from .pixels import HEADS, map_pairs, maps_of, warn_probabilities
+from .response import full_precision, in_float32, mean_where, valid_like
 
 # %% ../../nbs/methods/07_kdas.ipynb #a76b3e26
 WEIGHTINGS = ("intended", "released")

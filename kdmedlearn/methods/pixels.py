@@ -5,19 +5,16 @@
 # %% auto #0
 __all__ = ['HEADS', 'bernoulli_kl', 'pixel_kl', 'maps_of', 'map_pairs', 'warn_probabilities', 'BernoulliKL', 'PixelKL']
 
-# %% ../../nbs/methods/06_pixels.ipynb #d1146054
+# %% ../../nbs/methods/06_pixels.ipynb #cc1b6e36
 import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.parameters import Choice
 from ..core.method import Method
 from ..core.outputs import Pass
-from ..core.parameters import Share
-from ..core.parameters import Switch
-from ..HOME import Temperature
+from ..core.parameters import Choice, Share, Switch, Temperature
 from .response import response_loss
 
 # %% ../../nbs/methods/06_pixels.ipynb #63a9e348

@@ -6,18 +6,15 @@
 __all__ = ['check_batch', 'similarity', 'similarity_loss', 'distances', 'rkd_distance', 'angles', 'rkd_angle', 'Similarity',
            'RKD']
 
-# %% ../../nbs/methods/03_relation.ipynb #6f62ae57
+# %% ../../nbs/methods/03_relation.ipynb #984e26d4
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .feature import Pairs
 from ..core.outputs import Pass
 from ..core.parameters import Weight
-from .feature import _PairedMethod
-from .feature import as_vector
-from .response import full_precision
-from .response import in_float32
+from .feature import _PairedMethod, as_vector, Pairs
+from .response import full_precision, in_float32
 
 # %% ../../nbs/methods/03_relation.ipynb #8978c52f
 def check_batch(s: Tensor, t: Tensor, name: str, vectors: bool = True):

@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['full_precision', 'in_float32', 'soften', 'response_loss', 'valid_like', 'mean_where', 'labels_loss', 'Response']
 
-# %% ../../nbs/methods/01_response.ipynb #0dfb601d
+# %% ../../nbs/methods/01_response.ipynb #b5f75fe7
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.tasks import ALL_TASKS
 from ..core.method import Method
 from ..core.outputs import Pass
-from ..core.parameters import Share
-from ..HOME import Temperature
-from ..core.parameters import check_temperature
+from ..core.parameters import check_temperature, Share, Temperature
+from ..core.tasks import ALL_TASKS
 
 # %% ../../nbs/methods/01_response.ipynb #e5546d5a
 def full_precision(z: Tensor) -> Tensor:

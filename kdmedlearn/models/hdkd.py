@@ -7,7 +7,7 @@ __all__ = ['SMALL', 'RENAMED', 'load_released', 'image_side', 'Stages', 'HDKDTea
            'resample_saved', 'HDKDStudent', 'hdkd_teacher', 'hdkd_student', 'hdkd_student_plain', 'hdkd_teacher_small',
            'hdkd_student_small', 'hdkd_student_small_plain', 'our_name', 'read_state', 'sizes_of', 'load_released_hdkd']
 
-# %% ../../nbs/models/03_hdkd.ipynb #62ebaab4
+# %% ../../nbs/models/03_hdkd.ipynb #234eb595
 import math, re
 from pathlib import Path
 
@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .mbcsa import MBCSA
-from .mbcsa import MBConv
-from .mbcsa import conv_layer
+from .mbcsa import conv_layer, MBConv, MBCSA
 
 # %% ../../nbs/models/03_hdkd.ipynb #e59512d2
 def image_side(img_size) -> tuple:  # (H, W)

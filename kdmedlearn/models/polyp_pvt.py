@@ -6,7 +6,7 @@
 __all__ = ['REDUCTIONS', 'RENAMED', 'PVT_V2', 'load_released', 'check_maps', 'pyramid', 'CIM', 'up', 'CFM', 'GraphConv', 'SAM',
            'PolypPVT', 'our_name', 'backbone_of', 'load_released_polyp_pvt']
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #07157032
+# %% ../../nbs/models/04_polyp_pvt.ipynb #330bb015
 import math, re
 from pathlib import Path
 
@@ -14,11 +14,9 @@ import timm, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .mbcsa import ChannelAttention
-from .mbcsa import SpatialAttention
-from .mbcsa import conv_layer
 from ..core.checks import near_names
 from .hdkd import read_state
+from .mbcsa import ChannelAttention, conv_layer, SpatialAttention
 
 # %% ../../nbs/models/04_polyp_pvt.ipynb #741d1c44
 REDUCTIONS = (4, 8, 16, 32)  # image side / map side, of the four maps

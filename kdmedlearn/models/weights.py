@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_safetensors', 'about_model', 'save_model', 'load_model', 'load_teacher']
 
-# %% ../../nbs/models/08_weights.ipynb #99b13154
+# %% ../../nbs/models/08_weights.ipynb #d37dbbec
 import json
 from pathlib import Path
 
@@ -15,9 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..core.teacher import Teacher
-from .registry import create_mask_model
-from .registry import create_model
-from .registry import is_mask_model
+from .registry import create_mask_model, create_model, is_mask_model
 
 # %% ../../nbs/models/08_weights.ipynb #3f7eb23d
 def write_safetensors(

@@ -6,7 +6,7 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #c42c0b10
+# %% ../../nbs/train/02_distillation.ipynb #1d982bf5
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -21,19 +21,12 @@ from fastai.learner import Learner
 from fastcore.foundation import L
 from torch import Tensor, nn
 
-from ..core.step import DistillStep
-from ..core.method import Method
-from ..core.outputs import Outputs
-from ..core.method import as_method
-from ..core.teacher import as_teachers
-from ..HOME import device_of
-from ..core.outputs import main_output
-from ..core.teacher import norm_of
-from ..core.outputs import plain
+from ..core.method import as_method, Method
+from ..core.outputs import main_output, Outputs, plain, unwrapped
+from ..core.step import DistillStep, total_loss
 from ..core.taps import tap_next
-from ..core.step import total_loss
-from .trial import try_learner
-from ..core.outputs import unwrapped
+from ..core.teacher import as_teachers, norm_of
+from .trial import device_of, try_learner
 
 # %% ../../nbs/train/02_distillation.ipynb #fdac031e
 class DistillCallback(Callback):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Collected', 'collect', 'rows', 'fit_fusion', 'fused', 'save_fusion', 'load_fusion', 'cross_collect']
 
-# %% ../../nbs/train/07_fusing.ipynb #59f895c7
+# %% ../../nbs/train/07_fusing.ipynb #9f530101
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +18,14 @@ from fastai.data.core import DataLoaders
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..methods.fusion import FUSIONS
-from ..methods.fusion import Fusion
-from ..models.weights import about_model
-from ..methods.feature import as_map
-from ..core.teacher import as_teachers
-from ..methods.fusion import by_teacher
-from ..data.splits import cut
-from ..methods.fusion import fits_teachers
-from ..data.splits import groups_of
-from ..data.splits import in_range
-from ..core.taps import last_map
-from ..core.teacher import norm_of
-from ..data.splits import part
 from ..core.outputs import plain
+from ..core.taps import last_map
+from ..core.teacher import as_teachers, norm_of
 from ..data.balance import train_labels
-from ..models.weights import write_safetensors
+from ..data.splits import cut, groups_of, in_range, part
+from ..methods.feature import as_map
+from ..methods.fusion import by_teacher, fits_teachers, Fusion, FUSIONS
+from ..models.weights import about_model, write_safetensors
 
 # %% ../../nbs/train/07_fusing.ipynb #2f2f8fd3
 class Collected(NamedTuple):

@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'HDKD_COMMON', 'check_number', 'check_recipe', 'Recipe', 'hdkd_teacher_recipe', 'hdkd_student_recipe',
            'kdas_recipe', 'schedule_of', 'optimizer_of', 'reader_args']
 
-# %% ../../nbs/train/04_recipes.ipynb #de227ec2
+# %% ../../nbs/train/04_recipes.ipynb #ff0d1021
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from math import isfinite
@@ -16,18 +16,13 @@ from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, SchedNo
 from fastai.learner import Learner
 from fastai.optimizer import Adam
 
-from .callbacks import ClipValue
-from ..data.augment import MODALITIES
-from .callbacks import MultiScale
-from ..data.loaders import SetLoaders
-from ..data.augment import augmentations
+from ..core.checks import near_hint, near_names
+from ..data.augment import augmentations, hdkd_augment, MODALITIES
 from ..data.balance import balance
-from .callbacks import check_scales
-from ..data.augment import hdkd_augment
 from ..data.images import image_dls as folder_dls
+from ..data.loaders import SetLoaders
 from ..data.masks import mask_dls as pair_dls
-from ..core.checks import near_hint
-from ..core.checks import near_names
+from .callbacks import check_scales, ClipValue, MultiScale
 
 # %% ../../nbs/train/04_recipes.ipynb #672e3010
 CHOICES = {

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/06_teachers.ipynb #ad0b5f87
+# %% ../../nbs/train/06_teachers.ipynb #465163ff
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,30 +28,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdmedlearn
-from ..data.phantom import CLASSES
-from ..data.phantom import CODES
-from ..methods.kdas import StructureLoss
-from ..core.teacher import Teacher
-from ..models.weights import about_model
-from ..core.teacher import as_norm
-from ..core.teacher import as_teachers
-from ..models.registry import create_mask_model
-from ..models.registry import create_model
-from ..evaluation.masks import dice
-from ..models.registry import is_mask_model
-from ..models.registry import is_yours
-from ..models.weights import load_model
-from ..models.weights import load_teacher
-from ..evaluation.cost import n_params
-from ..core.teacher import norm_of
-from ..data.phantom import phantom_dls
 from ..core.outputs import plain
-from ..data.loaders import random_state_kept
-from ..viz.figures import recall_figure
-from ..data.loaders import restart
-from ..models.weights import save_model
+from ..core.teacher import as_norm, as_teachers, norm_of, Teacher
+from ..data.loaders import random_state_kept, restart
+from ..data.phantom import CLASSES, CODES, phantom_dls
 from ..evaluation.classes import scores
 from ..evaluation.compare import show_table
+from ..evaluation.cost import n_params
+from ..evaluation.masks import dice
+from ..methods.kdas import StructureLoss
+from ..models.registry import create_mask_model, create_model, is_mask_model, is_yours
+from ..models.weights import about_model, load_model, load_teacher, save_model
+from ..viz.figures import recall_figure
 
 # %% ../../nbs/train/06_teachers.ipynb #4de8aa0c
 def fit_teacher(

@@ -6,7 +6,7 @@
 __all__ = ['first_images', 'device_of', 'try_learner', 'after_step', 'same_names', 'same_number', 'loss_fits', 'changes_targets',
            'shapes', 'loss_cure']
 
-# %% ../../nbs/train/01_trial.ipynb #f7dfb897
+# %% ../../nbs/train/01_trial.ipynb #e240fe81
 from typing import Any
 
 import torch
@@ -14,12 +14,9 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
+from ..core.outputs import is_maps, Outputs, plain, unwrapped
 from ..core.step import DistillStep
-from ..core.outputs import Outputs
-from ..core.outputs import is_maps
 from ..core.teacher import norm_of
-from ..core.outputs import plain
-from ..core.outputs import unwrapped
 
 # %% ../../nbs/train/01_trial.ipynb #c17bb006
 def first_images(learn: Learner, device: Any, n: int = 2) -> tuple[tuple, tuple]:

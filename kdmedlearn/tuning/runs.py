@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['LOWER', 'Runs', 'lower_is_better', 'score_of', 'final', 'table_of', 'best_of', 'runs_of_study']
 
-# %% ../../nbs/tuning/01_runs.ipynb #2cf3f553
+# %% ../../nbs/tuning/01_runs.ipynb #85c5c8b3
 import json, os, socket
 from pathlib import Path
 
 import pandas as pd
 from fastai.learner import mk_metric
 
+from ..core.method import code_of, params_of
 from ..experiments.report import write_json
 
-# %% ../../nbs/tuning/01_runs.ipynb #523335de
+# %% ../../nbs/tuning/01_runs.ipynb #9796b492
 class Runs:
     "The runs in a folder: one JSON file each, numbered."
 
@@ -27,10 +28,7 @@ class Runs:
     def new(self, method, **settings) -> dict:
         """A new record, its number taken by creating the file: several processes may share the
         folder."""
-        from kdmedlearn.tuning.search import code_of
-        from kdmedlearn.tuning.search import knobs_of
-
-        values = {name: part.knobs()[k] for name, part, k in knobs_of(method)}
+        values = {name: getattr(part, k) for name, part, k in params_of(method)}
         while True:
             n = 1 + max(
                 [int(p.stem[4:]) for p in self.folder.glob("run-*.json") if p.stem[4:].isdigit()]
@@ -48,7 +46,7 @@ class Runs:
                     "process": os.getpid(),
                     "host": socket.gethostname(),
                     "code": code_of(method),
-                    "knobs": {
+                    "params": {
                         k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))
                     },
                     **settings,
@@ -82,6 +80,8 @@ class Runs:
                 and not _alive(r.get("process"))
             ):
                 r["status"] = "interrupted"
+            if "knobs" in r:
+                r["params"] = r.pop("knobs")  # their name in records of 0.1.0
             runs.append(r)
         return sorted(runs, key=lambda r: r["run"])
 
@@ -108,7 +108,7 @@ def _alive(pid) -> bool:
         return False
     return True
 
-# %% ../../nbs/tuning/01_runs.ipynb #4ed79df0
+# %% ../../nbs/tuning/01_runs.ipynb #eed43ed9
 LOWER = ("loss", "err", "mae", "mse", "nll", "ece", "perplexity", "distance", "hausdorff")
 
 
@@ -134,7 +134,7 @@ def table_of(runs: list, score: str = "accuracy") -> pd.DataFrame:
     rows = [
         {
             "run": r["run"],
-            **r["knobs"],
+            **r["params"],
             **{k: r.get(k) for k in ("lr", "seed")},
             "epochs": len(r["history"].get("train_loss", [])),
             score: final(r, score),

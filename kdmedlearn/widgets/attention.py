@@ -8,7 +8,7 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #83ee404b
+# %% ../../nbs/widgets/04_attention.ipynb #3cc549be
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -24,34 +24,19 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
-from ..methods.fusion import AttentionFusion
-from ..models.mbcsa import CBAM
-from ..methods.fusion import FusionState
-from ..methods.kdas import KDAS
-from ..models.mbcsa import MBCSA
-from ..core.outputs import Outputs
-from .panel import Panel
-from ..viz.pictures import SIDE
-from ..core.teacher import Teacher
-from ..core.teacher import as_teachers
-from ..methods.kdas import attend_to_itself
-from ..viz.figures import attention_figure
-from ..methods.kdas import attention_loss
-from ..methods.fusion import by_teacher
-from ..viz.pictures import data_url
-from ..evaluation.masks import dice
-from ..methods.fusion import fits_teachers
-from ..core.taps import last_map
-from ..methods.pixels import map_pairs
 from ..core.checks import near_hint
-from ..core.teacher import norm_of
-from ..viz.pictures import pictures
-from ..core.outputs import plain
-from ..methods.kdas import sgm_loss
-from ..viz.pictures import small
-from ..methods.kdas import symmetric
+from ..core.outputs import Outputs, plain, unwrapped
+from ..core.taps import last_map
+from ..core.teacher import as_teachers, norm_of, Teacher
 from ..core.trial import untouched
-from ..core.outputs import unwrapped
+from ..evaluation.masks import dice
+from ..methods.fusion import AttentionFusion, by_teacher, fits_teachers, FusionState
+from ..methods.kdas import attend_to_itself, attention_loss, KDAS, sgm_loss, symmetric
+from ..methods.pixels import map_pairs
+from ..models.mbcsa import CBAM, MBCSA
+from ..viz.figures import attention_figure
+from ..viz.pictures import data_url, pictures, SIDE, small
+from .panel import Panel
 
 # %% ../../nbs/widgets/04_attention.ipynb #9e2d3644
 @contextmanager

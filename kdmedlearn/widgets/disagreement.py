@@ -8,7 +8,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'ClassAnswers', '
            'enlarged', 'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks',
            'compare_images']
 
-# %% ../../nbs/widgets/05_compare.ipynb #bcd76708
+# %% ../../nbs/widgets/05_compare.ipynb #47abf423
 from copy import copy
 from typing import NamedTuple
 
@@ -22,18 +22,10 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .attention import Look
-from ..core.teacher import Teacher
-from .attention import WIDTH
-from ..core.teacher import as_teachers
-from .attention import ask
-from .attention import batches
-from .attention import check_loader
+from ..core.teacher import as_teachers, norm_of, Teacher
+from ..evaluation.masks import dice, foreground_logit
 from ..viz.pictures import data_url
-from ..evaluation.masks import dice
-from ..evaluation.masks import foreground_logit
-from ..core.teacher import norm_of
-from .attention import undisturbed
+from .attention import ask, batches, check_loader, Look, undisturbed, WIDTH
 
 # %% ../../nbs/widgets/05_compare.ipynb #6ee1c3d8
 class ClassAnswers(NamedTuple):

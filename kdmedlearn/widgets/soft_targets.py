@@ -6,9 +6,9 @@
 __all__ = ['TEMPERATURES', 'RIGHT', 'OTHER', 'STUDENT', 'UP', 'DOWN', 'MOST', 'GAP', 'entropy_bits', 'pull', 'ranking',
            'TeacherAnswers', 'class_names', 'checked_logits', 'pick', 'answers_in', 'batch_of', 'hesitant',
            'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below', 'answer_traces',
-           'answer_words', 'answer_layout', 'Temperature', 'temperature']
+           'answer_words', 'answer_layout', 'TemperatureView', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #944c15f6
+# %% ../../nbs/widgets/01_temperature.ipynb #23a9c293
 import math, random
 from typing import NamedTuple
 
@@ -20,18 +20,13 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from ..methods.fusion import FusionState
-from ..core.outputs import Outputs
-from .panel import Panel
-from ..core.outputs import Pass
-from ..viz.pictures import data_url
-from ..methods.response import full_precision
+from ..core.outputs import Outputs, Pass, plain, unwrapped
 from ..core.teacher import norm_of
-from ..viz.pictures import pictures
-from ..core.outputs import plain
-from ..methods.response import soften
 from ..core.trial import untouched
-from ..core.outputs import unwrapped
+from ..methods.fusion import FusionState
+from ..methods.response import full_precision, soften
+from ..viz.pictures import data_url, pictures
+from .panel import Panel
 
 # %% ../../nbs/widgets/01_temperature.ipynb #8dcb5c40
 def entropy_bits(p: Tensor) -> Tensor:  # (N, C) probabilities  # (N,) bits, from 0 to log2 C
@@ -425,8 +420,8 @@ def answer_layout(a: TeacherAnswers, classes: list, reach: float) -> dict:
         yaxis2=y | dict(domain=[0, g_high], anchor="x2"),
     )
 
-# %% ../../nbs/widgets/01_temperature.ipynb #7cceff0d
-class Temperature(Panel):
+# %% ../../nbs/widgets/01_temperature.ipynb #54912d5d
+class TemperatureView(Panel):
     "Soft targets, their entropy and the gradient on the student, at a temperature moved by hand."
 
     def __init__(self, answers: TeacherAnswers):
@@ -522,13 +517,13 @@ class Temperature(Panel):
         super().close()
         self.answers = None
 
-# %% ../../nbs/widgets/01_temperature.ipynb #cf9ee138
+# %% ../../nbs/widgets/01_temperature.ipynb #6e5e6fd0
 def temperature(
     source,  # a Learner made by `distill`, or a tensor of teacher logits (N, C) or (C,)
     items=3,  # how many images (1 to 6), or a list of their numbers
     student=None,  # with a tensor: the student's logits, of the same shape; None: zeros
     names=None,  # with a tensor: names of the classes
-) -> Temperature:
+) -> TemperatureView:
     "A widget: what a temperature does to a teacher's answers and to the gradient on the student."
     if isinstance(source, Learner):
         if student is not None or names is not None:
@@ -536,9 +531,9 @@ def temperature(
                 "a Learner brings its own student and class names; leave student= and names= away,"
                 " or give a tensor of logits"
             )
-        return Temperature(answers_of(source, items))
+        return TemperatureView(answers_of(source, items))
     if isinstance(source, Tensor):
-        return Temperature(answers_in(source, items, student, names))
+        return TemperatureView(answers_in(source, items, student, names))
     raise TypeError(
         "temperature wants a Learner made by distill, or a tensor of logits (N, C), got"
         f" {type(source).__name__}"

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'training_batch', 'parted', 'asked_teachers',
-           'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Knob', 'sorted_knobs', 'slider', 'read',
-           'set_knobs', 'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights', 'loss_weights']
+           'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Param', 'sorted_params', 'slider',
+           'value_of', 'set_params', 'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights',
+           'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #99cb1ccb
+# %% ../../nbs/widgets/02_loss_weights.ipynb #f7a295bf
 import html, math, random
 from typing import NamedTuple
 
@@ -19,17 +20,12 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from ..core.step import DistillStep
-from .panel import Panel
-from ..core.outputs import Pass
-from ..core.step import Plan
-from ..HOME import Range
-from ..tuning.search import code_of
-from ..tuning.search import knobs_of
-from .panel import number_slider
-from ..core.outputs import plain
+from ..core.method import code_of, params_of
+from ..core.outputs import Pass, plain, unwrapped
+from ..core.parameters import Range
+from ..core.step import DistillStep, Plan
 from ..core.trial import untouched
-from ..core.outputs import unwrapped
+from .panel import number_slider, Panel
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #ca91b541
 def gram_of(
@@ -112,7 +108,7 @@ def parted(dls, batch) -> tuple:  # (inputs, targets)
     n = getattr(dls, "n_inp", len(b) - 1)
     return b[:n], b[n:]
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #086092cb
+# %% ../../nbs/widgets/02_loss_weights.ipynb #39d1b4e9
 def asked_teachers(learn: Learner, xb) -> tuple:  # of Outputs
     """What the teachers of `learn` answer to `xb`, with the layers that any part of the method
     reads."""
@@ -157,15 +153,15 @@ def measure(step: DistillStep, xb, yb, teachers: tuple, seed: int = 0) -> Measur
             "the student has no trainable parameter: all are frozen; learn.unfreeze() frees them"
         )
     with untouched(model, step.bound), torch.enable_grad():
-        torch.manual_seed(seed)  # dropout falls alike whatever the knobs are
+        torch.manual_seed(seed)  # dropout falls alike whatever the hyperparameters are
         model.train()
         step.bound.train()
         terms = all_terms(step, *student_pass(step, xb, yb, teachers))
         return Measured({k: float(v.detach()) for k, v in terms.items()}, gram_of(terms, params))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #bde3ed7b
-class Knob(NamedTuple):
-    "One argument of one part of a method."
+# %% ../../nbs/widgets/02_loss_weights.ipynb #6fbb434d
+class Param(NamedTuple):
+    "One hyperparameter of one part of a method."
 
     name: str  # "alpha"; in a sum "response.alpha"
     part: int  # number of the part
@@ -187,11 +183,11 @@ def _schedule(v) -> bool:
     return callable(v) and not isinstance(v, (nn.Module, type))
 
 
-def sorted_knobs(
+def sorted_params(
     step: DistillStep,  # a twin: its hyperparameters are tried
     p: Pass,  # a batch as seen by student and teachers
     pct=0.0,
-) -> list:  # of Knob
+) -> list:  # of Param
     "The hyperparameters of the method of `step`, each with what it changes."
     method = step.method
 
@@ -200,11 +196,11 @@ def sorted_knobs(
         return [float(v) for v in step.terms_of(p, step.bound).values()]
 
     out, parts, before = [], method.parts, (method.weights(pct), terms())
-    for name, part, attr in knobs_of(method):
+    for name, part, attr in params_of(method):
         v, i = getattr(part, attr), parts.index(part)
         r = None if _schedule(v) else part.hyper[attr].range(v)
         if r is None or r.low is None:
-            out.append(Knob(name, i, attr, "schedule" if _schedule(v) else "fixed", v))
+            out.append(Param(name, i, attr, "schedule" if _schedule(v) else "fixed", v))
             continue
         try:
             setattr(part, attr, _elsewhere(v, r))
@@ -217,12 +213,12 @@ def sorted_knobs(
             kind = "fixed"  # a number that shapes were made from
         finally:
             setattr(part, attr, v)
-        out.append(Knob(name, i, attr, kind, v, r))
+        out.append(Param(name, i, attr, kind, v, r))
     return out
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #fad864c6
-def slider(k: Knob):
-    'A slider for a knob of kind "weights" or "terms".'
+# %% ../../nbs/widgets/02_loss_weights.ipynb #d253c052
+def slider(k: Param):
+    'A slider for a hyperparameter of kind "weights" or "terms".'
     r = k.range
     return number_slider(
         k.value,
@@ -238,8 +234,8 @@ def slider(k: Knob):
     )
 
 
-def read(k: Knob, s):
-    "The value of a knob's slider; the knob's own where it has moved by less than a step."
+def value_of(k: Param, s):
+    "The value of a hyperparameter's slider; the hyperparameter's own where it has moved by less than a step."
     if isinstance(s, W.IntSlider):
         return s.value
     way = (
@@ -250,24 +246,24 @@ def read(k: Knob, s):
     return k.value if abs(way) < 0.51 * s.step else float(f"{s.value:.3g}")
 
 
-def set_knobs(parts: list, knobs: list, values: dict):
-    "Set the knobs of a method's `parts` to `values`, by name."
-    for k in knobs:
+def set_params(parts: list, params: list, values: dict):
+    "Set the hyperparameters of a method's `parts` to `values`, by name."
+    for k in params:
         if k.name in values:
             setattr(parts[k.part], k.attr, values[k.name])
 
 
-def unmoved(knobs: list, pct: float) -> str:
+def unmoved(params: list, pct: float) -> str:
     "In words: the schedules, with their value at progress `pct`, and what has no slider."
     name = lambda v: getattr(v, "__name__", None) or type(v).__name__
     plan = [
         f"{k.name}: {name(k.value)}, {float(k.value(pct)):.3g} at progress {pct:.2f}"
-        for k in knobs
+        for k in params
         if k.kind == "schedule"
     ]
     still = [
         f"{k.name}={name(k.value) if isinstance(k.value, nn.Module) else repr(k.value)}"
-        for k in knobs
+        for k in params
         if k.kind == "fixed"
     ]
     return "; ".join(plan + ([f"without a slider: {', '.join(still)}"] if still else []))
@@ -436,9 +432,9 @@ def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
         yaxis3=y | dict(anchor="x3"),
     )
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #f8811071
+# %% ../../nbs/widgets/02_loss_weights.ipynb #a29091bf
 class LossWeights(Panel):
-    "Values, gradients and cosines of a method's terms on one batch, under sliders for its knobs."
+    "Values, gradients and cosines of a method's terms on one batch, under sliders for its hyperparameters."
 
     def __init__(self, learn: Learner, batch=None):
         cb = getattr(learn, "distill", None)
@@ -460,9 +456,9 @@ class LossWeights(Panel):
         with torch.no_grad(), untouched(unwrapped(learn.model)):
             unwrapped(learn.model).train()
             p, _ = student_pass(self.step, self.xb, self.yb, self.teachers)
-            self.knobs = sorted_knobs(self.step, p)
-        self.sliders = {k.name: slider(k) for k in self.knobs if k.kind in ("weights", "terms")}
-        moves = any(k.kind == "schedule" for k in self.knobs) or any(
+            self.params = sorted_params(self.step, p)
+        self.sliders = {k.name: slider(k) for k in self.params if k.kind in ("weights", "terms")}
+        moves = any(k.kind == "schedule" for k in self.params) or any(
             self.method.weights(t) != self.method.weights(0.0) for t in (0.25, 0.5, 0.75, 1.0)
         )
         self.progress = W.FloatSlider(
@@ -507,19 +503,21 @@ class LossWeights(Panel):
     def method(self):
         return self.step.method if self.step else None
 
-    def values(self) -> dict:  # knob -> value, of those with a slider
-        return {k.name: read(k, self.sliders[k.name]) for k in self.knobs if k.name in self.sliders}
+    def values(self) -> dict:  # param -> value, of those with a slider
+        return {
+            k.name: value_of(k, self.sliders[k.name]) for k in self.params if k.name in self.sliders
+        }
 
     def draw(self) -> go.Figure:
         now, pct = self.values(), self.progress.value
-        set_knobs(self.method.parts, self.knobs, now)
-        key = [now[k.name] for k in self.knobs if k.kind == "terms"]
+        set_params(self.method.parts, self.params, now)
+        key = [now[k.name] for k in self.params if k.kind == "terms"]
         if key != self.key:
             self.measured, self.key = (
                 measure(self.step, self.xb, self.yb, self.teachers, self.number),
                 key,
             )
-        self.fixed.value = html.escape(unmoved(self.knobs, pct))
+        self.fixed.value = html.escape(unmoved(self.params, pct))
         return weight_figure(
             self.measured, self.method.weights(pct), f"{self.called}, {len(self.xb[0])} images"
         )
@@ -531,11 +529,11 @@ class LossWeights(Panel):
         self.refresh()
 
     def write(self, *_):
-        "Set the knobs of the Learner's method to the values of the sliders."
+        "Set the hyperparameters of the Learner's method to the values of the sliders."
         parts = self.learn.distill.method.parts
         if [type(m) for m in parts] != [type(m) for m in self.method.parts]:
             return self.say("the Learner has another method by now; make the widget anew")
-        set_knobs(parts, self.knobs, self.values())
+        set_params(parts, self.params, self.values())
         self.say(f"written; the same method in code: {code_of(self.learn.distill.method)}", "note")
 
     def close(self):

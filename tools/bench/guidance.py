@@ -16,13 +16,11 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
 from fastai.optimizer import Adam
 from kdmedlearn import distill, phantom_dls
-from kdmedlearn.methods.fusion import AttentionFusion
-from kdmedlearn.train.teachers import DEFAULT_ARCHS
+from kdmedlearn.core.taps import last_map, taps
+from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.models.guided import GuidedStudent
-from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.models.registry import create_model
-from kdmedlearn.core.taps import last_map
-from kdmedlearn.core.taps import taps
+from kdmedlearn.train.teachers import DEFAULT_ARCHS
 from timing import arguments, bench, ready
 
 a = arguments(__doc__, bs=32, size=64, repeats=31)

@@ -24,11 +24,10 @@ import torch.nn.functional as F
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
-from kdmedlearn import HDKD, distill, phantom_dls
-from kdmedlearn.models.hdkd import HDKDStudent
-from kdmedlearn.models.hdkd import HDKDTeacher
-from kdmedlearn.methods.hdkd import logit_loss
+from kdmedlearn import distill, HDKD, phantom_dls
 from kdmedlearn.core.taps import taps
+from kdmedlearn.methods.hdkd import logit_loss
+from kdmedlearn.models.hdkd import HDKDStudent, HDKDTeacher
 from timing import arguments, bench, ready
 
 a = arguments(__doc__, bs=8, size=224)

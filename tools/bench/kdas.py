@@ -12,9 +12,9 @@ import torch
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
-from kdmedlearn import KDAS, distill, phantom_dls
-from kdmedlearn.models.polyp_pvt import PolypPVT
+from kdmedlearn import distill, KDAS, phantom_dls
 from kdmedlearn.methods.kdas import StructureLoss
+from kdmedlearn.models.polyp_pvt import PolypPVT
 from timing import arguments, bench, ready
 
 a = arguments(__doc__, bs=4, size=352)

@@ -12,9 +12,9 @@ import torch
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
-from kdmedlearn import Response, distill, phantom_dls
-from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn import distill, phantom_dls, Response
 from kdmedlearn.models.small import small_student
+from kdmedlearn.train.teachers import phantom_teacher
 from timing import arguments, bench, ready
 
 a = arguments(__doc__, bs=32, size=64, repeats=25, steps=8)

@@ -28,9 +28,9 @@ if not CHROMIUM:
 CELL = f"""
 import time
 from fastai.metrics import accuracy
-from kdmedlearn import GuidedStudent, Response, distill, phantom_dls
-from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn import distill, GuidedStudent, phantom_dls, Response
 from kdmedlearn.data.loaders import restart
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import tuning_bench
 dls, teacher = phantom_dls(n_train=256, n_valid=128, size=64, seed=0, bs=16), phantom_teacher()
 bench = tuning_bench(dls, GuidedStudent, teacher, Response(), "bench_runs", epochs={a.epochs})

@@ -16,7 +16,7 @@ from kdmedlearn.experiments.report import write_json
 from lab import CHROMIUM, NO_CHROMIUM, Lab
 
 CELL = """
-from kdmedlearn import GuidedStudent, Response, distill, phantom_dls
+from kdmedlearn import distill, GuidedStudent, phantom_dls, Response
 from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import temperature
 dls = phantom_dls(n_train=32, n_valid=32, size=64, seed=0, bs=16)

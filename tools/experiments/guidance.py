@@ -24,32 +24,27 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
-from kdmedlearn import Response, distill, image_dls, phantom_dls
-from kdmedlearn.methods.fusion import AttentionFusion
-from kdmedlearn.train.fusing import Collected
-from kdmedlearn.methods.fusion import Concatenation
-from kdmedlearn.methods.fusion import Ensemble
-from kdmedlearn.methods.feature import Feature
-from kdmedlearn.methods.fusion import MeanLogits
-from kdmedlearn.methods.fusion import MeanProbabilities
-from kdmedlearn.methods.fusion import RelationAttention
-from kdmedlearn.core.teacher import Teacher
-from kdmedlearn.train.fusing import collect
-from kdmedlearn.models.registry import create_model
-from kdmedlearn.train.fusing import fit_fusion
-from kdmedlearn.evaluation.calibration import fit_temperature
-from kdmedlearn.train.fusing import fused
-from kdmedlearn.data.splits import groups_of
-from kdmedlearn.data.splits import hold_out
-from kdmedlearn.evaluation.cost import n_params
-from kdmedlearn.core.teacher import norm_of
-from kdmedlearn.data.splits import part
+from kdmedlearn import distill, image_dls, phantom_dls, Response
 from kdmedlearn.core.outputs import plain
-from kdmedlearn.evaluation.classes import predictions
-from kdmedlearn.data.loaders import restart
-from kdmedlearn.evaluation.classes import scores
+from kdmedlearn.core.teacher import norm_of, Teacher
 from kdmedlearn.data.balance import train_labels
+from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.splits import groups_of, hold_out, part
+from kdmedlearn.evaluation.calibration import fit_temperature
+from kdmedlearn.evaluation.classes import predictions, scores
+from kdmedlearn.evaluation.cost import n_params
 from kdmedlearn.experiments.report import write_json
+from kdmedlearn.methods.feature import Feature
+from kdmedlearn.methods.fusion import (
+    AttentionFusion,
+    Concatenation,
+    Ensemble,
+    MeanLogits,
+    MeanProbabilities,
+    RelationAttention,
+)
+from kdmedlearn.models.registry import create_model
+from kdmedlearn.train.fusing import collect, Collected, fit_fusion, fused
 from memo import Memo, Views, loaders
 
 ARCHS = ["resnet10t", "starnet_s050", "shvit_s1"]

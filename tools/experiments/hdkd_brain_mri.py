@@ -22,15 +22,13 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.optimizer import Adam
 from safetensors.torch import load_model, save_model
-from kdmedlearn import HDKD, Teacher, distill, image_dls
-from kdmedlearn.models.hdkd import HDKDStudent
-from kdmedlearn.models.hdkd import HDKDTeacher
-from kdmedlearn.evaluation.cost import n_params
+from kdmedlearn import distill, HDKD, image_dls, Teacher
 from kdmedlearn.core.teacher import norm_of
-from kdmedlearn.evaluation.classes import predictions
 from kdmedlearn.data.loaders import restart
-from kdmedlearn.evaluation.classes import scores
+from kdmedlearn.evaluation.classes import predictions, scores
+from kdmedlearn.evaluation.cost import n_params
 from kdmedlearn.experiments.report import write_json
+from kdmedlearn.models.hdkd import HDKDStudent, HDKDTeacher
 
 p = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -27,23 +27,17 @@ warnings.filterwarnings("ignore", message="valid=")
 from fastai.learner import Learner
 from fastai.vision.augment import Dihedral
 from safetensors.torch import load_model, save_model
-from kdmedlearn import Teacher, distill
-from kdmedlearn.methods.pixels import BernoulliKL
-from kdmedlearn.methods.kdas import KDAS
-from kdmedlearn.train.recipes import Recipe
-from kdmedlearn.methods.kdas import StructureLoss
-from kdmedlearn.evaluation.masks import bootstrap
-from kdmedlearn.evaluation.masks import dice
-from kdmedlearn.evaluation.masks import evaluate_masks
-from kdmedlearn.models.unet import large_unet
-from kdmedlearn.data.masks import mask_dls
-from kdmedlearn.methods.kdas import mask_like
-from kdmedlearn.evaluation.cost import n_params
+from kdmedlearn import distill, Teacher
 from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.data.loaders import restart
-from kdmedlearn.models.unet import small_unet
-from kdmedlearn.evaluation.masks import summary
+from kdmedlearn.data.masks import mask_dls
+from kdmedlearn.evaluation.cost import n_params
+from kdmedlearn.evaluation.masks import bootstrap, dice, evaluate_masks, summary
 from kdmedlearn.experiments.report import write_json
+from kdmedlearn.methods.kdas import KDAS, mask_like, StructureLoss
+from kdmedlearn.methods.pixels import BernoulliKL
+from kdmedlearn.models.unet import large_unet, small_unet
+from kdmedlearn.train.recipes import Recipe
 
 p = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

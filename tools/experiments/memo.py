@@ -11,11 +11,10 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from torch import nn
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.taps import last_map, taps
 from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.methods.feature import as_map
-from kdmedlearn.core.taps import last_map
-from kdmedlearn.core.outputs import plain
-from kdmedlearn.core.taps import taps
 
 
 class Views:

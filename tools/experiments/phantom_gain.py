@@ -11,14 +11,12 @@ import argparse, sys, warnings
 from pathlib import Path
 
 warnings.filterwarnings("ignore", category=FutureWarning)
-from kdmedlearn import Response, phantom_dls
-from kdmedlearn.experiments.experiment import experiment
-from kdmedlearn.experiments.experiment import gain
-from kdmedlearn.train.teachers import phantom_teacher
-from kdmedlearn.evaluation.classes import predictions
-from kdmedlearn.evaluation.classes import scores
-from kdmedlearn.models.small import small_student
+from kdmedlearn import phantom_dls, Response
+from kdmedlearn.evaluation.classes import predictions, scores
+from kdmedlearn.experiments.experiment import experiment, gain
 from kdmedlearn.experiments.report import write_json
+from kdmedlearn.models.small import small_student
+from kdmedlearn.train.teachers import phantom_teacher
 
 p = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

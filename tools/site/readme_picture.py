@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from lab import Lab
 
 CELL = """
-from kdmedlearn import Response, distill, phantom_dls
-from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn import distill, phantom_dls, Response
 from kdmedlearn.models.small import small_student
+from kdmedlearn.train.teachers import phantom_teacher
 from kdmedlearn.widgets import temperature
 dls = phantom_dls(n_train=200, n_valid=200, size=64, seed=0, bs=16)
 learn = distill(dls, small_student(), phantom_teacher(), Response(T=4))

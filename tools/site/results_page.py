@@ -22,7 +22,7 @@ HEAD = """
 
 What was measured, and the command that measured it. Accuracies in percent. A difference is the mean
 over seeds of the *paired* differences, with its standard error. Nothing was chosen on a test set:
-the last epoch counts, and the knobs are the defaults.
+the last epoch counts, and the hyperparameters are the defaults.
 """
 PARTS = (phantom, brain_mri, hdkd, kdas, guidance, step, widgets)
 

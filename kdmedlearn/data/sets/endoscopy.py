@@ -7,7 +7,7 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'check_npz', 'read_npz', 'medmnist_dls']
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #813ca54e
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #a244eacd
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -18,30 +18,23 @@ import torch
 from fastai.data.transforms import Categorize
 from PIL import Image
 
-from ..phantom import CHUNK
-from ..phantom import CLASSES
-from ..images import FolderLabel
-from ..images import HIDDEN
-from .polyps import MARK
-from ..images import ReadImage
-from ..images import ReadOptions
-from ..loaders import SetLoaders
-from .polyps import _fits
-from .polyps import _right_folder
-from .polyps import _warn_counts
-from ..phantom import check_phantom
-from ..download import download
-from ..images import find_splits
-from ..images import list_images
-from ..images import make_loaders
-from ...core.checks import near_hint
-from ...core.checks import near_names
-from ..phantom import render
-from ..loaders import some
+from ...core.checks import near_hint, near_names
+from ..download import download, unpack
+from kdmedlearn.data.images import (
+    find_splits,
+    FolderLabel,
+    HIDDEN,
+    list_images,
+    make_loaders,
+    ReadImage,
+    ReadOptions,
+    table_dls,
+    visible,
+)
+from ..loaders import SetLoaders, some
+from ..phantom import check_phantom, CHUNK, CLASSES, render
+from .polyps import _fits, _right_folder, _warn_counts, MARK
 from ..splits import split_off
-from ..images import table_dls
-from ..download import unpack
-from ..images import visible
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #fd56bd02
 KVASIR_V2 = dict.fromkeys(CLASSES, 1000)  # class: images

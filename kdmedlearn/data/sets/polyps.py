@@ -6,21 +6,17 @@
 __all__ = ['PROTOCOL', 'KVASIR_IMAGES', 'PRANET_TRAIN', 'PRANET_TESTS', 'MARK', 'LAYOUTS', 'write_phantom_polyps', 'kvasir_seg',
            'pranet']
 
-# %% ../../../nbs/data/sets/01_polyps.ipynb #0e231d7b
+# %% ../../../nbs/data/sets/01_polyps.ipynb #2c1eb408
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..loaders import SetLoaders
-from ..images import find_splits
-from ..masks import list_pairs
-from ..masks import mask_dls
+from ..images import find_splits, visible
+from ..loaders import SetLoaders, some
+from ..masks import list_pairs, mask_dls, side
 from ..phantom import phantom
-from ..masks import side
-from ..loaders import some
-from ..images import visible
 
 # %% ../../../nbs/data/sets/01_polyps.ipynb #7be980f1
 PROTOCOL = dict(
