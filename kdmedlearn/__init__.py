@@ -1,7 +1,9 @@
 "Knowledge distillation for medical images: learn it in Jupyter, use it with fastai."
 
+import sys
 import warnings
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.metadata import PackageNotFoundError, version as _version
 
 try:
@@ -51,3 +53,71 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *__all__])
+
+
+# --- code and files of version 0.1.0
+# Modules it had, which are gone or have given names away -> where to look for these.
+_moved = {
+    "taps": "core.taps core.checks",
+    "distillation": "train.distillation core.teacher core.outputs",
+    "teachers": "train.teachers models.weights",
+    "fusing": "train.fusing data.splits evaluation.calibration viz.figures viz.pictures",
+    "recipes": "train.recipes data.augment",
+    "multiscale": "train.callbacks",
+    "tuning": "tuning.search tuning.runs core.method core.parameters",
+    "methods.method": "core.method core.outputs core.parameters core.step",
+    "methods.response": "core.parameters",
+    "methods.feature": "core.outputs",
+    "evaluation.runs": "experiments.experiment experiments.report data.loaders viz.figures",
+    "evaluation.compare": "evaluation.classes evaluation.cost viz.figures",
+    "data.polyps": "data.sets.polyps",
+    "data.endoscopy": "data.sets.endoscopy",
+    "data.images": "data.loaders data.splits data.augment",
+    "data.phantom": "data.phantom",
+    "models.small": "models.registry",
+    "models.unet": "models.registry",
+}
+_renamed = {
+    "methods.method.Seen": "Outputs",
+    "methods.response.check_T": "check_temperature",
+    "tuning.knobs_of": "params_of",
+    "tuning.with_knobs": "with_params",
+    "data.phantom.ReadImage": "ReadShot",
+}
+
+
+def _former(old, name):
+    "What version 0.1.0 had as `name` in its module `old`, from where it is now, with a warning."
+    now = _renamed.get(f"{old}.{name}", name)
+    homes = [] if name.startswith("_") else _moved[old].split()
+    for home in homes if f"{old}.{name}" not in homes else ():
+        module = import_module(f"{__name__}.{home}")
+        if now in vars(module):
+            was, new = f"{__name__}.{old}.{name}", f"{__name__}.{home}.{now}"
+            warnings.warn(f"{was} is now {new}", DeprecationWarning, stacklevel=3)
+            return vars(module)[now]
+    raise AttributeError(f"module {__name__ + '.' + old!r} has no attribute {name!r}")
+
+
+class _FormerLoader(SourceFileLoader):
+    "Loads a module of `_moved`, or an empty one where it is gone; it finds its former names too."
+
+    def exec_module(self, module):
+        if self.path:
+            super().exec_module(module)
+        old = module.__name__.removeprefix(f"{__name__}.")
+        module.__getattr__ = lambda name: _former(old, name)
+
+
+class _FormerFinder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if not name.startswith(f"{__name__}.") or name.removeprefix(f"{__name__}.") not in _moved:
+            return None
+        spec = PathFinder.find_spec(name, path) or ModuleSpec(name, None)
+        spec.loader = _FormerLoader(name, spec.origin)
+        return spec
+
+
+if not any(getattr(f, "__name__", "") == "_FormerFinder" for f in sys.meta_path):
+    sys.meta_path.insert(0, _FormerFinder)

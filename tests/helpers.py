@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from kdmedlearn.core.method import layer_pairs, Method
+from kdmedlearn.core.method import Method, layer_pairs
+from kdmedlearn.core.outputs import Layers
+from kdmedlearn.core.parameters import Hyperparameter, Weight
 from kdmedlearn.core.parameters import weight_at
 
 
@@ -43,26 +45,25 @@ def fingerprint(m):
 class Hint(Method):
     "A method with layers on both sides and a projection made when shapes are known."
 
-    def __init__(self, pairs, weight=1.0):
-        super().__init__()
-        self.pairs, self.weight, self.r, self.seen = layer_pairs(pairs), weight, nn.ModuleList(), []
-        self.student_layers, self.teacher_layers = zip(*self.pairs)
+    pairs = Hyperparameter(None)
+    weight = Weight(1.0)
+
+    def finish(self):
+        self.seen = []
 
     def weights(self, pct=0.0):
-        return {"task": 1.0, "hint": weight_at(self.weight, pct, "weight")}
+        return {"task": 1.0, "hint": self.weight_of("weight", pct)}
 
-    def build(self, p):
-        if not len(self.r):
-            self.r.extend(
-                nn.Conv2d(p.student.features[s].shape[1], p.teachers[0].features[t].shape[1], 1)
-                for s, t in self.pairs
-            )
+    def reads(self, networks):
+        s, t = zip(*layer_pairs(self.pairs))
+        return Layers(s, (t,) * (len(networks) - 1))
+
+    def setup(self, p):
+        maps = zip(p.student.features.values(), p.teachers[0].features.values())
+        return nn.ModuleList(nn.Conv2d(s.shape[1], t.shape[1], 1) for s, t in maps)
 
     def terms(self, p):
         self.seen.append((list(p.student.features), [list(t.features) for t in p.teachers]))
-        return {
-            "hint": sum(
-                F.mse_loss(r(p.student.features[s]), p.teachers[0].features[t])
-                for r, (s, t) in zip(self.r, self.pairs)
-            )
-        }
+        own, others = p.student.features, p.teachers[0].features
+        each = zip(p.state, layer_pairs(self.pairs))
+        return {"hint": sum(F.mse_loss(r(own[s]), others[t]) for r, (s, t) in each)}

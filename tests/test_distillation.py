@@ -287,10 +287,10 @@ def test_column_is_the_mean_over_images():
 # --- fastai idioms
 def test_lr_find_restores_student_and_adapters():
     learn = make(method=Response() + Hint({"conv": "conv"}))
-    before = fingerprint(learn.model), fingerprint(learn.distill.method)
+    before = fingerprint(learn.model), fingerprint(learn.distill.step.bound)
     with learn.no_bar(), learn.no_logging():
         learn.lr_find(show_plot=False, num_it=10)
-    assert (fingerprint(learn.model), fingerprint(learn.distill.method)) == before
+    assert (fingerprint(learn.model), fingerprint(learn.distill.step.bound)) == before
     fit(learn)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers import data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.core.outputs import Outputs
+from kdmedlearn.core.outputs import Outputs, Pass
 from kdmedlearn.methods.feature import align, as_map, attention_map, Feature, feature_distance
 from kdmedlearn.methods.relation import (
     angles,
@@ -128,18 +128,14 @@ def test_align_pools_the_finer_side_whichever_it_is():
 
 # --- in training
 def test_adapters_only_where_widths_differ():
+    adapters = lambda *args, **kw: make(*args, **kw).distill.step.bound[0].state.convs
     m = Feature({"conv": "conv"})
-    make(m)
-    assert [a.weight.shape for a in m.adapters.values()] == [(8, 4, 1, 1)]
-    m = Feature({"conv": "conv"})
-    make(m, teacher=net(4))
-    assert not len(m.adapters)
-    m = Feature({"conv": "conv"}, distance="attention")
-    make(m)
-    assert not len(m.adapters)
+    assert [a.weight.shape for a in adapters(m).values()] == [(8, 4, 1, 1)]
+    assert not len(adapters(m, teacher=net(4)))
+    assert not len(adapters(Feature({"conv": "conv"}, distance="attention")))
     m = Feature([{"conv": "conv", "act": "norm"}, {"act": "act"}])
-    make(m, teacher=[net(8), net(6)])
-    assert [(k, tuple(a.weight.shape[:2])) for k, a in m.adapters.items()] == [
+    convs = adapters(m, teacher=[net(8), net(6)])
+    assert [(k, tuple(a.weight.shape[:2])) for k, a in convs.items()] == [
         ("0_0", (8, 4)),
         ("0_1", (8, 4)),
         ("1_0", (6, 4)),
@@ -149,20 +145,19 @@ def test_adapters_only_where_widths_differ():
 def test_adapters_train_and_stay_out_of_the_student(tmp_path):
     m = Feature({"act": "act"})
     learn = make(m)
-    before = copy.deepcopy(m.adapters["0_0"].weight)
+    adapter = learn.distill.step.bound[0].state.convs["0_0"]
+    before = copy.deepcopy(adapter.weight)
     fit(learn)
-    assert not torch.equal(before, m.adapters["0_0"].weight)
+    assert not torch.equal(before, adapter.weight)
     assert set(learn.model.state_dict()) == set(net().state_dict())
     learn.path = tmp_path
     learn.export("student.pkl")
     assert b"methods.feature" not in (tmp_path / "student.pkl").read_bytes()
-    again = copy.deepcopy(m.adapters["0_0"].weight)
-    second = distill(
-        data(), net(), net(8), m, loss_func=F.cross_entropy
-    ).distill.method  # another training begins with another adapter
-    assert torch.equal(again, m.adapters["0_0"].weight) and not torch.equal(
-        again, second.adapters["0_0"].weight
-    )
+    again = copy.deepcopy(adapter.weight)
+    # another training begins with another adapter
+    second = distill(data(), net(), net(8), m, loss_func=F.cross_entropy).distill.step.bound[0]
+    assert torch.equal(again, adapter.weight)
+    assert not torch.equal(again, second.state.convs["0_0"].weight)
 
 
 def test_the_unit_makes_the_term_independent_of_the_teachers_scale():
@@ -174,18 +169,13 @@ def test_the_unit_makes_the_term_independent_of_the_teachers_scale():
             louder.conv.weight.mul_(factor), louder.conv.bias.mul_(factor)
         m = Feature({"conv": "conv"})
         learn = make(m, teacher=louder)
+        bound = learn.distill.step.bound[0]
         with torch.no_grad():
-            m.adapters["0_0"].weight.zero_(), m.adapters["0_0"].bias.zero_()
+            for p in bound.state.convs["0_0"].parameters():
+                p.zero_()
         x = data().valid.one_batch()[0]
-        p = type(
-            "P",
-            (),
-            dict(
-                student=Outputs(None, {"conv": learn.model.conv(x)}),
-                teachers=(Outputs(None, {"conv": louder.conv(x)}),),
-            ),
-        )
-        values.append(m.terms(p)["feature"].item())
+        own, other = (Outputs(None, {"conv": n.conv(x)}) for n in (learn.model, louder))
+        values.append(bound.terms(Pass(own, (other,)))["feature"].item())
     assert values == pytest.approx([values[0]] * 3, rel=1e-4) and 0.5 < values[0] < 2
 
 
@@ -203,7 +193,8 @@ def test_last_maps_are_found_in_any_family():
     )
     m = Feature()
     learn = distill(big(), net(), [vit, net(8)], m, loss_func=F.cross_entropy)
-    assert m.found == [[("act", "norm")], [("act", "act")]]
+    pairs = learn.distill.step.bound[0].layers.pairs
+    assert pairs == ((("act", "norm"),), (("act", "act"),))
     fit(learn)
 
 
@@ -266,13 +257,12 @@ def test_features_of_a_teacher_with_other_classes():
         (lambda: Feature([]), "nothing would be compared"),
         (lambda: Similarity({}), "nothing would be compared"),
         (lambda: RKD(["stage4"]), "a pair is (student layer, teacher layer)"),
-        (lambda: make(Feature(), teacher=swin()), "have their channels last"),
         (
             lambda: feature_distance(torch.zeros(2, 2, 3, 3), torch.zeros(1, 4, 3, 3), "attention"),
             "cannot be compared by attention",
         ),
         (lambda: Feature(lam="1x"), "lam must be a number or a schedule"),
-        (lambda: Feature(align="crop"), "expected one of pool, bilinear, none"),
+        (lambda: Feature(align="crop"), "expected one of 'pool', 'bilinear', 'none'"),
         (
             lambda: rkd_angle(torch.zeros(4, 2, 3, 3), torch.zeros(4, 2)),
             "needs a vector for each image",

@@ -153,17 +153,12 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     learn = make(m, teacher=teachers)
     x, y = learn.dls.train.one_batch()
     learn.model.train()
-    from kdmedlearn.core.outputs import Outputs, Pass
-    from kdmedlearn.core.taps import taps
-
-    with taps(learn.model, m.student_layers) as f:
-        out = learn.model(x)
-    p = Pass(Outputs(out, f), learn.distill.ask_teachers((x,), learn.distill.teacher_reads([m])), y)
-    terms = m.terms(p)
+    step = learn.distill.step
+    m, terms = step.bound[0].state, step(x, y).terms
     (terms["fused_response"] + terms["fused_feature"]).backward(retain_graph=True)
     assert all(q.grad is None for q in m.fusion.parameters())  # guidance: not into the fusion
     assert learn.model.conv.weight.grad.abs().sum() > 0 and m.adapter.weight.grad.abs().sum() > 0
-    learn.model.zero_grad(), m.zero_grad()
+    step.zero_grad()
     terms["fusion"].backward()
     assert (
         all(q.grad is None for q in learn.model.parameters()) and m.adapter.weight.grad is None
@@ -178,10 +173,11 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
 def test_joint_trains_the_fusion_and_first_leaves_it_alone():
     m = RelationAttention(**SMALL)
     learn = make(m)
-    before = copy.deepcopy(m.fusion.state_dict())
+    joint = learn.distill.step.bound[0].state.fusion
+    before = copy.deepcopy(joint.state_dict())
     fit(learn)
     assert "fusion" in learn.recorder.metric_names and not all(
-        torch.equal(v, before[k]) for k, v in m.fusion.state_dict().items()
+        torch.equal(v, before[k]) for k, v in joint.state_dict().items()
     )
     teachers = TEACHERS()
     fusion = fit_fusion(
@@ -210,7 +206,8 @@ def test_the_fused_response_is_what_the_student_is_compared_with():
     x, y = learn.dls.valid.one_batch()
     with torch.no_grad():
         outs, s = [t.eval()(x) for t in teachers], learn.model.eval()(x)
-    got = learn.distill.method.terms(Pass(Outputs(s), tuple(Outputs(o) for o in outs), y))
+    p = Pass(Outputs(s), tuple(Outputs(o) for o in outs), y)
+    got = learn.distill.step.bound[0].terms(p)
     assert got["fused_response"].item() == pytest.approx(
         response_loss(s, sum(outs) / 3, 2.0).item(), rel=1e-5
     )
@@ -473,7 +470,7 @@ def vocab(names):
         (lambda: make(RelationAttention(**SMALL, student_layer="cnov")), "Near: conv"),
         (lambda: make(Ensemble(MeanLogits([1, 2]))), "weights=[1, 2] for 3 teachers"),
         (lambda: make(Ensemble(MeanLogits([1, -2, 1]))), "numbers of at least 0"),
-        (lambda: Ensemble("median"), "no fusion is called 'median'"),
+        (lambda: Ensemble("median"), "fusion='median'; near: 'mean'"),
         (lambda: Ensemble(nn.Linear(2, 2)), "a fusion is a name or a Fusion, got Linear"),
         (lambda: Ensemble("mean", lam=1.0), "MeanLogits has no fused feature"),
         (lambda: RelationAttention(d=10, heads=4), "heads=4 do not divide d=10"),
@@ -504,7 +501,7 @@ def vocab(names):
             "loss is not finite after epoch",
         ),
         (lambda: part(data(), []), "idxs is empty"),
-        (lambda: AttentionFusion(answer="gate"), "expected one of classifier, mixture"),
+        (lambda: AttentionFusion(answer="gate"), "expected one of 'classifier', 'mixture'"),
         (lambda: fit_fusion(MeanLogits(), seen()), "MeanLogits has nothing to learn"),
         (lambda: MeanLogits()([]), "a fusion needs the answers of at least one"),
         (lambda: hold_out(data(), 1.0), "expected a share between 0 and 1"),
@@ -591,7 +588,7 @@ def test_too_little_to_stop_on_is_said_so():
         ),
         (
             lambda: make(RelationAttention(**SMALL), teacher=nn.Sequential(nn.Conv2d(1, 4, 3))),
-            "Teacher(model, size=224) resizes for it",
+            "it takes images of 1 channels and these have 3",
         ),
         (lambda: make("response", teacher="resnet10t"), "teachers(dls, [name]) trains one"),
     ],
@@ -689,7 +686,10 @@ def test_the_layers_a_fusion_was_fitted_on_are_the_ones_read():
         RelationAttention(fusion=fit_fusion(AttentionFusion(**SMALL), s, epochs=1, stop=0)),
         teacher=ts,
     )
-    assert s.layers == ("conv", "conv") and learn.distill.method.found == ["conv", "conv"]
+    assert s.layers == ("conv", "conv") and learn.distill.step.bound[0].layers.teachers == (
+        ("conv",),
+        ("conv",),
+    )
 
 
 @pytest.mark.parametrize(
@@ -758,27 +758,26 @@ def test_the_fused_answer_may_have_other_classes_than_the_teachers():
 
 
 # --- one method, one Learner
-def test_a_method_given_to_a_second_learner_is_copied():
+def test_a_method_given_to_a_second_learner_has_another_state_there():
     m = RelationAttention(**SMALL)
     first = make(m)
-    parts, was = list(m.parameters()), fingerprint(m)
+    state = first.distill.step.bound[0]
+    parts, was = list(state.parameters()), fingerprint(state)
     second = make(m)
-    assert first.distill.method is m and second.distill.method is not m
-    assert all(p is q for p, q in zip(parts, m.parameters())) and fingerprint(m) == was
-    assert not {id(p) for p in m.parameters()} & {id(p) for p in second.distill.method.parameters()}
+    assert all(p is q for p, q in zip(parts, state.parameters())) and fingerprint(state) == was
+    others = {id(p) for p in second.distill.step.adapters()}
+    assert others and not {id(p) for p in parts} & others
     fit(second)
-    assert fingerprint(m) == was
+    assert fingerprint(state) == was
     fit(first)
-    assert fingerprint(m) != was
+    assert fingerprint(state) != was
 
 
 def test_a_fusion_that_learned_with_one_student_is_left_to_it():
     f = AttentionFusion(**SMALL)
     first = fit(make(RelationAttention(fusion=f)))
-    was = fingerprint(f)
+    own = first.distill.step.bound[0].state.fusion
+    was = fingerprint(own)
     second = fit(make(RelationAttention(fusion=f)))
-    assert (
-        first.distill.method.fusion is f
-        and second.distill.method.fusion is not f
-        and fingerprint(f) == was
-    )
+    assert second.distill.step.bound[0].state.fusion is not own
+    assert fingerprint(own) == was and f.widths is None

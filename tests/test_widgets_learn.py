@@ -15,7 +15,7 @@ from helpers import data, fingerprint, net
 from kdmedlearn import distill, Ensemble, Feature, Response
 from kdmedlearn.core.method import Method
 from kdmedlearn.core.outputs import plain
-from kdmedlearn.core.parameters import weight_at
+from kdmedlearn.core.parameters import Switch, Weight, Whole
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.trial import untouched
 from kdmedlearn.methods.response import response_loss, soften
@@ -52,7 +52,7 @@ def traces_of(learn):
     model, dl = learn.model, learn.dls.train
     return (
         fingerprint(model),
-        fingerprint(learn.distill.method),
+        fingerprint(learn.distill.step.bound),
         [m.training for m in model.modules()],
         [p.grad for p in model.parameters()],
         n_hooks(model),
@@ -352,12 +352,12 @@ def test_a_schedule_is_read_at_the_progress():
 
 def test_a_number_without_effect_gets_no_slider():
     class Odd(Method):
-        def __init__(self, lam=1.0, width=4, flag=True):
-            super().__init__()
-            self.lam, self.width, self.flag = lam, width, flag
+        lam = Weight(1.0)
+        width = Whole(4, low=1, tune=(1, 16))
+        flag = Switch(True)
 
         def weights(self, pct=0.0):
-            return {"task": 1.0, "odd": weight_at(self.lam, pct, "lam")}
+            return {"task": 1.0, "odd": self.weight_of("lam", pct)}
 
         def terms(self, p):
             return {"odd": p.student.out.pow(2).mean()}
@@ -366,17 +366,14 @@ def test_a_number_without_effect_gets_no_slider():
     assert (
         list(w.sliders) == ["lam"] and "width=4" in w.fixed.value and "flag=True" in w.fixed.value
     )
-    del Method.known["odd"]
 
 
 def test_opposite_terms_are_said_to_pull_against_each_other():
     class Against(Method):
-        def __init__(self, push=1.0):
-            super().__init__()
-            self.push = push
+        push = Weight(1.0)
 
         def weights(self, pct=0.0):
-            return {"task": 1.0, "against": weight_at(self.push, pct, "push")}
+            return {"task": 1.0, "against": self.weight_of("push", pct)}
 
         def terms(self, p):
             return {"against": -F.cross_entropy(p.student.out, p.target)}
@@ -389,7 +386,6 @@ def test_opposite_terms_are_said_to_pull_against_each_other():
     )
     w.sliders["push"].value = 1.0
     assert w.said.value == ""  # equal and opposite: the total has no direction
-    del Method.known["against"]
 
 
 def test_batches_are_repeatable_and_the_loader_is_not_disturbed():
@@ -414,7 +410,7 @@ def test_another_batch_sees_the_student_and_method_as_they_are_now():
             p.zero_()
     w.another.click()
     assert w.measured.values["task"] == pytest.approx(np.log(3), rel=1e-5)
-    assert all(not p.any() for p in w.method.parameters())
+    assert all(not p.any() for p in w.step.bound.parameters())
 
 
 def test_looking_at_the_weights_changes_nothing():

@@ -56,7 +56,7 @@ def hdkd(**kw):
 def everything(learn, *more):
     """All that a widget must leave alone: weights and buffers, modes, hooks, gradients, random
     states."""
-    models = [learn.model, *(t.model for t in learn.distill.teachers), learn.distill.method, *more]
+    models = [learn.model, *(t.model for t in learn.distill.teachers), learn.distill.step.bound, *more]
     return [
         [(k, v.clone()) for m in models for k, v in m.state_dict().items()],
         [o.training for m in models for o in m.modules()],
@@ -135,10 +135,11 @@ def test_pictures_are_small_and_in_plotlys_colours():
 def test_relation_shows_the_fusions_own_weights(classes):
     learn = guided(classes, grid=2)
     w = relation_attention(learn, items=9)
-    part = learn.distill.method
-    seen = collect(learn.distill.teachers, classes.valid, layers=part.found)
+    part = learn.distill.step.bound[0]
+    layers = [n for names in part.layers.teachers for n in names]
+    seen = collect(learn.distill.teachers, classes.valid, layers=layers)
     with torch.no_grad():
-        f = part.fusion.eval()(*rows(seen, slice(0, 9)))
+        f = part.state.fusion.eval()(*rows(seen, slice(0, 9)))
     assert torch.allclose(w.seen.attention, f.attention, atol=1e-5)
     w.at.value = 4
     want = by_teacher(f.attention, 2).mean(1)[3]

@@ -16,7 +16,7 @@ from .parameters import Declared, Range, weight_at
 from .registry import Registry
 from .tasks import ALL_TASKS
 
-# %% ../../nbs/core/07_method.ipynb #1d075759
+# %% ../../nbs/core/07_method.ipynb #d8644a21
 class Network(NamedTuple):
     "A network as a method sees it at set-up."
 
@@ -39,6 +39,12 @@ class Method(Declared):
 
     def __init_subclass__(cls, name: str = "", replace: bool = False, **kwargs):
         super().__init_subclass__(**kwargs)
+        old = [k for k in ("build", "meet", "layers_of") if k in vars(cls)]
+        if old:
+            raise TypeError(
+                f"{cls.__name__} has {', '.join(old)}, which methods of version 0.1 had; now `reads`"
+                " names the layers, and `setup` returns what depends on shapes"
+            )
         if not cls.__name__.startswith("_"):
             METHODS.add(name or cls.__name__.lower(), cls, replace)
 

@@ -90,7 +90,7 @@ class Result(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #35bf1146
+# %% ../../nbs/core/10_step.ipynb #132c32d0
 class DistillStep(nn.Module):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 
@@ -174,6 +174,8 @@ class DistillStep(nn.Module):
         `more` is asked about the student's `Outputs` too."""
         xb = plain(xb if isinstance(xb, tuple) else (xb,))
         yb = plain(yb if isinstance(yb, tuple) else () if yb is None else (yb,))
+        for t in self.teachers:
+            t.ready(xb[0].device)
         with untouched(unwrapped(self.student)):
             student, teachers = tried(self, xb)
             self.task = task_of(student.out, yb[0] if yb else None, self.loss_func)

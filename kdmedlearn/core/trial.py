@@ -44,7 +44,7 @@ def untouched(*models: nn.Module):
             random.setstate(py)
             np.random.set_state(npy)
 
-# %% ../../nbs/core/09_trial.ipynb #62e4bd29
+# %% ../../nbs/core/09_trial.ipynb #2d523529
 def tried(step: Any, xb: tuple) -> tuple:
     "Outputs of the student and of each teacher of `step` for `xb`, with all layers that are read."
     names = [t.name for t in step.teachers]
@@ -88,7 +88,9 @@ def try_training(step: Any, xb: tuple):
 def _parts(out):
     if isinstance(out, Tensor):
         return [out]
-    return list(out.values()) if hasattr(out, "values") else list(out)
+    if isinstance(out, (tuple, list)):
+        return list(out)
+    return list(out.values() if hasattr(out, "values") else vars(out).values())
 
 
 def find(model: nn.Module, names: Any, who: str, hints: str = ""):

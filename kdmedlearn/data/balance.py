@@ -18,8 +18,10 @@ from torch import Tensor
 
 from ..core.checks import near_names
 
-# %% ../../nbs/data/07_balance.ipynb #6dd3f7b6
-def train_labels(dls) -> np.ndarray:  # fastai DataLoaders  # (N,) class numbers
+# %% ../../nbs/data/07_balance.ipynb #841de010
+def train_labels(
+    dls,  # fastai DataLoaders
+) -> np.ndarray:  # (N,) class numbers
     "The class number of every training item."
     ds = dls.train.dataset
     tls = getattr(ds, "tls", [])
@@ -114,15 +116,18 @@ def smote(
     new = flat[len(x) :].round().clip(0, 255).astype(np.uint8).reshape(-1, *x.shape[1:])
     return new, y_all[len(x) :]
 
-# %% ../../nbs/data/07_balance.ipynb #910501a5
+# %% ../../nbs/data/07_balance.ipynb #544edfe7
 class WithSynthetic(GetAttr):
     "A training set with synthetic images behind it; whatever else is asked, the real set answers."
 
     _default = "real"
 
     def __init__(
-        self, real, pixels, labels
-    ):  # labelled dataset; (M, C, H, W) uint8; (M,) class numbers
+        self,
+        real,  # labelled dataset
+        pixels,  # (M, C, H, W) uint8
+        labels,  # (M,) class numbers
+    ):
         self.real, self.pixels, self.labels = real, torch.as_tensor(pixels), torch.as_tensor(labels)
         self.kinds = [type(o) if isinstance(o, Tensor) else Tensor for o in real[0]]
 
@@ -138,7 +143,9 @@ class WithSynthetic(GetAttr):
         )
 
 
-def train_pixels(ds) -> Tensor:  # dataset of (image, class)  # (N, C, H, W) uint8
+def train_pixels(
+    ds,  # dataset of (image, class)
+) -> Tensor:  # (N, C, H, W) uint8
     "All training images, where they are pixels of one size."
     x = ds[0][0]
     if not isinstance(x, Tensor) or x.dtype != torch.uint8 or x.ndim != 3:

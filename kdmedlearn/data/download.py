@@ -21,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-# %% ../../nbs/data/08_download.ipynb #86a1b8f3
+# %% ../../nbs/data/08_download.ipynb #22c547d9
 def file_hash(path, kind="sha256"):  # -> hex digits
     "Checksum of a file."
     with open(path, "rb") as f:
@@ -29,7 +29,10 @@ def file_hash(path, kind="sha256"):  # -> hex digits
 
 
 def verify(
-    path, sha256=None, md5=None, size=None  # file  # what it should have; None: not looked at
+    path,  # file
+    sha256=None,  # what it should have; None: not looked at
+    md5=None,
+    size=None,
 ):
     "Raise unless the file is the expected one."
     name = Path(path).name.removesuffix(".part")
@@ -243,9 +246,10 @@ def download(
     note.unlink()
     return to
 
-# %% ../../nbs/data/08_download.ipynb #7109d22c
+# %% ../../nbs/data/08_download.ipynb #aaab2a47
 def unpack(
-    archive, to  # zip file  # folder to unpack into
+    archive,  # zip file
+    to,  # folder to unpack into
 ) -> Path:  # the folder in it, if the archive holds a single one, else `to`
     """Unpack a zip file; members that lead out of `to`, links, and what would overwrite are refused
     before anything is written."""

@@ -31,7 +31,7 @@ from .augment import augmentations, random_tfms
 from .loaders import SetLoaders, some
 from .splits import in_range, split_off, split_test
 
-# %% ../../nbs/data/03_images.ipynb #8b9f4f0d
+# %% ../../nbs/data/03_images.ipynb #6a9e8973
 SPLITS = {
     "train": ("train", "training", "traindataset"),
     "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
@@ -40,7 +40,9 @@ SPLITS = {
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
-def visible(folder: Path) -> tuple:  # a folder that exists  # (folders, files), both sorted
+def visible(
+    folder: Path,  # a folder that exists
+) -> tuple:  # (folders, files), both sorted
     "What lies in `folder`, hidden files and folders left out."
     ps = [
         p
@@ -183,7 +185,7 @@ def to_pixels(
     )
     return torch.from_numpy(x[None] if channels == 1 else x.transpose(2, 0, 1).copy())
 
-# %% ../../nbs/data/03_images.ipynb #cfe9fa3b
+# %% ../../nbs/data/03_images.ipynb #2796463d
 def is_grey(im: Image.Image) -> bool:
     "Is `im` grey, or colour with equal channels?"
     if im.mode[0] in "1LIF":
@@ -192,7 +194,10 @@ def is_grey(im: Image.Image) -> bool:
     return int(np.ptp(x, axis=-1).max()) <= 3
 
 
-def find_channels(files, n=50) -> int:  # the files of the set  # look at about so many  # 1 or 3
+def find_channels(
+    files,  # the files of the set
+    n=50,  # look at about so many
+) -> int:  # 1 or 3
     """1 when all files looked at are grey, else 3. Unreadable files do not vote: they are reported
     when all are read."""
     for f in files[:: max(1, len(files) // n)]:

@@ -36,7 +36,7 @@ from kdmedlearn.data.images import (
 from .loaders import SetLoaders, some
 from .splits import split_off
 
-# %% ../../nbs/data/04_masks.ipynb #c58efed4
+# %% ../../nbs/data/04_masks.ipynb #5e5462e2
 def side(folder: Path, kind: str):  # kind: "image" or "mask"
     "The subfolder of images or of masks, or None."
     hits = [d for d in visible(folder)[0] if d.name.lower() in (kind, kind + "s")]
@@ -60,7 +60,9 @@ def by_stem(folder: Path) -> dict:  # name without extension -> file
     return out
 
 
-def find_pairs(folder: Path) -> list:  # holds images/ and masks/  # (image file, mask file)
+def find_pairs(
+    folder: Path,  # holds images/ and masks/
+) -> list:  # (image file, mask file)
     "Images and masks of one split, paired by name."
     dirs = [side(folder, k) for k in ("image", "mask")]
     if None in dirs:
@@ -103,9 +105,10 @@ def list_pairs(
     ]
     return pd.DataFrame(rows, columns=["file", "mask", "split", "rel"])
 
-# %% ../../nbs/data/04_masks.ipynb #cb5f0498
+# %% ../../nbs/data/04_masks.ipynb #a7c32441
 def mask_trouble(
-    x: np.ndarray, threshold: int  # (H, W) uint8  # above is foreground
+    x: np.ndarray,  # (H, W) uint8
+    threshold: int,  # above is foreground
 ):  # -> text, or None when all is well
     "What is wrong with mask values `x`, read at `threshold`."
     count = np.bincount(x.ravel(), minlength=256)

@@ -69,9 +69,10 @@ SIMILAR = {
     "ulcerative-colitis": ("polyps", "esophagitis"),
 }
 
-# %% ../../nbs/data/01_phantom.ipynb #529949ba
+# %% ../../nbs/data/01_phantom.ipynb #e898181e
 def smooth(
-    grid: np.ndarray, size: int  # (n, k, k) random numbers, mean 0, variance 1  # pixels of a side
+    grid: np.ndarray,  # (n, k, k) random numbers, mean 0, variance 1
+    size: int,  # pixels of a side
 ) -> np.ndarray:  # (n, size, size) smooth fields of variance about 1
     "Spread a coarse grid over the image; `k` sets how fine the noise is."
     k = grid.shape[-1]
@@ -376,7 +377,7 @@ def second_polyp(s: Scene, a) -> np.ndarray:  # (n, size, size) True on the seco
     polyp(s, a * there, at)
     return there & (at.r < 1)
 
-# %% ../../nbs/data/01_phantom.ipynb #e3872227
+# %% ../../nbs/data/01_phantom.ipynb #f5022064
 TASKS, CHUNK = ("classify", "segment"), 32
 
 
@@ -411,9 +412,7 @@ def phantom(
     task: str = "classify",  # "classify" or "segment"
     seed: int = 0,  # same seed, same images
     difficulty: float = 0.5,  # 0 easy ... 1 hard
-) -> (
-    tuple
-):  # images uint8 (n, size, size, 3); labels int64 (n,) or masks uint8 (n, size, size), 0 or 255
+) -> tuple:  # images uint8 (n, size, size, 3); labels int64 (n,) or masks uint8 (n, size, size)
     "Endoscopy-like images made from a seed, with their labels or polyp masks."
     check_phantom(n, size, task, seed, difficulty)
     segment = task == "segment"

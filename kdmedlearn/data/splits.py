@@ -175,14 +175,12 @@ def groups_of(dls) -> np.ndarray:  # (N,): images that must stay together have t
         return dls.table[dls.table.split == "train"].group.to_numpy()
     return np.arange(len(dls.train.dataset))
 
-# %% ../../nbs/data/05_splits.ipynb #c303b54c
+# %% ../../nbs/data/05_splits.ipynb #fef7f5e1
 def hold_out(
     dls,  # fastai DataLoaders of a classification set
     share=0.2,  # 0 < share < 1: this part of the training images is held out, by group
     seed=0,
-) -> (
-    tuple
-):  # (DataLoaders of the rest, DataLoaders of the part held out); validation and tests the same
+) -> tuple:  # (DataLoaders of the rest, of the part held out); validation and tests the same
     "Cut the training images in two: one part for the teachers, one that they do not see."
     if not isinstance(dls, DataLoaders):
         raise TypeError(f"hold_out cuts DataLoaders, got {type(dls).__name__}")

@@ -25,9 +25,10 @@ def calibration(logits: Tensor, y: Tensor) -> dict:
         "negative log-likelihood": float(F.cross_entropy(logits, y)),
     }
 
-# %% ../../nbs/evaluation/05_calibration.ipynb #e77e293c
+# %% ../../nbs/evaluation/05_calibration.ipynb #ccc39a03
 def fit_temperature(
-    logits: Tensor, y: Tensor  # (N, C), of images that the model was not trained on  # (N,)
+    logits: Tensor,  # (N, C), of images that the model was not trained on
+    y: Tensor,  # (N,)
 ) -> float:
     """The temperature, from .05 to 20, at which `logits` give `y` the highest likelihood (Guo et
     al. 2017)."""

@@ -14,9 +14,10 @@ from torch import Tensor
 from ..core.outputs import plain
 from ..core.teacher import norm_of, Teacher
 
-# %% ../../nbs/evaluation/01_classes.ipynb #262f17b6
+# %% ../../nbs/evaluation/01_classes.ipynb #c22e0652
 def predictions(
-    model, dl  # module, or a `Teacher`, which gets the images in its own normalisation and size
+    model,  # module, or a `Teacher`, which gets the images in its own normalisation and size
+    dl,
 ) -> tuple:  # (N, C) logits, (N,) labels, on the CPU
     "What `model` answers on all batches of `dl`, in eval mode and without gradients."
     net, norm = (model.model, norm_of(dl)) if isinstance(model, Teacher) else (model, None)

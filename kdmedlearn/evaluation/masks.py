@@ -27,11 +27,11 @@ from ..data.loaders import some
 from ..data.masks import by_stem, mask_trouble, mask_values, ReadMask, side
 from ..methods.pixels import maps_of
 
-# %% ../../nbs/evaluation/02_masks.ipynb #0c237d70
+# %% ../../nbs/evaluation/02_masks.ipynb #e4e41861
 def foreground_logit(
-    out,
-) -> Tensor:  # out: (B, 1, H, W), a tuple of such heads, or (B, 2, H, W) -> (B, 1, H, W)
-    "The logit of the foreground: the sum of the heads; with two channels, class 1 less class 0."
+    out,  # (B, 1, H, W), a tuple of such heads, or (B, 2, H, W)
+) -> Tensor:  # (B, 1, H, W)
+    "The logit of the foreground: the sum of the heads; with two channels, class 1 minus class 0."
     z = plain(sum(maps_of(out))).float()
     if z.shape[1] > 2:
         raise ValueError(
@@ -56,8 +56,9 @@ def _counts(out, target):  # -> TP, |answer| + |mask|, each (B,)
 
 
 def dice(
-    out, target
-) -> Tensor:  # out: logits, as in `foreground_logit`; target: (B, H, W) or (B, 1, H, W), 0 and 1
+    out,  # logits, as in `foreground_logit`
+    target,  # (B, H, W) or (B, 1, H, W), 0 and 1
+) -> Tensor:
     """Mean Dice of a batch's images at probability .5, from logits; an empty mask answered by an
     empty map scores 1. A fastai metric."""
     both, total = _counts(out, target)
@@ -129,13 +130,13 @@ def as_mask(
         raise ValueError(f"the mask has {trouble}")
     return m > 127
 
-# %% ../../nbs/evaluation/02_masks.ipynb #a36656f4
+# %% ../../nbs/evaluation/02_masks.ipynb #77901e84
 THRESHOLDS = np.linspace(1, 0, 256)
 STEPS = (np.arange(256)[:, None] / 255 >= THRESHOLDS).sum(
     1
-) - 1  # level -> at how many thresholds it is on, less 1
+) - 1  # level -> at how many thresholds it is on, minus 1
 
-# %% ../../nbs/evaluation/02_masks.ipynb #a5e6c733
+# %% ../../nbs/evaluation/02_masks.ipynb #312270f7
 EMPTY = ("defined", "reference")
 
 
@@ -163,7 +164,9 @@ def _checked(pred, mask, empty):
 
 
 def threshold_curves(
-    pred, mask, empty="defined"  # (H, W), as in `mask_scores`  # as in `mask_scores`
+    pred,
+    mask,  # (H, W), as in `mask_scores`
+    empty="defined",  # as in `mask_scores`
 ) -> dict:  # Em, Dic, IoU, Sen, Spe: (256,) each
     "E-measure, Dice, IoU, sensitivity and specificity at `THRESHOLDS`, which go from 1 to 0."
     return _curves(*_checked(pred, mask, empty), empty)

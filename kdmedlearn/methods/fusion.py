@@ -276,7 +276,7 @@ FUSIONS = {
     "attention": AttentionFusion,
 }
 
-# %% ../../nbs/methods/04_fusion.ipynb #6d2dbbbc
+# %% ../../nbs/methods/04_fusion.ipynb #bd703296
 class FusionState(nn.Module):
     "What a fusing method has for one student: the fusion, and the student's projection."
 
@@ -318,6 +318,9 @@ class Ensemble(Method, name="ensemble"):
                 f"{type(self.fusion).__name__} has no fused feature to compare with; leave lam=0,"
                 " or use 'concatenation' or 'attention'"
             )
+
+    def varies(self, name):
+        return name != "lam" or self.fusion.learns
 
     @property
     def guided(self) -> bool:

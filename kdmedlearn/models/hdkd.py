@@ -38,14 +38,18 @@ def image_side(img_size) -> tuple:  # (H, W)
         f" it lies {near[0]}x{near[1]}"
     )
 
-# %% ../../nbs/models/03_hdkd.ipynb #0e5adaac
+# %% ../../nbs/models/03_hdkd.ipynb #0e01ba17
 class Stages(nn.Module):
     """The three convolutional stages that teacher and student share: (B, `in_chans`, H, W) -> (B,
     `widths[2]`, H/8, W/8)."""
 
     def make_stages(
-        self, in_chans, widths, depths, block
-    ):  # block: MBCSA or MBConv, of stages 2 and 3
+        self,
+        in_chans,
+        widths,
+        depths,
+        block,  # MBCSA or MBConv, of stages 2 and 3
+    ):
         if len(widths) != 3 or len(depths) != 3:
             raise ValueError(
                 f"HDKD has three stages; got widths {tuple(widths)} and depths {tuple(depths)}"
@@ -73,7 +77,7 @@ class Stages(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)  # the same numbers, faster on a CPU
         return self.stage3(self.stage2(self.stage1(x)))
 
-# %% ../../nbs/models/03_hdkd.ipynb #0e8fdd79
+# %% ../../nbs/models/03_hdkd.ipynb #06c94a5b
 class HDKDTeacher(Stages):
     """The CNN teacher: (B, `in_chans`, H, W), H and W multiples of 16, -> (B, `num_classes`) logits
     (EL-Assiouti et al. 2024)."""
@@ -82,12 +86,12 @@ class HDKDTeacher(Stages):
         self,
         num_classes: int = 7,
         in_chans: int = 3,
-        img_size=224,  # img_size: checked only, any size will do
-        widths=(64, 96, 192),
-        depths=(6, 6, 9),  # channels and blocks of the stages
+        img_size=224,  # checked only, any size will do
+        widths=(64, 96, 192),  # channels of the stages
+        depths=(6, 6, 9),  # blocks of the stages
         hidden: int = 128,  # width of the layer before the logits
-        block=MBCSA,
-    ):  # or MBConv
+        block=MBCSA,  # or MBConv
+    ):
         super().__init__()
         image_side(img_size)
         self.make_stages(in_chans, widths, depths, block)
@@ -109,14 +113,16 @@ class HDKDTeacher(Stages):
             self.head.weight
         )
 
-# %% ../../nbs/models/03_hdkd.ipynb #850b599d
+# %% ../../nbs/models/03_hdkd.ipynb #da890426
 class Attention(nn.Module):
     """Multi-head self-attention on layer-normed tokens (B, N, `dim`); shape kept (Vaswani et al.
     2017, sec. 3.2)."""
 
     def __init__(
-        self, dim: int, heads: int  # numbers a token
-    ):  # each works on dim / heads of them
+        self,
+        dim: int,  # numbers a token
+        heads: int,  # each works on dim / heads of them
+    ):
         super().__init__()
         if dim % heads:
             raise ValueError(
@@ -136,22 +142,25 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(*self.split(x))
         return self.proj(y.transpose(1, 2).flatten(2))
 
-# %% ../../nbs/models/03_hdkd.ipynb #0a567baa
-def mlp(dim: int, ratio: float) -> nn.Sequential:  # ratio: width inside, as a multiple of dim
+# %% ../../nbs/models/03_hdkd.ipynb #4c339d02
+def mlp(
+    dim: int,
+    ratio: float,  # width inside, as a multiple of dim
+) -> nn.Sequential:
     "Two linear layers; the release has no layer norm before them."
     return nn.Sequential(
         nn.Linear(dim, int(dim * ratio)), nn.GELU(), nn.Linear(int(dim * ratio), dim)
     )
 
-# %% ../../nbs/models/03_hdkd.ipynb #ceeb5830
+# %% ../../nbs/models/03_hdkd.ipynb #f074b5cb
 class DFLT(nn.Module):
     """Distilled feature-level transformer: maps (B, `n_in`, 2 h, 2 w) -> the class token and, if
     `distilled`, the distillation token (B, 1 or 2, `dim`)."""
 
     def __init__(
         self,
-        n_in: int,
-        grid,  # channels of the map; (h, w) patches of 2x2
+        n_in: int,  # channels of the map
+        grid,  # (h, w) patches of 2x2
         dim: int = 256,
         depth: int = 3,
         heads: int = 8,
@@ -227,7 +236,7 @@ def resample_saved(dflt, state: dict, prefix: str, *args):
     ):
         state[prefix + "pos_embed"] = resample(pos, dflt.n_tokens, dflt.grid)
 
-# %% ../../nbs/models/03_hdkd.ipynb #dc69fac8
+# %% ../../nbs/models/03_hdkd.ipynb #b18ac8a1
 class HDKDStudent(Stages):
     """The hybrid student: images (B, `in_chans`, H, W) of `img_size` -> (B, `num_classes`) logits,
     the mean of its heads (EL-Assiouti et al. 2024)."""
@@ -237,8 +246,8 @@ class HDKDStudent(Stages):
         num_classes: int = 7,
         in_chans: int = 3,
         img_size=224,  # a number or (H, W), multiples of 16
-        widths=(64, 96, 192),
-        depths=(2, 2, 3),  # channels and blocks of the stages
+        widths=(64, 96, 192),  # channels of the stages
+        depths=(2, 2, 3),  # blocks of the stages
         dim: int = 256,
         depth: int = 3,
         heads: int = 8,
@@ -426,12 +435,11 @@ def read_state(source) -> dict:  # name -> tensor
         )
     return {k.removeprefix("module."): v for k, v in source.items()}  # DataParallel adds the prefix
 
-# %% ../../nbs/models/03_hdkd.ipynb #779f521f
+# %% ../../nbs/models/03_hdkd.ipynb #2d6d5afd
 def sizes_of(
-    state: dict, heads=None  # released or our names
-) -> (
-    dict
-):  # heads of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    state: dict,  # released or our names
+    heads=None,  # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+) -> dict:
     """The class that a state dict belongs to and the arguments to make it: {"cls": ...,
     num_classes=..., widths=..., ...}."""
     s = {our_name(k): v for k, v in state.items()}
@@ -485,14 +493,14 @@ def sizes_of(
         | kw
     )
 
-# %% ../../nbs/models/03_hdkd.ipynb #7d915e12
+# %% ../../nbs/models/03_hdkd.ipynb #b73370e2
 def load_released_hdkd(
     source,  # path of a .safetensors or .pth file, or a state dict
     num_classes=None,  # what you expect; another count in the file is an error
     # None: the (square) size the weights were made for; another: position embeddings are resampled
     img_size=None,
-    heads=None,
-):  # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    heads=None,  # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+):
     """The HDKD model that released weights belong to, in eval mode and in their precision; every
     tensor is used, none may be missing."""
     state = read_state(source)

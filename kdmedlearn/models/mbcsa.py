@@ -9,14 +9,16 @@ __all__ = ['ChannelAttention', 'SpatialAttention', 'CBAM', 'conv_layer', 'MBCSA'
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/models/02_mbcsa.ipynb #4c8ae254
+# %% ../../nbs/models/02_mbcsa.ipynb #2de73766
 class ChannelAttention(nn.Module):
     """Which channels matter: (B, `width`, H, W) -> weights (B, `width`, 1, 1) in (0, 1) (Woo et al.
     2018)."""
 
     def __init__(
-        self, width: int, reduction: int = 16  # channels
-    ):  # the shared layers squeeze the channels by this factor
+        self,
+        width: int,  # channels
+        reduction: int = 16,  # the shared layers squeeze the channels by this factor
+    ):
         super().__init__()
         if width < reduction:
             raise ValueError(
@@ -50,7 +52,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
 
-# %% ../../nbs/models/02_mbcsa.ipynb #73e3f25f
+# %% ../../nbs/models/02_mbcsa.ipynb #7778b1f7
 class CBAM(nn.Module):
     """Channel attention, then spatial attention, plus the input; shape (B, `width`, H, W) kept (Woo
     et al. 2018; the sum as released with HDKD)."""
@@ -59,8 +61,8 @@ class CBAM(nn.Module):
         self,
         width: int,  # channels
         reduction: int = 16,  # of the channel attention
-        kernel: int = 7,
-    ):  # of the spatial attention
+        kernel: int = 7,  # of the spatial attention
+    ):
         super().__init__()
         self.channel, self.spatial = ChannelAttention(width, reduction), SpatialAttention(kernel)
 
@@ -84,7 +86,7 @@ def conv_layer(
         *[nn.GELU()] * act
     )
 
-# %% ../../nbs/models/02_mbcsa.ipynb #a53c897d
+# %% ../../nbs/models/02_mbcsa.ipynb #5164727b
 class MBCSA(nn.Module):
     """Mobile block with channel and spatial attention: (B, `n_in`, H, W) -> (B, `n_out`, H, W), or
     half of H and W (EL-Assiouti et al. 2024)."""
@@ -94,8 +96,9 @@ class MBCSA(nn.Module):
         n_in: int,
         n_out: int,
         downsample: bool = False,  # halve height and width
+        # channels inside, as a multiple of `n_in`; 1: neither expansion nor attention, as released
         expansion: int = 4,
-    ):  # channels inside, as a multiple of `n_in`; 1: neither expansion nor attention, as released
+    ):
         super().__init__()
         if not downsample and n_in != n_out:
             raise ValueError(
@@ -118,12 +121,16 @@ class MBCSA(nn.Module):
         y = self.project(self.attend(self.depthwise(self.expand(self.norm(x)))))
         return y + self.shortcut(self.pool(x))
 
-# %% ../../nbs/models/02_mbcsa.ipynb #b9e231fb
+# %% ../../nbs/models/02_mbcsa.ipynb #7207cf82
 class SqueezeExcite(nn.Module):
     """Channel weights from the mean alone, times the input; shape (B, `width`, H, W) kept (Hu et
     al. 2018)."""
 
-    def __init__(self, width: int, squeezed: int):  # channels  # numbers between the two layers
+    def __init__(
+        self,
+        width: int,  # channels
+        squeezed: int,  # numbers between the two layers
+    ):
         super().__init__()
         self.squeeze, self.act, self.excite = (
             nn.Linear(width, squeezed, bias=False),

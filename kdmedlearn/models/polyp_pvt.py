@@ -18,13 +18,16 @@ from ..core.checks import near_names
 from .hdkd import read_state
 from .mbcsa import ChannelAttention, conv_layer, SpatialAttention
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #741d1c44
+# %% ../../nbs/models/04_polyp_pvt.ipynb #6608a805
 REDUCTIONS = (4, 8, 16, 32)  # image side / map side, of the four maps
 
 
 def check_maps(
-    net: nn.Module, name: str, side: tuple, in_chans: int
-):  # side: (H, W) of a trial image
+    net: nn.Module,
+    name: str,
+    side: tuple,  # (H, W) of a trial image
+    in_chans: int,
+):
     """Refuse a backbone whose maps the decoder cannot read; one forward of an empty image shows
     them."""
     got = tuple(net.feature_info.reduction())
@@ -107,12 +110,16 @@ def pyramid(
     check_maps(net, name, (size, size) if isinstance(size, int) else tuple(size), in_chans)
     return net
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #276b80e9
+# %% ../../nbs/models/04_polyp_pvt.ipynb #b3bd1a6c
 class CIM(nn.Module):
     """Camouflage identification module: (B, `width`, h, w) times a weight for each channel, then
     one for each place (Polyp-PVT, Dong et al. 2021)."""
 
-    def __init__(self, width: int, reduction: int = 16):  # channels  # of the channel attention
+    def __init__(
+        self,
+        width: int,  # channels
+        reduction: int = 16,  # of the channel attention
+    ):
         super().__init__()
         self.channel, self.spatial = (
             ChannelAttention(width, min(reduction, width)),
@@ -156,12 +163,16 @@ class CFM(nn.Module):
         y2 = self.fuse2(torch.cat([x432, self.carry3(up(y3))], 1))
         return self.out(y2)
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #6fee18a5
+# %% ../../nbs/models/04_polyp_pvt.ipynb #2d4e2bad
 class GraphConv(nn.Module):
     """Graph convolution over nodes that are all connected: (B, `states`, `nodes`) -> the same
     (Polyp-PVT, Dong et al. 2021)."""
 
-    def __init__(self, states: int, nodes: int):  # numbers that describe a node
+    def __init__(
+        self,
+        states: int,  # numbers that describe a node
+        nodes: int,
+    ):
         super().__init__()
         self.mix_nodes, self.mix_states = nn.Conv1d(nodes, nodes, 1), nn.Conv1d(
             states, states, 1, bias=False
@@ -180,8 +191,8 @@ class SAM(nn.Module):
         self,
         c: int = 32,  # channels
         states: int | None = None,  # numbers that describe a node; half of `c` where None
-        anchors: int = 4,
-    ):  # anchors a side: anchors^2 nodes
+        anchors: int = 4,  # a side: anchors^2 nodes
+    ):
         super().__init__()
         states, self.anchors = states or c // 2, anchors
         self.state, self.proj, self.extend = (
@@ -204,7 +215,7 @@ class SAM(nn.Module):
         nodes = self.state(x).flatten(2) @ A.transpose(1, 2)
         return x + self.extend((self.graph(nodes) @ A).unflatten(2, x.shape[2:]))
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #5e8b281a
+# %% ../../nbs/models/04_polyp_pvt.ipynb #c0fe15d3
 class PolypPVT(nn.Module):
     """Polyp-PVT: images (B, `in_chans`, H, W), sides multiples of 32, -> two maps of logits (B, 1,
     H, W); sigmoid of their sum predicts (Dong et al. 2021)."""
@@ -216,8 +227,8 @@ class PolypPVT(nn.Module):
         in_chans: int = 3,  # 1 grey, 3 colour
         channels: int = 32,  # of the decoder
         anchors: int = 4,  # a side, in SAM
-        **kw,
-    ):  # to `timm.create_model`
+        **kw,  # to `timm.create_model`
+    ):
         super().__init__()
         if channels < 2:
             raise ValueError(
@@ -299,7 +310,7 @@ def our_name(released: str) -> str:
         released = re.sub(pattern, ours, released)
     return released
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #c9b04cba
+# %% ../../nbs/models/04_polyp_pvt.ipynb #f2552e95
 PVT_V2 = {  # widths and depths of the stages (Wang et al. 2022)
     "pvt_v2_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
     "pvt_v2_b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -310,7 +321,9 @@ PVT_V2 = {  # widths and depths of the stages (Wang et al. 2022)
 }
 
 
-def backbone_of(state: dict) -> str:  # name -> tensor, released or our names  # name in timm
+def backbone_of(
+    state: dict,  # name -> tensor, released or our names
+) -> str:  # name in timm
     "Which PVTv2 the weights of a Polyp-PVT belong to, told by the widths and depths of its stages."
     s = {our_name(k): v for k, v in state.items()}
     missing = [

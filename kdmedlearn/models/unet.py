@@ -27,7 +27,7 @@ class TwoConvs(nn.Sequential):
             ]
         )
 
-# %% ../../nbs/models/05_unet.ipynb #73951a04
+# %% ../../nbs/models/05_unet.ipynb #19b25da7
 class UNet(nn.Module):
     """U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger
     et al. 2015)."""
@@ -37,8 +37,9 @@ class UNet(nn.Module):
         num_classes: int = 1,  # maps; 1: one logit a pixel, foreground against background
         in_chans: int = 3,  # 1 grey, 3 colour
         widths=(8, 12, 24, 48),  # channels of the scales, fine to coarse
+        # begin with a stride-2 convolution and enlarge the maps at the end: a quarter of the work
         stem: bool = True,
-    ):  # begin with a stride-2 convolution and enlarge the maps at the end: a quarter of the work
+    ):
         super().__init__()
         if len(widths) < 2:
             raise ValueError(f"a U-Net needs at least two scales, got widths={tuple(widths)}")

@@ -41,7 +41,7 @@ def rescaled(
         )
     return y.as_subclass(type(x))
 
-# %% ../../nbs/train/05_callbacks.ipynb #b8a797f1
+# %% ../../nbs/train/05_callbacks.ipynb #24329ed1
 class ScaledBatches:
     "The batches of `dl`, each once for every scale."
 
@@ -68,8 +68,10 @@ class MultiScale(Callback):
     order = -20  # before whatever looks at the loader, such as the progress bar
 
     def __init__(
-        self, scales=(0.75, 1.0, 1.25), multiple: int = 32  # of the nominal size, in this order
-    ):  # sides are rounded to multiples of it
+        self,
+        scales=(0.75, 1.0, 1.25),  # of the nominal size, in this order
+        multiple: int = 32,  # sides are rounded to multiples of it
+    ):
         self.scales, self.multiple = check_scales(scales), multiple
         if not isinstance(multiple, int) or multiple < 1:
             raise ValueError(

@@ -6,7 +6,8 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #1d982bf5
+# %% ../../nbs/train/02_distillation.ipynb #8a6cce11
+import warnings
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -147,26 +148,41 @@ def adopt(learn: Learner, step: DistillStep):
     known = {id(p) for group in learn.opt.param_lists for p in group}
     learn.opt.param_lists[-1].extend(p for p in step.adapters() if id(p) not in known)
 
-# %% ../../nbs/train/02_distillation.ipynb #6c777c5c
+# %% ../../nbs/train/02_distillation.ipynb #9bf9fce5
 class DistillLearner(Learner):
     "A Learner whose `save` and `load` carry the adapters of the method with the optimizer's state."
 
     def save(self, file, with_opt=True, **kwargs):
-        file = super().save(file, with_opt=with_opt, **kwargs)
-        state = torch.load(file, weights_only=True) if with_opt and self.opt else {}
-        if "opt" in state and self.distill.step.adapters():
-            state["opt"]["adapters"] = self.distill.step.bound.state_dict()
-            torch.save(state, file)
-        return file
+        step = self.distill.step
+        if not (with_opt and self.opt and step.adapters()):
+            return super().save(file, with_opt=with_opt, **kwargs)
+        opt_state = self.opt.state_dict
+        self.opt.state_dict = lambda: opt_state() | {"adapters": step.bound.state_dict()}
+        try:
+            return super().save(file, **kwargs)
+        finally:
+            del self.opt.state_dict
 
-    def load(self, file, device=None, with_opt=True, **kwargs):
-        super().load(file, device=device, with_opt=with_opt, **kwargs)
-        path = self.path / self.model_dir / f"{file}.pth" if isinstance(file, str) else file
-        state = torch.load(path, map_location=device_of(self), weights_only=True)
-        kept = state["opt"].get("adapters") if with_opt and set(state) == {"model", "opt"} else None
+    def load(self, file, device=None, **kwargs):
+        if self.opt is None:
+            self.create_opt()
+        set_state = self.opt.load_state_dict
+
+        def take(state):
+            self.take_adapters(state.get("adapters"))
+            set_state(state)
+
+        self.opt.load_state_dict = take
+        try:
+            return super().load(file, device=device, **kwargs)
+        finally:
+            del self.opt.load_state_dict
+
+    def take_adapters(self, kept):
         if kept:
             self.distill.step.bound.load_state_dict(kept)
-        return self
+        elif self.distill.step.adapters():
+            warnings.warn("the file holds no adapters of the method: they stay as they are")
 
     def export(self, *args, **kwargs):
         self.__class__ = Learner  # what is exported loads as a plain Learner

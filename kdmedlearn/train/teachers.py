@@ -123,7 +123,7 @@ def train_phantom_teacher(
 # %% ../../nbs/train/06_teachers.ipynb #2a36e701
 DEFAULT_ARCHS = ("resnet10t", "starnet_s050", "shvit_s1")  # the last two need timm 1.0.16
 
-# %% ../../nbs/train/06_teachers.ipynb #4e32afbc
+# %% ../../nbs/train/06_teachers.ipynb #1346b5d8
 class TeacherSet(list):
     """Teachers of the same classes: a list that `distill` takes, with what the validation images
     say of them."""
@@ -133,8 +133,9 @@ class TeacherSet(list):
         teachers=(),  # of `Teacher`
         # DataFrame, one row a teacher: parameters, scores, where the weights are from, seconds
         table=None,
+        # DataFrame (teachers, classes): share of each class that a teacher finds
         recall=None,
-    ):  # DataFrame (teachers, classes): share of each class that a teacher finds
+    ):
         super().__init__(teachers)
         self.table, self.recall = table, recall
 

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['train_run', 'about_task', 'check_task', 'new_student', 'tune', 'wanted_ranges']
 
-# %% ../../nbs/tuning/02_search.ipynb #0f5931b1
-import inspect, time
+# %% ../../nbs/tuning/02_search.ipynb #f00ab88b
+import time
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from fastai.callback.core import CancelFitException, Callback
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from torch import nn
 
-from ..core.method import as_method, Method, Sum
+from ..core.method import as_method, code_of, Method, params_of, ranges_of, with_params
+from ..core.parameters import Range
 from ..data.loaders import restart
 from ..train.distillation import distill
 from .runs import final, lower_is_better, Runs, score_of

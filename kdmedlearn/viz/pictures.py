@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-# %% ../../nbs/viz/01_pictures.ipynb #797dc211
+# %% ../../nbs/viz/01_pictures.ipynb #4ef5b329
 SIDE = 160  # longer side of a picture in a figure, pixels
 
 
@@ -31,7 +31,9 @@ def small(a: np.ndarray, side: int = SIDE) -> np.ndarray:  # (H, W) or (H, W, 3)
 
 
 def pictures(
-    x: Tensor, norm=None, side: int = SIDE  # (B, C, H, W), normalised by `norm`
+    x: Tensor,  # (B, C, H, W), normalised by `norm`
+    norm=None,
+    side: int = SIDE,
 ) -> list:  # of B arrays (h, w, 3) uint8; none for what is no image
     "Images for people: normalisation undone, three channels, small."
     if x.ndim != 4:

@@ -36,13 +36,15 @@ def bundle(fig: go.Figure) -> dict:
     "`fig` as the data of a notebook's output."
     return {PLOTLY: json.loads(fig.to_json())}
 
-# %% ../../nbs/widgets/00_panel.ipynb #4a2537e0
+# %% ../../nbs/widgets/00_panel.ipynb #087a0941
 class Panel:
     "Controls, a line of message and one figure. Subclasses make controls and write `draw`."
 
     def __init__(
-        self, *controls, fast=True  # ipywidgets, from top to bottom; those in boxes are found
-    ):  # False: controls change nothing by themselves; a button calls `refresh`
+        self,
+        *controls,  # ipywidgets, from top to bottom; those in boxes are found
+        fast=True,  # False: controls change nothing by themselves; a button calls `refresh`
+    ):
         self.controls, self.view, self.said, self.figure = (
             controls,
             W.Output(),
@@ -103,7 +105,7 @@ def inputs(*widgets) -> list:
         )
     return out
 
-# %% ../../nbs/widgets/00_panel.ipynb #6b5236f1
+# %% ../../nbs/widgets/00_panel.ipynb #0c2d4de8
 def log_slider(value: float, low: float, high: float, **kw) -> W.FloatLogSlider:
     "A slider in factors, some hundred steps long, with `value` on one of them."
     lo, hi, v = log10(low), log10(high), log10(value)
@@ -120,8 +122,12 @@ def log_slider(value: float, low: float, high: float, **kw) -> W.FloatLogSlider:
 
 
 def number_slider(
-    value, kind: str, low, high, **kw  # "whole", "linear" or "log"
-):  # for the ipywidget
+    value,
+    kind: str,  # "whole", "linear" or "log"
+    low,
+    high,
+    **kw,  # for the ipywidget
+):
     "A slider from `low` to `high`."
     if kind == "whole":
         return W.IntSlider(value, int(low), int(high), **kw)

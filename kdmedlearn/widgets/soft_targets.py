@@ -28,8 +28,10 @@ from ..methods.response import full_precision, soften
 from ..viz.pictures import data_url, pictures
 from .panel import Panel
 
-# %% ../../nbs/widgets/01_temperature.ipynb #8dcb5c40
-def entropy_bits(p: Tensor) -> Tensor:  # (N, C) probabilities  # (N,) bits, from 0 to log2 C
+# %% ../../nbs/widgets/01_temperature.ipynb #3ff022f8
+def entropy_bits(
+    p: Tensor,  # (N, C) probabilities
+) -> Tensor:  # (N,) bits, from 0 to log2 C
     "Entropy of each answer."
     return -torch.special.xlogy(p, p).sum(1) / math.log(2)
 

@@ -27,9 +27,10 @@ from ..core.step import DistillStep, Plan
 from ..core.trial import untouched
 from .panel import number_slider, Panel
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #ca91b541
+# %% ../../nbs/widgets/02_loss_weights.ipynb #0feb4610
 def gram_of(
-    terms: dict, params: list  # name -> scalar that depends on the parameters  # of K tensors
+    terms: dict,  # name -> scalar that depends on the parameters
+    params: list,  # of K tensors
 ) -> Tensor:  # (K, K) float64, on the CPU
     "Inner products of the gradients of the `terms` on `params`; nothing is left on the parameters."
     rows = []
@@ -51,7 +52,8 @@ def gram_of(
 
 
 def with_total(
-    gram: Tensor, w: Tensor  # (K, K)  # (K,) weights
+    gram: Tensor,  # (K, K)
+    w: Tensor,  # (K,) weights
 ) -> Tensor:  # (K + 1, K + 1), the weighted total last
     "The Gram matrix with the weighted total as one more vector."
     a = torch.cat([torch.eye(len(w), dtype=gram.dtype), w.to(gram.dtype)[None]])

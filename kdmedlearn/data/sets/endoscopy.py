@@ -106,10 +106,13 @@ def _draw(folder, n, look, size, seed, first, names):
             Image.fromarray(x).save(folder / f, quality=95)
     return files
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #15c218bf
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #35abeab6
 def _write_lists(
-    rows, top, path, n_per_class
-):  # rows: (file, folders and class, number within the class)
+    rows,  # (file, folders and class, number within the class)
+    top,
+    path,
+    n_per_class,
+):
     "The lists that come with Hyper-Kvasir: labels beside the images, folds beside their folder."
     organ, kind, label = zip(*(c.split("/") for _, c, _ in rows))
     pd.DataFrame(
@@ -175,9 +178,10 @@ def write_phantom_endoscopy(
         _write_lists(rows, top, path, n_per_class)
     return path
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #5c5337f9
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #f59fad7f
 def count_trouble(
-    labels, expected: dict  # class of each image  # class: images
+    labels,  # class of each image
+    expected: dict,  # class: images
 ) -> list:  # sentences, none where all is as expected
     "What differs from the published counts."
     seen = pd.Series(list(labels)).value_counts()

@@ -1,0 +1,570 @@
+"""The step in plain PyTorch, declared hyperparameters, the registry, and what networks return."""
+
+import copy, subprocess, sys
+from collections import namedtuple
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from fastai.callback.mixup import MixUp
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.optimizer import SGD
+from torch import nn
+
+from helpers import Hint, Items, data, fingerprint, net
+from kdmedlearn import distill
+from kdmedlearn.core.method import METHODS, Method, as_method, code_of, ranges_of
+from kdmedlearn.core.outputs import Outputs, Pass, Unwrap
+from kdmedlearn.core.parameters import Share, Weight
+from kdmedlearn.core.registry import names_in
+from kdmedlearn.core.step import DistillStep, bind
+from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.methods.feature import Feature
+from kdmedlearn.methods.fusion import AttentionFusion, Ensemble, RelationAttention
+from kdmedlearn.methods.hdkd import HDKD
+from kdmedlearn.methods.kdas import KDAS, StructureLoss
+from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
+from kdmedlearn.methods.response import Response, labels_loss, response_loss
+
+
+def make(student=None, teacher=None, method="response", dls=None, **kw):
+    kw = dict(loss_func=F.cross_entropy) | kw
+    student, teacher = student or net(), net(8) if teacher is None else teacher
+    return distill(dls or data(), student, teacher, method=method, **kw)
+
+
+def fit(learn, n=1, lr=1e-2, **kw):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(n, lr, **kw)
+    return learn
+
+
+def images(n=16, size=8, channels=3, classes=3, bs=8, target=None):
+    g = torch.Generator().manual_seed(0)
+    y = target if target is not None else [torch.tensor(i % classes) for i in range(n)]
+    items = [(torch.randn(channels, size, size, generator=g), y[i]) for i in range(n)]
+    kw = dict(bs=bs, device="cpu", num_workers=0)
+    return DataLoaders.from_dsets(Items(items), Items(items[:bs]), **kw)
+
+
+# --- the step
+
+
+def test_a_plain_loop_trains_as_a_learner_does():
+    s, t = net(), net(8).eval()
+    ref, (x, y) = copy.deepcopy(s), data().train.one_batch()
+    step = DistillStep(ref, t, Response(T=3, alpha=0.7)).setup(x[:2], y[:2])
+    ref.train()
+    opt = torch.optim.SGD(step.parameters(), lr=0.1)
+    for _ in range(3):
+        opt.zero_grad()
+        step(x, y).loss.backward()
+        opt.step()
+    learn = make(s, t, Response(T=3, alpha=0.7), opt_func=SGD)
+    learn.dls.train = [(x, y)] * 3
+    fit(learn, 1, 0.1, wd=0.0)
+    for a, b in zip(s.parameters(), ref.parameters()):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_step_owns_student_and_adapters_and_no_teacher():
+    t = net(8)
+    step = DistillStep(net(), t, Hint({"conv": "conv"})).setup(torch.randn(2, 3, 8, 8))
+    assert len(step.adapters()) == 2
+    own = {id(p) for p in step.parameters()}
+    assert own == {id(p) for p in [*step.student.parameters(), *step.adapters()]}
+    assert not own & {id(p) for p in t.parameters()}
+
+
+def test_setup_leaves_student_teacher_and_chance_as_they_were():
+    s, t = net().train(), net(8).train()
+    s.drop = nn.Dropout(0.5)
+    prints = fingerprint(s), fingerprint(t)
+    torch.manual_seed(3)
+    DistillStep(s, t).setup(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+    seen = torch.rand(1)
+    torch.manual_seed(3)
+    torch.randn(2, 3, 8, 8)
+    assert torch.equal(seen, torch.rand(1))
+    assert (fingerprint(s), fingerprint(t)) == prints and s.training
+
+
+def test_a_twin_shares_the_student_and_copies_the_method():
+    step = DistillStep(net(), net(8), Response() + Feature({"conv": "conv"}))
+    step.setup(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+    twin = step.twin()
+    twin.method.parts[0].T = 9.0
+    assert step.method.parts[0].T == 4.0 and twin.bound[0].method.T == 9.0
+    assert twin.student is step.student and twin.teachers[0] is step.teachers[0]
+    a, b = (s.bound[1].state.convs["0_0"].weight for s in (step, twin))
+    assert a is not b and torch.equal(a, b)
+
+
+# --- hyperparameters
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: Response(T=True), "T must be a number"),
+        (lambda: Response(T=float("inf")), "positive and finite"),
+        (lambda: Response(temperature=4), "has no hyperparameter 'temperature'; "),
+        (lambda: Response(4, 0.5, 1), "has 2 hyperparameters"),
+        (lambda: Response(4, T=2), "got T twice"),
+        (lambda: StructureLoss(window=True), "a whole number"),
+        (lambda: AttentionFusion(d=True), "a whole number"),
+        (lambda: Feature(relative=1), "expected True or False"),
+        (lambda: Response(alpha=lambda pct: 2 * pct), "of its schedule"),
+        (lambda: HDKD(beta="x"), "beta="),
+    ],
+)
+def test_hyperparameters_are_checked(call, words):
+    with pytest.raises((TypeError, ValueError)) as e:
+        call()
+    assert words in str(e.value)
+
+
+def test_a_clone_changes_what_it_is_told_and_nothing_else():
+    assert HDKD(lam=0).clone(lam=10).stages == HDKD().stages
+    assert Response(T=3).clone(alpha=0.2).hyperparameters() == {"T": 3, "alpha": 0.2}
+    m = Response(T=3)
+    with pytest.raises(ValueError):
+        m.T = -1
+    assert m.T == 3
+
+
+def test_a_method_of_ones_own_has_ranges_code_and_a_name():
+    class Squares(Method, name="squares of the test"):
+        lam = Weight(2.0)
+
+        def weights(self, pct=0.0):
+            return {"task": 1.0, "squares": self.weight_of("lam", pct)}
+
+        def terms(self, p):
+            return {"squares": p.student.out.pow(2).mean()}
+
+    assert ranges_of(Squares())["lam"].kind == "log"
+    assert code_of(Squares(lam=5.0)) == "Squares(lam=5)"
+    learn = fit(make(method="squares of the test"))
+    assert "squares" in learn.recorder.metric_names
+
+
+def test_methods_of_version_0_1_are_told_what_to_change():
+    with pytest.raises(TypeError, match="`setup` returns what depends on shapes"):
+
+        class Old(Method):
+            def build(self, p):
+                pass
+
+
+# --- the registry
+
+
+def test_built_in_names_are_known_without_importing_them():
+    code = (
+        "import sys; from kdmedlearn.core.method import METHODS;"
+        "assert 'kdas' in METHODS.names();"
+        "assert not [m for m in sys.modules if m.startswith('kdmedlearn.methods.')];"
+        "METHODS['response'];"
+        "assert 'kdmedlearn.methods.kdas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_that_is_taken_is_refused_unless_asked_for():
+    with pytest.raises(ValueError, match="'response' exists already .*replace=True"):
+
+        class Mine(Method, name="response"):
+            pass
+
+    assert METHODS["response"] is Response
+    try:
+
+        class Other(Method, name="response", replace=True):
+            def weights(self, pct=0.0):
+                return {"task": 1.0}
+
+        assert METHODS["response"] is Other
+    finally:
+        METHODS.classes["response"] = Response
+
+
+def test_every_built_in_class_has_its_name_in_its_statement():
+    for name in names_in("kdmedlearn.methods"):
+        assert as_method(name).parts[0].hyper is METHODS[name].hyper
+    assert type(as_method("relationattention")) is RelationAttention  # by its class, too
+
+
+CHAPTER = '''
+"Logit MSE, as a chapter exports it."
+from kdmedlearn.core.method import Method
+from kdmedlearn.core.parameters import Share
+
+
+class LogitMSE(Method, name="logitmse"):
+    "Mean squared difference of logits (Ba and Caruana 2014)."
+
+    alpha = Share(0.5)
+
+    def weights(self, pct=0.0):
+        a = self.weight_of("alpha", pct)
+        return {"task": 1 - a, "logitmse": a}
+
+    def terms(self, p):
+        gaps = [(p.student.out - t.out).pow(2).mean() for t in p.teachers]
+        return {"logitmse": sum(gaps) / len(gaps)}
+'''
+
+
+def test_a_new_loss_is_one_chapter_and_nothing_else(tmp_path, monkeypatch):
+    import kdmedlearn.methods
+    from kdmedlearn.cli import method_with
+    from kdmedlearn.tuning.search import tune
+    from kdmedlearn.widgets.bench import tuning_bench
+
+    (tmp_path / "logit_mse.py").write_text(CHAPTER)
+    folders = [*kdmedlearn.methods.__path__, str(tmp_path)]
+    monkeypatch.setattr(kdmedlearn.methods.__spec__, "submodule_search_locations", folders)
+    monkeypatch.setattr(kdmedlearn.methods, "__path__", folders)
+    assert "logitmse" in METHODS.names()
+    kw = dict(loss_func=F.cross_entropy, metrics=accuracy)
+    learn = fit(distill(data(), net(), net(8), "logitmse", **kw))
+    assert "logitmse" in learn.recorder.metric_names
+    assert method_with("logitmse", ["alpha=.25"]).alpha == 0.25
+    runs = tune(
+        data(), net, net(8), "logitmse", trials=1, epochs=1, folder=tmp_path / "t", log=None, **kw
+    )
+    assert list(runs.all()[0]["params"]) == ["alpha"]
+    bench = tuning_bench(data(), net, net(8), "logitmse", folder=tmp_path / "b", **kw)
+    assert list(bench.params) == ["alpha"]
+    bench.close()
+
+
+# --- what networks return
+
+
+class Wrapped(nn.Module):
+    "`inner`, with its logits wrapped."
+
+    def __init__(self, inner, how):
+        super().__init__()
+        self.inner, self.how = inner, how
+
+    def forward(self, x):
+        z = self.inner(x)
+        if self.how == "logits":
+            return {"logits": z, "hidden": x}
+        if self.how == "out":
+            return {"out": z, "aux": z.detach() * 0}
+        if self.how == "one":
+            return {"prediction": z}
+        if self.how == "object":
+            return type("ModelOutput", (), {"logits": z, "loss": None})()
+        return namedtuple("Named", "aux logits")(z.detach() * 0, z)
+
+
+@pytest.mark.parametrize("how", ["logits", "out", "one", "object", "named"])
+def test_wrapped_outputs_are_taken_where_it_is_plain_what_is_meant(how):
+    s, t, learns, batch = net(), net(8).eval(), [], data().train.one_batch()
+    for student, teacher in ((copy.deepcopy(s), t), (Wrapped(copy.deepcopy(s), how), Wrapped(t, how))):
+        learn = make(student, teacher, opt_func=SGD, metrics=accuracy)
+        learn.dls.train = [batch]
+        learns.append(fit(learn, 1, 0.1))
+    plain, wrapped = ([float(v) for v in learn.recorder.values[-1]] for learn in learns)
+    assert plain == pytest.approx(wrapped, rel=1e-5)
+    assert learns[1].validate()[1] == pytest.approx(learns[0].validate()[1])
+
+
+def test_an_exported_student_with_wrapped_outputs_predicts(tmp_path):
+    from fastai.learner import load_learner
+
+    learn = fit(make(Unwrap(Pair(net()), 0), path=tmp_path))
+    learn.export("s.pkl")
+    assert type(load_learner(tmp_path / "s.pkl")) is Learner
+
+
+class Pair(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        z = self.inner(x)
+        return z, z.mean()
+
+
+def test_what_is_not_plain_is_answered_with_how_to_wrap_it():
+    with pytest.raises(ValueError, match="returns a tuple of 2.*Unwrap"):
+        make(teacher=Pair(net(8)))
+    fit(make(teacher=Unwrap(Pair(net(8)), 0)))
+
+
+def test_students_with_auxiliary_heads_use_their_main_head():
+    s = torchvision.models.googlenet(weights=None, num_classes=3, init_weights=False)
+    dls = images(n=4, size=96, bs=2)
+    print_before = fingerprint(s)
+    with pytest.warns(UserWarning, match="GoogLeNet gives 3 outputs; its main one is used"):
+        learn = make(s, net(8), dls=dls)
+    assert fingerprint(s) == print_before
+    fit(learn)
+    assert learn.recorder.values[-1][-1] > 0
+
+
+@pytest.mark.slow
+def test_inception_with_its_auxiliary_head():
+    s = torchvision.models.inception_v3(weights=None, num_classes=3, init_weights=False)
+    with pytest.warns(UserWarning, match="Inception3 gives 2 outputs"):
+        learn = make(s, net(8), dls=images(n=2, size=299, bs=2))
+    fit(learn)
+
+
+def test_a_distilled_deit_in_training_mode_is_told_to_be_wrapped():
+    s = timm.create_model(
+        "deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1, embed_dim=24,
+        num_heads=2,
+    )  # fmt: skip
+    dls = images(n=4, size=32, bs=2)
+    fit(make(s, net(8), dls=dls))  # it averages its heads
+    s.set_distilled_training(True)
+    with pytest.raises(ValueError, match="the student in training mode returns a tuple of 2"):
+        make(s, net(8), dls=dls)
+
+
+# --- data and tasks
+
+
+def test_plain_pytorch_loaders_train():
+    items = [(torch.randn(3, 8, 8), i % 3) for i in range(16)]
+    loader = lambda **kw: torch.utils.data.DataLoader(items, batch_size=8, **kw)
+    dls = DataLoaders(loader(shuffle=True), loader())
+    learn = fit(make(dls=dls, method=Response() + Feature({"conv": "conv"})))
+    assert len(learn.recorder.values) == 1 and learn.recorder.values[0][-1] > 0
+
+
+def test_several_labels_are_taught_label_by_label():
+    y = [torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])] * 8
+    dls, s, t = images(target=y), net(), net(8).eval()
+    learn = make(s, t, Response(T=3), dls, loss_func=nn.BCEWithLogitsLoss())
+    assert learn.distill.step.task == "several labels"
+    x, target = dls.train.one_batch()
+    got = learn.distill.step(x, target).terms["response"]
+    q, p = (s(x) / 3).sigmoid(), (t(x) / 3).sigmoid()
+    want = 9 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    assert got.item() == pytest.approx(want.item(), rel=1e-4)
+    assert labels_loss(s(x), t(x), 3).item() == pytest.approx(want.item(), rel=1e-4)
+    fit(learn)
+
+
+def test_answer_methods_refuse_numbers_and_say_what_to_take():
+    ages = [torch.tensor([float(i)]) for i in range(16)]
+    dls, s, t = images(target=ages), net(num_classes=1), net(8, num_classes=1)
+    for method in ("response", "ensemble"):
+        with pytest.raises(ValueError, match="no formula for numbers.*Feature"):
+            make(s, t, method, dls, loss_func=nn.MSELoss())
+    fit(make(s, t, "feature", dls, loss_func=nn.MSELoss()))
+
+
+@pytest.mark.parametrize("method", ["kdas", "pixelkl", "bernoullikl"])
+def test_methods_for_masks_refuse_classes(method):
+    with pytest.raises(ValueError, match="no formula for classes.*Response"):
+        make(method=method)
+
+
+def test_grey_images_under_a_teacher_of_three_channels_are_answered_with_the_cure():
+    s = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    for method in ("response", "feature"):
+        with pytest.raises(RuntimeError, match="channels=3.*reads grey images"):
+            make(s, net(8), method, images(channels=1))
+
+
+# --- adapters that are kept, terms that are monitored
+
+
+def test_a_training_goes_on_where_it_was_saved(tmp_path):
+    def learner():
+        torch.manual_seed(1)
+        m = Response() + Feature({"conv": "conv"})
+        learn = make(net(), t, m, path=tmp_path)
+        learn.dls.train = [(x, y)] * 2
+        return learn
+
+    t, (x, y) = net(8), data().train.one_batch()
+    whole = fit(learner())
+    whole.save("half")
+    whole.fit_state = fingerprint(whole.distill.step.bound)
+    fit(whole)
+    other = learner()
+    with torch.no_grad():
+        for p in other.distill.step.adapters():
+            p.add_(1.0)
+    other.load("half")
+    assert fingerprint(other.distill.step.bound) == whole.fit_state
+    fit(other)
+    for a, b in zip(whole.distill.step.parameters(), other.distill.step.parameters()):
+        torch.testing.assert_close(a, b)
+    # the student alone can still be read by a Learner that knows nothing of it
+    plain = Learner(data(), net(), loss_func=F.cross_entropy, path=tmp_path)
+    plain.load("half", with_opt=False)
+
+
+def test_the_best_epoch_brings_its_adapters_back(tmp_path):
+    best = SaveModelCallback(monitor="valid_loss", with_opt=True)
+    learn = make(method=Feature({"conv": "conv"}), path=tmp_path, cbs=best)
+    fit(learn, 2)
+    assert torch.load(tmp_path / "models" / "model.pth", weights_only=False)["opt"]["adapters"]
+
+
+def test_a_monitored_term_keeps_its_smallest_value(tmp_path):
+    best = SaveModelCallback(monitor="response", fname="best")
+    learn = make(path=tmp_path)
+    fit(learn, 3, cbs=best)
+    values = [v[-1] for v in learn.recorder.values]
+    assert best.best == pytest.approx(min(values)) and values[0] > min(values)
+    stop = EarlyStoppingCallback(monitor="response", patience=1, min_delta=0.0)
+    fit(learn, 3, cbs=stop)
+    assert len(learn.recorder.values) == 3  # it falls, so nothing stops
+
+
+# --- compiled students, channels last
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_student_is_read_on_its_layers(in_place):
+    s, t = net(), net(8)
+    m = Feature({"conv": "conv"})
+    torch.manual_seed(2)
+    plain = make(copy.deepcopy(s), t, m)
+    torch.manual_seed(2)
+    compiled = copy.deepcopy(s)
+    if in_place:
+        compiled.compile(backend="eager")
+    else:
+        compiled = torch.compile(compiled, backend="eager")
+    compiled.eval()(torch.randn(2, 3, 8, 8))  # compiled before anybody listened
+    compiled.train()
+    other = make(compiled, t, m)
+    other.distill.step.bound.load_state_dict(plain.distill.step.bound.state_dict())
+    x, y = data().train.one_batch()
+    for learn in (plain, other):
+        learn.dls.train = [(x, y)]
+        fit(learn, 1, 0.0)
+    assert plain.recorder.values[-1] == pytest.approx(other.recorder.values[-1], rel=1e-5)
+
+
+def test_maps_with_channels_last_are_read_on_the_right_axes():
+    class Last(nn.Module):
+        "The maps of `net(8)`, channels last."
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.turn = inner, Turn()
+
+        def forward(self, x):
+            f = self.turn(self.inner.conv(x))
+            return self.inner.head(f.permute(0, 3, 1, 2))
+
+    class Turn(nn.Module):
+        def forward(self, f):
+            return f.permute(0, 2, 3, 1).contiguous()
+
+    t = net(4)
+    dls = images(size=16)
+    one = make(net(), t, Feature({"conv": "conv"}), dls).distill.step
+    x, y = dls.train.one_batch()
+    two = DistillStep(one.student, Last(t), Feature({"conv": "turn"})).setup(x, y)
+    two.bound[0].state.unit = one.bound[0].state.unit  # measured on other images
+    assert two(x, y).terms["feature"].item() == pytest.approx(
+        one(x, y).terms["feature"].item(), rel=1e-5
+    )
+    assert not two.adapters()  # four channels on both sides
+
+
+def test_a_swin_teaches_by_its_maps():
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224", num_classes=3, img_size=64, window_size=2, embed_dim=12,
+        depths=(1, 1), num_heads=(2, 2),
+    )  # fmt: skip
+    learn = make(net(), swin, Feature({"act": "layers.0"}), images(size=64, n=4, bs=2))
+    assert learn.distill.step.bound[0].state.convs["0_0"].weight.shape[0] == 12
+    fit(learn)
+
+
+# --- mixed labels, ignored pixels
+
+
+def test_a_learning_fusion_sees_the_labels_that_mixup_mixed():
+    teachers = [net(8), net(6)]
+    m = Ensemble(AttentionFusion(d=8, heads=2), lam=0.0)
+    loss = CrossEntropyLossFlat()
+    learn = make(net(), teachers, m, images(n=8), opt_func=SGD, loss_func=loss)
+    seen = {}
+
+    class Mixed(MixUp):
+        "Mixes as always; keeps what it mixed."
+
+        def after_loss(self):
+            seen.update(y=self.y, y1=self.yb1[0], lam=self.lam)
+
+    x, y = learn.dls.train.one_batch()
+    learn.dls.train = [(x, y)]
+    spy = learn.distill.step.bound[0]
+    terms = spy.terms
+
+    def look(p):
+        out = terms(p)
+        z = spy.state.fusion(*spy.method.shown(p._replace(layers=spy.layers))).out
+        seen.update(z=z.detach(), term=out["fusion"].detach())
+        return out
+
+    spy.terms = look
+    fit(learn, 1, 0.0, cbs=Mixed(1.0))
+    each = lambda y: F.cross_entropy(seen["z"], y, reduction="none")
+    want = torch.lerp(each(seen["y1"]), each(seen["y"]), seen["lam"].to("cpu")).mean()
+    assert seen["term"].item() == pytest.approx(want.item(), rel=1e-4)
+
+
+class Map(nn.Module):
+    "One convolution: a map of `n` channels."
+
+    def __init__(self, n):
+        super().__init__()
+        self.conv = nn.Conv2d(3, n, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    "method, n, loss",
+    [
+        (PixelKL(), 3, nn.CrossEntropyLoss(ignore_index=255)),
+        (BernoulliKL(), 1, StructureLoss(ignore_index=255)),
+        (KDAS(), 1, StructureLoss(ignore_index=255)),
+    ],
+)
+def test_pixels_that_the_task_ignores_are_not_taught(method, n, loss):
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, max(n, 2), (2, 16, 16), generator=g)
+    y[:, 4:9, 2:11] = 255
+    x = torch.randn(2, 3, 16, 16, generator=g)
+    step = DistillStep(Map(n), Map(n), method, loss).setup(x, y)
+    s, t = torch.randn(2, 2, n, 16, 16, generator=g)
+    s.requires_grad_()
+    p = step.make_pass(Outputs(s), (Outputs(t),), (y,))
+    assert (p.valid == (y != 255)).all()
+    total = sum(step.bound[0].terms(p).values())
+    (grad,) = torch.autograd.grad(total, s)
+    assert not grad[(y == 255)[:, None].expand_as(grad)].any()
+    assert grad[(y != 255)[:, None].expand_as(grad)].any()
+    assert total.isfinite() and loss(s, y).isfinite()
+    other = torch.where((y == 255)[:, None], torch.full_like(t, 7.0), t)
+    same = step.bound[0].terms(p._replace(teachers=(Outputs(other),)))
+    assert sum(same.values()).item() == pytest.approx(total.item(), rel=1e-5)
+    everything = step.bound[0].terms(p._replace(valid=None))
+    assert sum(everything.values()).item() != pytest.approx(total.item(), rel=1e-3)
