@@ -359,7 +359,7 @@ def get_teacher(
     t.model.to(dls.device)
     return t
 
-# %% ../nbs/cli.ipynb #67c4caaf
+# %% ../nbs/cli.ipynb #9166be6e
 @app.command("distill")
 def distill_folder(
     data: Path = typer.Option(
@@ -370,7 +370,10 @@ def distill_folder(
         help=f"name of the method: {', '.join(names_in('kdmedlearn.methods'))}",
     ),
     param: Optional[List[str]] = typer.Option(
-        None, "--param", "--knob", help="a hyperparameter of the method, name=value; may be repeated"
+        None,
+        "--param",
+        "--knob",
+        help="a hyperparameter of the method, name=value; may be repeated",
     ),
     student: str = typer.Option(
         "small_student", help="small_student, hdkd_student, hdkd_student_small or any timm model"

@@ -126,9 +126,6 @@ NOT_YET = [
     "train/06_teachers",
     "train/07_fusing",
 ]
-# These exist to check, so that the chapters beside them need not: what a value may be, and the
-# trial of a step and of a Learner on two images before training.
-CHECKING = ["core/01_checks", "core/09_trial", "train/01_trial"]
 
 
 def chapters():
@@ -180,13 +177,13 @@ def test_lines_are_of_the_width_that_can_be_read():
 def test_a_module_does_more_than_check():
     """At most a fifth of the code raises or warns, outside the readers of data and the modules that
     exist for it."""
-    assert set(CHECKING) <= set(chapters())
+    assert set(rubric.CHECKING) <= set(chapters())
     found = [
         name
         for name, nb in chapters().items()
         if not name.startswith("data/") and rubric.checked_share(rubric.exported(nb)) > 0.2
     ]
-    only(set(found) - set(CHECKING), NOT_YET)
+    only(set(found) - set(rubric.CHECKING), NOT_YET)
 
 
 def test_what_counts_as_a_check():

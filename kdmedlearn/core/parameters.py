@@ -209,7 +209,7 @@ class Switch(Hyperparameter):
     def range(self, value):
         return Range("switch", choices=(False, True))
 
-# %% ../../nbs/core/06_parameters.ipynb #e6fb8d14
+# %% ../../nbs/core/06_parameters.ipynb #d6f15860
 class Declared:
     "A class whose hyperparameters are declared in its body."
 
@@ -259,7 +259,7 @@ def _signature(hyper: dict) -> inspect.Signature:
     return inspect.Signature(params)
 
 
-def _bound(cls: type, args: tuple, kwargs: dict) -> dict:
+def _bound(cls: Any, args: tuple, kwargs: dict) -> dict:
     "Arguments by name; a wrong one is answered with the near ones."
     names = list(cls.hyper)
     has = ", ".join(f"{n}={h.default!r}" for n, h in cls.hyper.items()) or "none"

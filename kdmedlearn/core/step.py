@@ -90,7 +90,7 @@ class Result(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #132c32d0
+# %% ../../nbs/core/10_step.ipynb #30b31497
 class DistillStep(nn.Module):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 
@@ -107,8 +107,9 @@ class DistillStep(nn.Module):
         self.method = as_method(method)
         own = self.method.loss_func
         self.loss_func = loss_func or (own() if own else F.cross_entropy)
-        self.norm, self.task = norm, None
-        self.bound = nn.ModuleList(Bound(m) for m in self.method.parts)
+        self.norm = norm
+        self.task: str | None = None
+        self.bound: Any = nn.ModuleList(Bound(m) for m in self.method.parts)
 
     def plan(self, pct: float = 0.0) -> Plan:
         "What a batch at progress `pct` needs."

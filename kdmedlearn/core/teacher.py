@@ -116,7 +116,7 @@ def is_learner(o: Any) -> bool:
     "Whether `o` is like a fastai Learner: a model and its data."
     return not isinstance(o, nn.Module) and hasattr(o, "model") and hasattr(o, "dls")
 
-# %% ../../nbs/core/08_teacher.ipynb #bce037b9
+# %% ../../nbs/core/08_teacher.ipynb #e95ebda5
 def as_teachers(teacher: Any) -> list[Teacher]:
     "Teachers from a module, a Learner, a `Teacher`, or a list of these."
     if isinstance(teacher, Teacher):
@@ -142,7 +142,7 @@ def as_teachers(teacher: Any) -> list[Teacher]:
     )
 
 
-_CURES = {
+_CURES: dict[Any, str] = {
     str: (
         "; kdmedlearn.train.teachers.teachers(dls, [name]) trains one, load_teacher(path) reads one"
     ),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .outputs import comparable, is_maps, main_output, Outputs, Pass, unwrapped
 from .taps import layer
 
-# %% ../../nbs/core/09_trial.ipynb #193ea552
+# %% ../../nbs/core/09_trial.ipynb #3e5c619a
 @contextmanager
 def untouched(*models: nn.Module):
     """Run `models` inside; afterwards modes, buffers and random generators (torch, numpy, random)
@@ -35,8 +35,8 @@ def untouched(*models: nn.Module):
         try:
             yield
         finally:
-            for m, was in modules:
-                m.training = was
+            for m, mode in modules:
+                m.training = mode
             with torch.no_grad():
                 for m, n, b, was in buffers:
                     b.copy_(was)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BUSY', 'file_hash', 'verify', 'download', 'unpack']
 
-# %% ../../nbs/data/08_download.ipynb #01dded17
-import errno, hashlib, json, os, re, shutil, ssl, stat, time, urllib.request, warnings, zipfile, zlib
+# %% ../../nbs/data/08_download.ipynb #8ebdf488
+import errno, hashlib, json, os, re, shutil, ssl, stat, time
+import urllib.request, warnings, zipfile, zlib
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['some', 'SetLoaders', 'restart', 'random_state_kept']
 
-# %% ../../nbs/data/02_loaders.ipynb #259c5173
+# %% ../../nbs/data/02_loaders.ipynb #bfd40297
 import random
 from contextlib import contextmanager
 
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
-from torch import Tensor
 
 # %% ../../nbs/data/02_loaders.ipynb #77c6c01c
 def some(xs, n=3):  # -> "a, b, c and 4 more"

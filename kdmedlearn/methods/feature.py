@@ -51,7 +51,7 @@ def as_vector(f: Tensor) -> Tensor:
     "A feature as a vector (B, D): the mean over its places."
     return as_map(f).mean((2, 3))
 
-# %% ../../nbs/methods/02_feature.ipynb #f9039c74
+# %% ../../nbs/methods/02_feature.ipynb #4d3e2e52
 ALIGN = ("pool", "bilinear", "none")
 
 
@@ -72,8 +72,8 @@ def align(
         )
     if how == "bilinear":
         return s, F.interpolate(t, s.shape[2:], mode="bilinear", antialias=True)
-    size = tuple(min(a, b) for a, b in zip(s.shape[2:], t.shape[2:]))
-    return tuple(F.adaptive_avg_pool2d(f, size) for f in (s, t))
+    h, w = (min(a, b) for a, b in zip(s.shape[2:], t.shape[2:]))
+    return F.adaptive_avg_pool2d(s, (h, w)), F.adaptive_avg_pool2d(t, (h, w))
 
 # %% ../../nbs/methods/02_feature.ipynb #15fa1ff0
 def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1

@@ -46,7 +46,7 @@ class Fused(NamedTuple):
         None
     )
 
-# %% ../../nbs/methods/04_fusion.ipynb #71881ce9
+# %% ../../nbs/methods/04_fusion.ipynb #d2b4a98c
 class Fusion(Declared, nn.Module):
     """One answer out of those of K teachers. Subclasses write `fuse`; those with something to learn
     make it in `build`."""
@@ -83,7 +83,7 @@ class Fusion(Declared, nn.Module):
     def forward(
         self,
         answers: list,  # K tensors (B, C), the teachers' logits
-        maps: list = (),  # K features: maps (B, D_k, H_k, W_k), tokens or vectors
+        maps: list | tuple = (),  # K features: maps (B, D_k, H_k, W_k), tokens or vectors
     ) -> Fused:
         if not len(answers):
             raise ValueError("no teacher: a fusion needs the answers of at least one")

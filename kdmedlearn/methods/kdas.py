@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ignored', 'mask_like', 'StructureLoss',
-           'attend_to_itself', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric', 'sgm_loss', 'KDAS']
+           'attend_to_itself', 'without_void', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
+           'sgm_loss', 'KDAS']
 
 # %% ../../nbs/methods/07_kdas.ipynb #b3bad653
 import torch
@@ -89,7 +90,7 @@ def mask_like(mask: Tensor, logits: Tensor) -> Tensor:
         )
     return y
 
-# %% ../../nbs/methods/07_kdas.ipynb #763d8906
+# %% ../../nbs/methods/07_kdas.ipynb #daf52b9f
 class StructureLoss(nn.Module):
     """The structure loss summed over the heads of a model; for a `Learner`, also what turns heads
     into a probability and a mask."""
@@ -108,7 +109,7 @@ class StructureLoss(nn.Module):
 
     def forward(self, out, mask: Tensor) -> Tensor:  # out: a map, or a tuple of maps
         args = mask, self.weighting, self.window, self.ignore_index
-        return sum(structure_loss(m, *args) for m in maps_of(out))
+        return torch.stack([structure_loss(m, *args) for m in maps_of(out)]).sum()
 
     def activation(self, out):
         return sum(maps_of(out)).sigmoid()  # (B, 1, H, W) probabilities
@@ -116,12 +117,18 @@ class StructureLoss(nn.Module):
     def decodes(self, p):
         return (p > 0.5).long()[:, 0]  # of probabilities: (B, H, W), 0 and 1
 
-# %% ../../nbs/methods/07_kdas.ipynb #280b2bef
+# %% ../../nbs/methods/07_kdas.ipynb #dca4bfd8
 def attend_to_itself(P: Tensor) -> Tensor:  # (B, 1, H, W) -> the same
     "A = softmax(P P^T / sqrt(W)) P, the rows of the map as tokens (KDAS, attention supervision)."
     with in_float32(P):
         X = full_precision(P)
         return (X @ X.transpose(-1, -2) / X.shape[-1] ** 0.5).softmax(-1) @ X
+
+
+def without_void(P: Tensor, valid: Tensor | None) -> Tensor:
+    "The map with 0 where a pixel does not count."
+    keep = valid_like(valid, P)
+    return P if keep is None else P * keep[:, None]
 
 
 def check_one_logit(student: Tensor, teacher: Tensor):
@@ -152,13 +159,12 @@ def attention_loss(
     check_temperature(T)
     check_one_logit(student, teacher)
     valid = valid_like(valid, student)
-    if valid is not None:
-        teacher = teacher * valid[:, None]  # no row attends to what is void
+    teacher = without_void(teacher, valid)  # no row attends to what is void
     log_s = over_space(student, T, valid)
     log_t = over_space(attend_to_itself(teacher), T, valid)
     return T**2 * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1).mean()
 
-# %% ../../nbs/methods/07_kdas.ipynb #39876215
+# %% ../../nbs/methods/07_kdas.ipynb #c4046486
 SCALES = ("teacher", "raw")
 
 
@@ -180,14 +186,12 @@ def sgm_loss(
     valid: Tensor | None = None,  # (B, H, W), False where a pixel does not count
 ) -> Tensor:  # scalar
     "MSE between S(student), pooled to the teacher's size, and S(teacher) (KDAS)."
-    if valid is not None:
-        student = student * valid_like(valid, student)[:, None]
-        teacher = teacher * valid_like(valid, teacher)[:, None]
+    student, teacher = (without_void(z, valid) for z in (student, teacher))
     s, t = symmetric(student), symmetric(teacher)
-    loss = F.mse_loss(F.adaptive_avg_pool2d(s, t.shape[-2:]), t)
+    loss = F.mse_loss(F.adaptive_avg_pool2d(s, (t.shape[-2], t.shape[-1])), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #b8196376
+# %% ../../nbs/methods/07_kdas.ipynb #9998f622
 class KDAS(Method, name="kdas"):
     """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each,
     SGM on the first. Several teachers: the mean. Pixels that the task loss ignores are left out."""
@@ -229,9 +233,10 @@ class KDAS(Method, name="kdas"):
             check_one_logit(s, t)
         out = {}
         if self.used("attention"):
-            each = lambda heads: sum(attention_loss(s, t, self.T, p.valid) for s, t in heads)
-            out["attention"] = torch.stack([each(heads) for heads in pairs]).mean()
+            loss = lambda s, t: attention_loss(s, t, self.T, p.valid)
+            each = [torch.stack([loss(*h) for h in heads]).sum() for heads in pairs]
+            out["attention"] = torch.stack(each).mean()
         if self.used("sgm"):
-            first = [sgm_loss(*heads[0], self.scale, p.valid) for heads in pairs]
+            first = [sgm_loss(s, t, self.scale, p.valid) for (s, t), *_ in pairs]
             out["sgm"] = torch.stack(first).mean()
         return out

@@ -70,7 +70,7 @@ def _two_sided(z):
     sigmoid(z)]."""
     return torch.cat([z, torch.zeros_like(z)], 1) if z.shape[1] == 1 else z
 
-# %% ../../nbs/methods/01_response.ipynb #b31f7a9b
+# %% ../../nbs/methods/01_response.ipynb #26d14b88
 def valid_like(valid: Tensor | None, z: Tensor) -> Tensor | None:
     "`valid` (B, H, W) in the height and width of `z`, by the nearest pixel."
     if valid is None or valid.shape[-2:] == z.shape[-2:]:
@@ -80,9 +80,9 @@ def valid_like(valid: Tensor | None, z: Tensor) -> Tensor | None:
 
 def mean_where(v: Tensor, valid: Tensor | None) -> Tensor:
     "The mean of `v` where `valid`; 0 where nothing is."
-    if valid is None or v.ndim < 3:
+    keep = valid_like(valid, v) if v.ndim == 3 else None
+    if keep is None:
         return v.mean()
-    keep = valid_like(valid, v)
     return torch.where(keep, v, 0.0).sum() / keep.sum().clamp(min=1)
 
 # %% ../../nbs/methods/01_response.ipynb #99a4f197

@@ -435,10 +435,11 @@ def read_state(source) -> dict:  # name -> tensor
         )
     return {k.removeprefix("module."): v for k, v in source.items()}  # DataParallel adds the prefix
 
-# %% ../../nbs/models/03_hdkd.ipynb #2d6d5afd
+# %% ../../nbs/models/03_hdkd.ipynb #d8a7d5d0
 def sizes_of(
     state: dict,  # released or our names
-    heads=None,  # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    heads=None,
 ) -> dict:
     """The class that a state dict belongs to and the arguments to make it: {"cls": ...,
     num_classes=..., widths=..., ...}."""
@@ -493,13 +494,14 @@ def sizes_of(
         | kw
     )
 
-# %% ../../nbs/models/03_hdkd.ipynb #b73370e2
+# %% ../../nbs/models/03_hdkd.ipynb #61a1aa5b
 def load_released_hdkd(
     source,  # path of a .safetensors or .pth file, or a state dict
     num_classes=None,  # what you expect; another count in the file is an error
     # None: the (square) size the weights were made for; another: position embeddings are resampled
     img_size=None,
-    heads=None,  # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    # of the transformer, which no tensor shows; None: 8 for a width of 256, as released
+    heads=None,
 ):
     """The HDKD model that released weights belong to, in eval mode and in their precision; every
     tensor is used, none may be missing."""

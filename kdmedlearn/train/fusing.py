@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Collected', 'collect', 'rows', 'fit_fusion', 'fused', 'save_fusion', 'load_fusion', 'cross_collect']
 
-# %% ../../nbs/train/07_fusing.ipynb #9f530101
+# %% ../../nbs/train/07_fusing.ipynb #3fcb32d0
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..core.teacher import as_teachers, norm_of
 from ..data.balance import train_labels
 from ..data.splits import cut, groups_of, in_range, part
 from ..methods.feature import as_map
-from ..methods.fusion import by_teacher, fits_teachers, Fusion, FUSIONS
+from ..methods.fusion import fits_teachers, Fusion, FUSIONS
 from ..models.weights import about_model, write_safetensors
 
 # %% ../../nbs/train/07_fusing.ipynb #2f2f8fd3

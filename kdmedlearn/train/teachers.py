@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/06_teachers.ipynb #465163ff
+# %% ../../nbs/train/06_teachers.ipynb #b3aad9b8
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
+# fastai.callback.all gives the Learner its fit_one_cycle
+import fastai.callback.all
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go

@@ -247,7 +247,7 @@ def _try(s: _Search, trial, train) -> float:
         raise optuna.TrialPruned
     return final(run, s.score)
 
-# %% ../../nbs/tuning/02_search.ipynb #3815bead
+# %% ../../nbs/tuning/02_search.ipynb #efe830dc
 def tune(
     dls,
     student,  # a module (copied for each run), or a function that makes one
@@ -257,7 +257,8 @@ def tune(
     epochs: int = 10,
     lr: float = 3e-3,
     seed: int = 0,
-    params=None,  # names of hyperparameters to vary, or {name: Range}; None: all of `ranges_of(method)`
+    # names of hyperparameters to vary, or {name: Range}; None: all of `ranges_of(method)`
+    params=None,
     folder="runs/tune",  # where runs and study are kept; what is there is gone on with
     score: str | None = None,  # a column of the history; None: the first metric
     metrics=None,  # for the Learner; None: accuracy
@@ -299,14 +300,16 @@ def tune(
         optuna.logging.set_verbosity(verbosity)
     return runs
 
-# %% ../../nbs/tuning/02_search.ipynb #f75bd7e6
+# %% ../../nbs/tuning/02_search.ipynb #86378c8c
 def wanted_ranges(method, params=None) -> dict:
     "The ranges that a search varies; raises where a name is unknown."
     ranges = ranges_of(method)
     if isinstance(params, dict):
         own = params
     else:
-        own = {k: ranges.get(k) for k in ([params] if isinstance(params, str) else params or ranges)}
+        own = {
+            k: ranges.get(k) for k in ([params] if isinstance(params, str) else params or ranges)
+        }
     unknown = [k for k in own if k not in {n for n, _, _ in params_of(method)} or own[k] is None]
     if unknown:
         raise ValueError(

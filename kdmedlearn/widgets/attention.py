@@ -8,14 +8,13 @@ __all__ = ['LUTS', 'WIDTH', 'ORDERS', 'undisturbed', 'check_loader', 'batches', 
            'see_maps', 'KDASView', 'row_weights', 'kdas_attention', 'GatesSeen', 'mbcsa_blocks', 'see_gates',
            'MBCSAView', 'fixed_share', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #3cc549be
+# %% ../../nbs/widgets/04_attention.ipynb #e6135e03
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
 
 import ipywidgets as W
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner

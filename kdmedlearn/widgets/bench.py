@@ -239,9 +239,10 @@ def side_by_side(settings: Settings, past: RunList, buttons: dict) -> W.Widget:
     right = W.VBox([past.list, W.HBox([put, delete]), past.best])
     return W.HBox([left, right], layout=dict(flex_flow="row wrap"))
 
-# %% ../../nbs/widgets/03_bench.ipynb #b1bf4af3
+# %% ../../nbs/widgets/03_bench.ipynb #6b6e5aa9
 class TuningBench(Panel):
-    "Sliders for a method's hyperparameters, training in the background, live curves, runs kept on disk."
+    """Sliders for a method's hyperparameters, training in the background, live curves, runs kept on
+    disk."""
 
     def __init__(
         self,
@@ -298,7 +299,7 @@ class TuningBench(Panel):
         if not isinstance(news, tuple):
             self.refresh()
             return self.say(*last_words(news))
-        (run, epoch, batch), t = news, time.perf_counter()
+        (run, epoch, _), t = news, time.perf_counter()
         self.now = run["run"]
         if t - self.shown < self.every:
             return
@@ -362,7 +363,7 @@ def last_words(end) -> tuple:  # (text, kind), for `Panel.say`
         return f"{type(end).__name__}: {end}", "said"
     return f"run {end['run']}: {end['status']} after {end.get('seconds', 0):.0f} s", "note"
 
-# %% ../../nbs/widgets/03_bench.ipynb #bce133cc
+# %% ../../nbs/widgets/03_bench.ipynb #664bbf87
 def tuning_bench(
     dls,
     student,  # a module (copied for each run), or a function that makes one
@@ -375,10 +376,10 @@ def tuning_bench(
     score: str | None = None,  # the column that compares runs; None: the first metric
     metrics=None,  # for the Learner; None: accuracy
     every: float = 1.0,  # seconds between two drawings
-    **kwargs  # for `distill`: loss_func, ...
+    **kwargs,  # for `distill`: loss_func, ...
 ) -> TuningBench:
-    """Tune `method` by hand: sliders for its hyperparameters, training in the background, live curves, runs
-    compared."""
+    """Tune `method` by hand: sliders for its hyperparameters, training in the background, live
+    curves, runs compared."""
     metrics = accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     runs, key = Runs(folder), str(Path(folder).resolve())

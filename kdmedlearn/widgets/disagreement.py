@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'ClassAnswers', 'Masks', 'asked', 'see_all', 'probabilities',
-           'decided', 'dice_each', 'same_classes', 'kinds_of', 'sorted_by', 'class_kinds', 'mask_kinds', 'top_bars',
+           'decided', 'dice_each', 'shared_classes', 'kinds_of', 'sorted_by', 'class_kinds', 'mask_kinds', 'top_bars',
            'enlarged', 'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks',
            'compare_images']
 
-# %% ../../nbs/widgets/05_compare.ipynb #47abf423
+# %% ../../nbs/widgets/05_compare.ipynb #5efeae2c
 from copy import copy
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..core.teacher import as_teachers, norm_of, Teacher
+from ..core.teacher import as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
 from ..viz.pictures import data_url
 from .attention import ask, batches, check_loader, Look, undisturbed, WIDTH
@@ -65,7 +65,7 @@ def asked(models) -> dict:  # name -> Teacher
         t.name = str(name)
     return out
 
-# %% ../../nbs/widgets/05_compare.ipynb #547a9b35
+# %% ../../nbs/widgets/05_compare.ipynb #ce9aa318
 def see_all(ts: dict, dl, items):  # -> ClassAnswers or Masks
     "Ask all models once about the first `items` images of `dl`."
     norm, shown, ys, outs = norm_of(dl), [], [], {n: [] for n in ts}
@@ -88,7 +88,7 @@ def see_all(ts: dict, dl, items):  # -> ClassAnswers or Masks
     y, p = torch.cat(ys), {n: torch.cat(o) for n, o in outs.items()}
     if y.ndim == 3:
         return Masks(shown, y, p, {n: dice_each(v, y) for n, v in p.items()})
-    return ClassAnswers(shown, y, p, same_classes(ts, p, list(getattr(dl, "vocab", None) or [])))
+    return ClassAnswers(shown, y, p, shared_classes(ts, p, list(getattr(dl, "vocab", None) or [])))
 
 # %% ../../nbs/widgets/05_compare.ipynb #ccb5031a
 def probabilities(name: str, out) -> Tensor:  # (B, C) logits -> (B, C)
@@ -126,8 +126,8 @@ def dice_each(p: Tensor, y: Tensor) -> Tensor:  # (N, H, W) bool, twice -> (N,)
     "Dice of each image; 1 where both are empty."
     return torch.stack([dice(2.0 * a[None, None] - 1, b[None]) for a, b in zip(p, y)])
 
-# %% ../../nbs/widgets/05_compare.ipynb #89a20803
-def same_classes(ts, p, vocab) -> list:
+# %% ../../nbs/widgets/05_compare.ipynb #c152d8cb
+def shared_classes(ts, p, vocab) -> list:
     "The names of the classes; raises where the models do not share them."
     counts = {n: v.shape[1] for n, v in p.items()}
     if len(set(counts.values())) > 1:

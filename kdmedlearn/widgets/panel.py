@@ -105,7 +105,7 @@ def inputs(*widgets) -> list:
         )
     return out
 
-# %% ../../nbs/widgets/00_panel.ipynb #0c2d4de8
+# %% ../../nbs/widgets/00_panel.ipynb #a085618a
 def log_slider(value: float, low: float, high: float, **kw) -> W.FloatLogSlider:
     "A slider in factors, some hundred steps long, with `value` on one of them."
     lo, hi, v = log10(low), log10(high), log10(value)
@@ -117,7 +117,7 @@ def log_slider(value: float, low: float, high: float, **kw) -> W.FloatLogSlider:
         max=hi,
         step=(v - lo) / n if n else (hi - lo) / 100,
         readout_format=".3g",
-        **kw
+        **kw,
     )
 
 

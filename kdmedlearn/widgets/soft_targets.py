@@ -8,12 +8,11 @@ __all__ = ['TEMPERATURES', 'RIGHT', 'OTHER', 'STUDENT', 'UP', 'DOWN', 'MOST', 'G
            'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below', 'answer_traces',
            'answer_words', 'answer_layout', 'TemperatureView', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #23a9c293
-import math, random
+# %% ../../nbs/widgets/01_temperature.ipynb #5d2917d1
+import math
 from typing import NamedTuple
 
 import ipywidgets as W
-import numpy as np
 import plotly.graph_objects as go
 import torch
 from fastai.learner import Learner
@@ -21,7 +20,6 @@ from fastai.torch_core import to_device
 from torch import Tensor, nn
 
 from ..core.outputs import Outputs, Pass, plain, unwrapped
-from ..core.teacher import norm_of
 from ..core.trial import untouched
 from ..methods.fusion import FusionState
 from ..methods.response import full_precision, soften

@@ -218,7 +218,7 @@ def sorted_params(
         out.append(Param(name, i, attr, kind, v, r))
     return out
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #d253c052
+# %% ../../nbs/widgets/02_loss_weights.ipynb #13f43efe
 def slider(k: Param):
     'A slider for a hyperparameter of kind "weights" or "terms".'
     r = k.range
@@ -237,7 +237,8 @@ def slider(k: Param):
 
 
 def value_of(k: Param, s):
-    "The value of a hyperparameter's slider; the hyperparameter's own where it has moved by less than a step."
+    """The value of a hyperparameter's slider; the hyperparameter's own where it has moved by less
+    than a step."""
     if isinstance(s, W.IntSlider):
         return s.value
     way = (
@@ -434,9 +435,10 @@ def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
         yaxis3=y | dict(anchor="x3"),
     )
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #a29091bf
+# %% ../../nbs/widgets/02_loss_weights.ipynb #3a446088
 class LossWeights(Panel):
-    "Values, gradients and cosines of a method's terms on one batch, under sliders for its hyperparameters."
+    """Values, gradients and cosines of a method's terms on one batch, under sliders for its
+    hyperparameters."""
 
     def __init__(self, learn: Learner, batch=None):
         cb = getattr(learn, "distill", None)
