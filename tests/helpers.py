@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from torch import nn
 
-from kdmedlearn.core.method import Method, layer_pairs
+from kdmedlearn.core.method import layer_pairs, Method
 from kdmedlearn.core.outputs import Layers
-from kdmedlearn.core.parameters import Hyperparameter, Weight
-from kdmedlearn.core.parameters import weight_at
+from kdmedlearn.core.parameters import Hyperparameter, Weight, weight_at
 
 
 def net(width=4, num_classes=3):

@@ -19,18 +19,18 @@ from torch import nn
 
 from helpers import Hint, Items, data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.core.method import METHODS, Method, as_method, code_of, ranges_of
+from kdmedlearn.core.method import as_method, code_of, Method, METHODS, ranges_of
 from kdmedlearn.core.outputs import Outputs, Pass, Unwrap
 from kdmedlearn.core.parameters import Share, Weight
 from kdmedlearn.core.registry import names_in
-from kdmedlearn.core.step import DistillStep, bind
+from kdmedlearn.core.step import bind, DistillStep
 from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Ensemble, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS, StructureLoss
 from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
-from kdmedlearn.methods.response import Response, labels_loss, response_loss
+from kdmedlearn.methods.response import labels_loss, Response, response_loss
 
 
 def make(student=None, teacher=None, method="response", dls=None, **kw):
@@ -161,6 +161,15 @@ def test_methods_of_version_0_1_are_told_what_to_change():
         class Old(Method):
             def build(self, p):
                 pass
+
+
+def test_a_method_with_an_init_of_its_own_is_told_to_declare():
+    with pytest.raises(TypeError, match="declare its arguments in the class"):
+
+        class Own(Method):
+            def __init__(self, w=1.0):
+                super().__init__()
+                self.w = w
 
 
 # --- the registry

@@ -78,7 +78,7 @@ def test_saved_learner(tmp_path):
     "The student's weights are those; adapters were not saved, so they begin anew and train on."
     from fastcore.foundation import L
 
-    from kdmedlearn import Feature, Response, distill
+    from kdmedlearn import distill, Feature, Response
     from kdmedlearn.train.teachers import phantom_teacher
 
     method = Response(T=3) + Feature()
@@ -104,7 +104,7 @@ def runs_folder(tmp_path):
 
 
 def test_runs(runs_folder):
-    from kdmedlearn.tuning.runs import Runs, best_of, table_of
+    from kdmedlearn.tuning.runs import best_of, Runs, table_of
 
     runs = Runs(runs_folder).all()
     assert [r["code"] for r in runs] == VALUES["runs"]

@@ -97,7 +97,6 @@ def test_committed_notebook_is_clean(path):
 LONG_CELLS = [
     "cli: distill_folder",
     "core/10_step: DistillStep",
-    "methods/04_fusion: FusionState",
     "widgets/03_bench: TuningBench",
     "widgets/04_attention: KDASView",
     "widgets/04_attention: MBCSAView",
@@ -115,10 +114,6 @@ NOT_YET = [
     "core/08_teacher",
     "evaluation/02_masks",
     "evaluation/04_compare",
-    "methods/01_response",
-    "methods/02_feature",
-    "methods/04_fusion",
-    "methods/06_pixels",
     "models/04_polyp_pvt",
     "models/06_guided",
     "models/07_registry",

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers import data, net
-from kdmedlearn.core.method import METHODS, Method, as_method, code_of, ranges_of, with_params
+from kdmedlearn.core.method import as_method, code_of, Method, METHODS, ranges_of, with_params
 from kdmedlearn.core.parameters import (
     Choice,
     Hyperparameter,

@@ -309,8 +309,8 @@ A program counts what can be counted. *Pieces* are exported functions and method
 the median of all is {median:g}. *Over 100* and *over 120* are shares of the lines of exported code
 by their characters, *over 88* of the other cells. *Checks* is the share of a module's code that
 validates: raises, assertions and warnings, each with its guard; at most a fifth, apart from the
-readers of data and the chapters that exist to check. *Errors* are the places where one is provoked. Tutorials export nothing.
-Chapters about text and files have no picture: {plain}.
+readers of data and the chapters that exist to check. *Errors* are the places where one is provoked.
+Tutorials export nothing. Chapters about text and files have no picture: {plain}.
 
 {table}
 

@@ -16,7 +16,7 @@ from .parameters import Declared, Range, weight_at
 from .registry import Registry
 from .tasks import ALL_TASKS
 
-# %% ../../nbs/core/07_method.ipynb #d8644a21
+# %% ../../nbs/core/07_method.ipynb #3ca5a45d
 class Network(NamedTuple):
     "A network as a method sees it at set-up."
 
@@ -44,6 +44,12 @@ class Method(Declared):
             raise TypeError(
                 f"{cls.__name__} has {', '.join(old)}, which methods of version 0.1 had; now `reads`"
                 " names the layers, and `setup` returns what depends on shapes"
+            )
+        if "__init__" in vars(cls) and name != "sum":
+            raise TypeError(
+                f"{cls.__name__} has an __init__ of its own; declare its arguments in the class,"
+                " such as lam = Weight(1.0), so that copies, sliders and searches know them; look"
+                " at them together in `finish`"
             )
         if not cls.__name__.startswith("_"):
             METHODS.add(name or cls.__name__.lower(), cls, replace)

@@ -28,7 +28,7 @@ def names_in(package: str) -> dict[str, str]:
                 found[name] = f"{package}.{file.stem}.{cls}"
     return found
 
-# %% ../../nbs/core/05_registry.ipynb #d537b8d0
+# %% ../../nbs/core/05_registry.ipynb #651ddbeb
 class Registry:
     "Classes by name."
 
@@ -40,10 +40,12 @@ class Registry:
     ):
         self.kind, self.package, self.hidden = kind, package, hidden
         self.classes: dict[str, type] = {}
+        self.chapters: dict[str, str] = {}
 
     def add(self, name: str, cls: type, replace: bool = False) -> type:
         "Register `cls`; a name that belongs to another class is refused unless `replace`."
-        here, there = f"{cls.__module__}.{cls.__qualname__}", self.where(name)
+        module = self.chapters.get(cls.__module__, cls.__module__)
+        here, there = f"{module}.{cls.__qualname__}", self.where(name)
         # one notebook or script may define its class again: its author sees both
         own = there.startswith(f"{cls.__module__}.") and not cls.__module__.startswith("kdmedlearn")
         if there in ("", here) or own or replace:
@@ -53,6 +55,10 @@ class Registry:
             f"a {self.kind} called {name!r} exists already ({there}); give yours another name, or"
             f" say that it takes the place: class {cls.__name__}(..., replace=True)"
         )
+
+    def written_here(self, module: str):
+        "Say that this notebook is the chapter that `module` is exported from."
+        self.chapters["__main__"] = module
 
     def built_in(self) -> dict[str, str]:
         return names_in(self.package) if self.package else {}

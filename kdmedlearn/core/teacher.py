@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['as_norm', 'norm_of', 'Teacher', 'is_learner', 'as_teachers']
 
-# %% ../../nbs/core/08_teacher.ipynb #c394a5af
+# %% ../../nbs/core/08_teacher.ipynb #663d0f7e
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import is_number
+from .checks import image_size
 from .outputs import main_output, Outputs, plain
 from .taps import read
 
-# %% ../../nbs/core/08_teacher.ipynb #2a2dc72f
+# %% ../../nbs/core/08_teacher.ipynb #c1d96d0f
 def as_norm(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     pair = [torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std)]
@@ -45,17 +45,7 @@ def _checked_norm(norm):
         " values for 0..255 are divided by 255"
     )
 
-
-def _checked_size(size):
-    pair = (size, size) if isinstance(size, int) else size and tuple(size)
-    if not pair or (len(pair) == 2 and all(is_number(s, True) and s > 0 for s in pair)):
-        return pair
-    raise ValueError(
-        f"size={size!r}; expected the side of the teacher's images in pixels, such as size=224, or"
-        " (height, width)"
-    )
-
-# %% ../../nbs/core/08_teacher.ipynb #72958336
+# %% ../../nbs/core/08_teacher.ipynb #45fac7e9
 class Teacher:
     """A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and
     image size it was trained with."""
@@ -76,7 +66,7 @@ class Teacher:
                 " Teacher(learner.model, norm_of(learner.dls))"
             )
         self.model, self.vocab = model, vocab
-        self.norm, self.size = _checked_norm(norm), _checked_size(size)
+        self.norm, self.size = _checked_norm(norm), image_size(size)
         self.name = name or type(model).__name__
 
     def __repr__(self):

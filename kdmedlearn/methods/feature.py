@@ -4,31 +4,27 @@
 
 # %% auto #0
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
-           'checked_pairs', 'Pairs', 'Adapters', 'Feature', 'has_places']
+           'checked_pairs', 'Pairs', 'Adapters', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #02e7d347
+# %% ../../nbs/methods/02_feature.ipynb #9b32e36f
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checks import one_of
+from ..core.checks import has_places, one_of, one_tensor
 from ..core.method import layer_pairs, Method, Network
 from ..core.outputs import Layers, Pass
 from ..core.parameters import Choice, Hyperparameter, Switch, Weight
 from ..core.taps import last_map
 from .response import full_precision
 
-# %% ../../nbs/methods/02_feature.ipynb #6bb7aeec
+# %% ../../nbs/methods/02_feature.ipynb #7ce1773c
 def as_map(f: Tensor) -> Tensor:
     """A feature as a map (B, D, H, W): maps as they are, tokens (B, N, D) as a square of places
     without class tokens, vectors (B, D) as one place."""
-    if not isinstance(f, Tensor):
-        raise ValueError(
-            f"a feature must be a tensor, got {type(f).__name__}; name a layer that returns one"
-            " tensor"
-        )
+    one_tensor(f)
     if f.ndim == 4:
         return f
     if f.ndim == 2:
@@ -166,7 +162,7 @@ class _PairedMethod(Method):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #21d4d536
+# %% ../../nbs/methods/02_feature.ipynb #ff861bbf
 class Adapters(nn.Module):
     """What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers'
     units."""
@@ -218,12 +214,3 @@ class Feature(_PairedMethod, name="feature"):
             t = full_precision(t) / p.state.unit[key]
             out.append(feature_distance(s, t, self.distance))
         return {"feature": torch.stack(out).mean()}
-
-
-def has_places(s: Tensor, t: Tensor):
-    "Raise if maps have a single place: attention compares places."
-    if t[0, 0].numel() == 1:
-        raise ValueError(
-            f"distance='attention' compares places, and the maps {tuple(s.shape)},"
-            f" {tuple(t.shape)} have one; name layers with a map, or another distance"
-        )

@@ -7,7 +7,7 @@ __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', '
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
            'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #d3f8c782
+# %% ../../nbs/methods/04_fusion.ipynb #df2e8948
 import warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checks import one_of
+from ..core.checks import one_of, same_classes_fused
 from ..core.method import Method, Network
 from ..core.outputs import Layers, Pass
 from kdmedlearn.core.parameters import (
@@ -276,7 +276,7 @@ FUSIONS = {
     "attention": AttentionFusion,
 }
 
-# %% ../../nbs/methods/04_fusion.ipynb #bd703296
+# %% ../../nbs/methods/04_fusion.ipynb #015f4abc
 class FusionState(nn.Module):
     "What a fusing method has for one student: the fusion, and the student's projection."
 
@@ -293,7 +293,7 @@ def as_fusion(name: str, fusion: Any) -> Fusion:
         return fusion
     raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
 
-
+# %% ../../nbs/methods/04_fusion.ipynb #26d1928f
 class Ensemble(Method, name="ensemble"):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance
     to the fused feature + what trains the fusion."""
@@ -370,11 +370,7 @@ class Ensemble(Method, name="ensemble"):
             fusion.build(*shown, out.shape[1])
             fusion.to(out.device)
         fused = fusion(*shown)
-        if fused.out.shape != out.shape:
-            raise ValueError(
-                f"the student gives logits {tuple(out.shape)}, the fused teachers"
-                f" {tuple(fused.out.shape)}; all need the same classes in the same order"
-            )
+        same_classes_fused(out, fused.out)
         if not self.guided:
             return FusionState(fusion, None)
         width = as_vector(p.student.features[p.layers.student[0]]).shape[1]

@@ -7,16 +7,16 @@ __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ign
            'attend_to_itself', 'without_void', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
            'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #b3bad653
+# %% ../../nbs/methods/07_kdas.ipynb #6af0bd87
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checks import number, one_of
+from ..core.checks import maps_of, number, one_of
 from ..core.method import Method
 from ..core.outputs import Pass
 from ..core.parameters import check_temperature, Choice, Share, Switch, Temperature, Weight
-from .pixels import HEADS, map_pairs, maps_of, warn_probabilities
+from .pixels import HEADS, map_pairs, warn_probabilities
 from .response import full_precision, in_float32, mean_where, valid_like
 
 # %% ../../nbs/methods/07_kdas.ipynb #a76b3e26

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['full_precision', 'in_float32', 'soften', 'response_loss', 'valid_like', 'mean_where', 'labels_loss', 'Response']
 
-# %% ../../nbs/methods/01_response.ipynb #b5f75fe7
+# %% ../../nbs/methods/01_response.ipynb #032fc733
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.checks import same_logits
 from ..core.method import Method
 from ..core.outputs import Pass
 from ..core.parameters import check_temperature, Share, Temperature
@@ -34,7 +35,7 @@ def soften(
     check_temperature(T)
     return (full_precision(logits) / T).softmax(1)
 
-# %% ../../nbs/methods/01_response.ipynb #61fad863
+# %% ../../nbs/methods/01_response.ipynb #310f4ad6
 def response_loss(
     # (B, C) logits, or (B, C, H, W) for a class per pixel; C = 1 is a yes/no logit
     student: Tensor,
@@ -45,21 +46,7 @@ def response_loss(
     """T^2 KL(teacher || student) at temperature `T`, averaged over everything but the classes
     (Hinton et al. 2015, sec. 2)."""
     check_temperature(T)
-    if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
-        raise ValueError(
-            f"expected a tensor of logits from student and teacher, got {type(student).__name__}"
-            f" and {type(teacher).__name__}; models with several maps are compared by BernoulliKL,"
-            " PixelKL or KDAS"
-        )
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}"
-            " differ; do both predict the same classes, at the same size?"
-        )
-    if student.ndim < 2:
-        raise ValueError(
-            f"logits need a batch and a class axis, (B, C, ...); got {tuple(student.shape)}"
-        )
+    same_logits(student, teacher)
     log_s, log_t = (_two_sided(full_precision(z) / T).log_softmax(1) for z in (student, teacher))
     kl = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)
     return T**2 * mean_where(kl, valid)
@@ -85,18 +72,14 @@ def mean_where(v: Tensor, valid: Tensor | None) -> Tensor:
         return v.mean()
     return torch.where(keep, v, 0.0).sum() / keep.sum().clamp(min=1)
 
-# %% ../../nbs/methods/01_response.ipynb #99a4f197
+# %% ../../nbs/methods/01_response.ipynb #460fe895
 def labels_loss(
     student: Tensor,  # (B, C) logits, a yes or no for each label
     teacher: Tensor,  # the same shape
     T: float = 4.0,  # temperature, > 0
 ) -> Tensor:  # scalar: nats per image and label, times T^2
     "T^2 KL(teacher || student) of each label alone, averaged over images and labels."
-    if student.shape != teacher.shape or student.ndim != 2:
-        raise ValueError(
-            f"labels are compared as logits (B, C), got {tuple(student.shape)} and"
-            f" {tuple(teacher.shape)}; do both know the same labels?"
-        )
+    same_logits(student, teacher)
     return response_loss(student.reshape(-1, 1), teacher.reshape(-1, 1), T)
 
 # %% ../../nbs/methods/01_response.ipynb #db9cde47
