@@ -210,7 +210,7 @@ def test_every_built_in_class_has_its_name_in_its_statement():
     assert type(as_method("relationattention")) is RelationAttention  # by its class, too
 
 
-CHAPTER = '''
+CHAPTER = """
 "Logit MSE, as a chapter exports it."
 from kdmedlearn.core.method import Method
 from kdmedlearn.core.parameters import Share
@@ -228,7 +228,7 @@ class LogitMSE(Method, name="logitmse"):
     def terms(self, p):
         gaps = [(p.student.out - t.out).pow(2).mean() for t in p.teachers]
         return {"logitmse": sum(gaps) / len(gaps)}
-'''
+"""
 
 
 def test_a_new_loss_is_one_chapter_and_nothing_else(tmp_path, monkeypatch):
@@ -281,7 +281,10 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize("how", ["logits", "out", "one", "object", "named"])
 def test_wrapped_outputs_are_taken_where_it_is_plain_what_is_meant(how):
     s, t, learns, batch = net(), net(8).eval(), [], data().train.one_batch()
-    for student, teacher in ((copy.deepcopy(s), t), (Wrapped(copy.deepcopy(s), how), Wrapped(t, how))):
+    for student, teacher in (
+        (copy.deepcopy(s), t),
+        (Wrapped(copy.deepcopy(s), how), Wrapped(t, how)),
+    ):
         learn = make(student, teacher, opt_func=SGD, metrics=accuracy)
         learn.dls.train = [batch]
         learns.append(fit(learn, 1, 0.1))

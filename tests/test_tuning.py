@@ -291,9 +291,9 @@ def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
         and len({r["params"]["T"] for r in runs.all()}) == 5
     )  # not the same proposals again
     seen = runs_of_study(study)
-    assert [r["params"] for r in seen] == [r["params"] for r in runs.all()] and table_of(seen).equals(
-        table_of(runs.all())
-    )
+    assert [r["params"] for r in seen] == [r["params"] for r in runs.all()] and table_of(
+        seen
+    ).equals(table_of(runs.all()))
 
 
 @pytest.mark.slow

@@ -56,7 +56,12 @@ def hdkd(**kw):
 def everything(learn, *more):
     """All that a widget must leave alone: weights and buffers, modes, hooks, gradients, random
     states."""
-    models = [learn.model, *(t.model for t in learn.distill.teachers), learn.distill.step.bound, *more]
+    models = [
+        learn.model,
+        *(t.model for t in learn.distill.teachers),
+        learn.distill.step.bound,
+        *more,
+    ]
     return [
         [(k, v.clone()) for m in models for k, v in m.state_dict().items()],
         [o.training for m in models for o in m.modules()],

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['near_names', 'near_hint', 'one_of', 'is_number', 'number', 'switch', 'same_logits', 'maps_of', 'same_heads',
-           'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size']
+           'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size', 'norm_pair',
+           'method_class']
 
-# %% ../../nbs/core/01_checks.ipynb #39185c62
+# %% ../../nbs/core/01_checks.ipynb #1f85bd0b
 from difflib import get_close_matches
 from math import inf, isfinite
 from typing import Any, Iterable
 
+import torch
 from torch import Tensor
 
 # %% ../../nbs/core/01_checks.ipynb #7e24ae0d
@@ -71,7 +73,7 @@ def switch(name: str, value: Any) -> bool:
         return value
     raise TypeError(f"{name}={value!r}; expected True or False")
 
-# %% ../../nbs/core/01_checks.ipynb #9a959240
+# %% ../../nbs/core/01_checks.ipynb #ec50a77f
 def same_logits(student: Any, teacher: Any):
     "Raise unless both are tensors of logits (B, C, ...) of one shape."
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
@@ -168,7 +170,7 @@ def same_classes_fused(student: Tensor, fused: Tensor):
             f" {tuple(fused.shape)}; all need the same classes in the same order"
         )
 
-
+# %% ../../nbs/core/01_checks.ipynb #fd65d517
 def image_size(size: Any) -> tuple | None:
     "(height, width) in pixels from a side, a pair or nothing."
     pair = (size, size) if isinstance(size, int) else size and tuple(size)
@@ -178,3 +180,32 @@ def image_size(size: Any) -> tuple | None:
         f"size={size!r}; expected the side of the teacher's images in pixels, such as size=224, or"
         " (height, width)"
     )
+
+
+def norm_pair(norm: Any) -> Any:
+    "`norm`, if it is (mean, std) of pixels in [0, 1], or None."
+    if norm is None:
+        return None
+    mean, std = map(torch.as_tensor, norm) if len(norm) == 2 else (torch.ones(1), torch.zeros(1))
+    if bool((std > 0).all()) and bool((mean <= 1).all()):
+        return norm
+    raise ValueError(
+        f"norm={norm!r}; expected (mean, std) of pixels in [0, 1], mean up to 1 and std above 0;"
+        " values for 0..255 are divided by 255"
+    )
+
+
+def method_class(cls: type, may_init: bool = False):
+    "Raise if a method's class is written as version 0.1 wanted it."
+    old = [k for k in ("build", "meet", "layers_of") if k in vars(cls)]
+    if old:
+        raise TypeError(
+            f"{cls.__name__} has {', '.join(old)}, which methods of version 0.1 had; now `reads`"
+            " names the layers, and `setup` returns what depends on shapes"
+        )
+    if "__init__" in vars(cls) and not may_init:
+        raise TypeError(
+            f"{cls.__name__} has an __init__ of its own; declare its arguments in the class, such"
+            " as lam = Weight(1.0), so that copies, sliders and searches know them; look at them"
+            " together in `finish`"
+        )

@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['METHODS', 'Network', 'Method', 'Sum', 'as_method', 'params_of', 'ranges_of', 'with_params', 'code_of', 'layer_pairs']
 
-# %% ../../nbs/core/07_method.ipynb #ec31f095
+# %% ../../nbs/core/07_method.ipynb #f848014d
 from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .checks import method_class
 from .outputs import Layers, Pass
 from .parameters import Declared, Range, weight_at
 from .registry import Registry
 from .tasks import ALL_TASKS
 
-# %% ../../nbs/core/07_method.ipynb #3ca5a45d
+# %% ../../nbs/core/07_method.ipynb #9b6cb09f
 class Network(NamedTuple):
     "A network as a method sees it at set-up."
 
@@ -39,18 +40,7 @@ class Method(Declared):
 
     def __init_subclass__(cls, name: str = "", replace: bool = False, **kwargs):
         super().__init_subclass__(**kwargs)
-        old = [k for k in ("build", "meet", "layers_of") if k in vars(cls)]
-        if old:
-            raise TypeError(
-                f"{cls.__name__} has {', '.join(old)}, which methods of version 0.1 had; now `reads`"
-                " names the layers, and `setup` returns what depends on shapes"
-            )
-        if "__init__" in vars(cls) and name != "sum":
-            raise TypeError(
-                f"{cls.__name__} has an __init__ of its own; declare its arguments in the class,"
-                " such as lam = Weight(1.0), so that copies, sliders and searches know them; look"
-                " at them together in `finish`"
-            )
+        method_class(cls, may_init=name == "sum")
         if not cls.__name__.startswith("_"):
             METHODS.add(name or cls.__name__.lower(), cls, replace)
 
@@ -159,7 +149,7 @@ def as_method(m: Any) -> Method:
         + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else "")
     )
 
-# %% ../../nbs/core/07_method.ipynb #3535305a
+# %% ../../nbs/core/07_method.ipynb #1c155546
 def params_of(method: Any) -> list[tuple[str, Method, str]]:
     "(name, part, hyperparameter) of all hyperparameters of a method."
     parts = as_method(method).parts
@@ -180,7 +170,9 @@ def with_params(method: Any, values: dict) -> Method:
     by_part: dict = {}
     for name, v in values.items():
         if name not in known:
-            raise ValueError(f"the method has no hyperparameter {name!r}; it has {', '.join(known)}")
+            raise ValueError(
+                f"the method has no hyperparameter {name!r}; it has {', '.join(known)}"
+            )
         part, k = known[name]
         by_part.setdefault(id(part), {})[k] = v
     parts = [p.clone(**by_part.get(id(p), {})) for p in as_method(method).parts]

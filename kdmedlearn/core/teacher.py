@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['as_norm', 'norm_of', 'Teacher', 'is_learner', 'as_teachers']
 
-# %% ../../nbs/core/08_teacher.ipynb #663d0f7e
+# %% ../../nbs/core/08_teacher.ipynb #19429ebe
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import image_size
+from .checks import image_size, norm_pair
 from .outputs import main_output, Outputs, plain
 from .taps import read
 
-# %% ../../nbs/core/08_teacher.ipynb #c1d96d0f
+# %% ../../nbs/core/08_teacher.ipynb #09e7b74e
 def as_norm(mean: Any, std: Any) -> tuple[Tensor, Tensor]:
     "Mean and standard deviation for each channel, as (1, channels, 1, 1)."
     pair = [torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std)]
@@ -32,20 +32,7 @@ def norm_of(dls: Any) -> tuple[Tensor, Tensor] | None:
             return plain(t.mean), plain(t.std)
     return None
 
-
-def _checked_norm(norm):
-    if norm is None:
-        return None
-    if len(norm) == 2:
-        mean, std = as_norm(*norm)
-        if bool((std > 0).all()) and bool((mean <= 1).all()):
-            return mean, std
-    raise ValueError(
-        f"norm={norm!r}; expected (mean, std) of pixels in [0, 1], mean up to 1 and std above 0;"
-        " values for 0..255 are divided by 255"
-    )
-
-# %% ../../nbs/core/08_teacher.ipynb #45fac7e9
+# %% ../../nbs/core/08_teacher.ipynb #9814a451
 class Teacher:
     """A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and
     image size it was trained with."""
@@ -66,7 +53,8 @@ class Teacher:
                 " Teacher(learner.model, norm_of(learner.dls))"
             )
         self.model, self.vocab = model, vocab
-        self.norm, self.size = _checked_norm(norm), image_size(size)
+        self.norm = as_norm(*norm_pair(norm)) if norm is not None else None
+        self.size = image_size(size)
         self.name = name or type(model).__name__
 
     def __repr__(self):
