@@ -142,6 +142,12 @@ def add_docments(app, what, name, obj, options, lines):
     if what in ("class", "function", "method"):
         from fastcore.docments import docments
 
+        if what == "class" and getattr(obj, "hyper", None):  # declared hyperparameters
+            about = {k: f"{h.help} (default {h.default!r})" for k, h in obj.hyper.items()}
+            lines += [""] + [f":param {k}: {text}" for k, text in about.items()]
+            return
+        if what == "class" and "__init__" not in vars(obj):  # what it inherits is told elsewhere
+            return
         try:
             doc = {k: v for k, v in docments(obj).items() if v and k != "self"}
         except Exception:
