@@ -35,7 +35,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|torch|nn|fastai|fastcore|pd|pandas"
+        r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|MutableSequence|torch|nn|fastai|fastcore|pd|pandas"
         r"|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module"
         r"|Image|Iterable|Callable|L).*",
     ),

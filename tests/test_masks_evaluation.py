@@ -615,3 +615,4 @@ def test_learner_metrics_agree_with_the_table():
     assert (t.dice.mean(), t.iou.mean()) == pytest.approx(tuple(got[1:]), abs=2e-3)
 
 
+

@@ -111,7 +111,6 @@ LONG_FUNCTIONS = [
 ]
 WIDE = []
 NOT_YET = [
-    "core/08_teacher",
     "evaluation/02_masks",
     "evaluation/04_compare",
     "models/04_polyp_pvt",
