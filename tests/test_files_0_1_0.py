@@ -100,7 +100,7 @@ def test_saved_learner(tmp_path):
 
 @pytest.fixture
 def runs_folder(tmp_path):
-    return Path(shutil.copytree(FILES / "runs", tmp_path / "runs"))
+    return Path(shutil.copytree(FILES / "search", tmp_path / "runs"))
 
 
 def test_runs(runs_folder):

@@ -613,6 +613,3 @@ def test_learner_metrics_agree_with_the_table():
         got = learn.validate()
     t = evaluate_masks(learn, learn.dls.valid)
     assert (t.dice.mean(), t.iou.mean()) == pytest.approx(tuple(got[1:]), abs=2e-3)
-
-
-

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['METHODS', 'Network', 'Method', 'Sum', 'as_method', 'params_of', 'ranges_of', 'with_params', 'code_of', 'layer_pairs']
 
-# %% ../../nbs/core/07_method.ipynb #f848014d
+# %% ../../nbs/core/07_method.ipynb #5eee83d2
 from typing import Any, Callable, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .checks import method_class

@@ -6,11 +6,10 @@
 __all__ = ['NAMES', 'Outputs', 'Layers', 'Pass', 'plain', 'unwrapped', 'main_output', 'is_maps', 'Unwrap', 'comparable',
            'channels_last', 'channels_first']
 
-# %% ../../nbs/core/02_outputs.ipynb #cc0362a7
+# %% ../../nbs/core/02_outputs.ipynb #3b024d1c
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 # %% ../../nbs/core/02_outputs.ipynb #d3ccc5ae

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'Result', 'unique', 'DistillStep', 'valid_pixels']
 
-# %% ../../nbs/core/10_step.ipynb #f3f541ea
+# %% ../../nbs/core/10_step.ipynb #9918a199
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

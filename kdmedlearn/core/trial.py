@@ -6,7 +6,7 @@
 __all__ = ['untouched', 'tried', 'try_training', 'find', 'attempt', 'cure_for', 'channels_wanted', 'check_pass', 'serves',
            'same_classes', 'check_terms']
 
-# %% ../../nbs/core/09_trial.ipynb #3fe03361
+# %% ../../nbs/core/09_trial.ipynb #9063fd2e
 import random
 import warnings
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
-from .outputs import comparable, is_maps, main_output, Outputs, Pass, unwrapped
+from .outputs import comparable, is_maps, main_output, Pass, unwrapped
 from .taps import layer
 
 # %% ../../nbs/core/09_trial.ipynb #3e5c619a

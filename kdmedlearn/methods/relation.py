@@ -33,7 +33,7 @@ def check_batch(s: Tensor, t: Tensor, name: str, vectors: bool = True):
             " teacher"
         )
 
-# %% ../../nbs/methods/03_relation.ipynb #95645c29
+# %% ../../nbs/methods/03_relation.ipynb #a747c990
 def similarity(f: Tensor) -> Tensor:  # (B, ...) -> (B, B), rows of length 1
     """How alike the images of a batch are to a network: products of their features, each row
     normalised (Tung & Mori 2019, sec. 3)."""
@@ -43,14 +43,15 @@ def similarity(f: Tensor) -> Tensor:  # (B, ...) -> (B, B), rows of length 1
 
 
 def similarity_loss(
-    student: Tensor, teacher: Tensor  # (B, ...), any shape  # (B, ...), any shape
+    student: Tensor,  # (B, ...), any shape
+    teacher: Tensor,  # (B, ...), any shape
 ) -> Tensor:  # scalar
     """Similarity-preserving distillation: squared differences of the two similarity matrices, over
     B^2 (Tung & Mori 2019, sec. 3)."""
     check_batch(student, teacher, "similarity_loss", vectors=False)
     return (similarity(student) - similarity(teacher)).pow(2).mean()
 
-# %% ../../nbs/methods/03_relation.ipynb #b3d81525
+# %% ../../nbs/methods/03_relation.ipynb #6dee6452
 def distances(f: Tensor) -> Tensor:  # (B, D) -> (B (B - 1) / 2,), with mean 1
     "Euclidean distances of all pairs, in units of their mean (Park et al. 2019, sec. 3.2.1)."
     with in_float32(f):
@@ -58,7 +59,10 @@ def distances(f: Tensor) -> Tensor:  # (B, D) -> (B (B - 1) / 2,), with mean 1
         return d / d.mean().clamp(min=1e-12)
 
 
-def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:  # (B, D_s)  # (B, D_t)  # scalar
+def rkd_distance(
+    student: Tensor,  # (B, D_s)
+    teacher: Tensor,  # (B, D_t)
+) -> Tensor:  # scalar
     """RKD-D: Huber loss between the distances of all pairs of images; 0 for a single image (Park et
     al. 2019, sec. 3.2.1)."""
     check_batch(student, teacher, "rkd_distance")
@@ -66,7 +70,7 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:  # (B, D_s)  # (B,
         return student.sum() * 0
     return F.smooth_l1_loss(distances(student), distances(teacher))
 
-# %% ../../nbs/methods/03_relation.ipynb #65d2411d
+# %% ../../nbs/methods/03_relation.ipynb #c2d145c4
 def angles(
     f: Tensor,
 ) -> Tensor:  # (B, D) -> (B, B, B): cosine of the angle at image j between i and k, as [j, i, k]
@@ -77,7 +81,10 @@ def angles(
         return e @ e.transpose(1, 2)
 
 
-def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:  # (B, D_s)  # (B, D_t)  # scalar
+def rkd_angle(
+    student: Tensor,  # (B, D_s)
+    teacher: Tensor,  # (B, D_t)
+) -> Tensor:  # scalar
     """RKD-A: Huber loss between the angles of all triplets of images; 0 for fewer than three images
     (Park et al. 2019, sec. 3.2.2)."""
     check_batch(student, teacher, "rkd_angle")

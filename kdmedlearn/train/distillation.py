@@ -6,7 +6,7 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #8a6cce11
+# %% ../../nbs/train/02_distillation.ipynb #b5f07638
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Any
 # fastai.callback.all gives the Learner its fit_one_cycle, lr_find, to_fp16, progress bars
 import fastai.callback.all
 import numpy as np
-import torch
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
