@@ -557,6 +557,7 @@ class Map(nn.Module):
     "method, n, loss",
     [
         (PixelKL(), 3, nn.CrossEntropyLoss(ignore_index=255)),
+        (Response(), 3, nn.CrossEntropyLoss(ignore_index=255)),
         (BernoulliKL(), 1, StructureLoss(ignore_index=255)),
         (KDAS(), 1, StructureLoss(ignore_index=255)),
     ],
