@@ -460,7 +460,8 @@ def test_a_compiled_student_is_read_on_its_layers(in_place):
         compiled = torch.compile(compiled, backend="eager")
     compiled.eval()(torch.randn(2, 3, 8, 8))  # compiled before anybody listened
     compiled.train()
-    other = make(compiled, t, m)
+    with pytest.warns(UserWarning, match="in training it runs uncompiled"):
+        other = make(compiled, t, m)
     other.distill.step.bound.load_state_dict(plain.distill.step.bound.state_dict())
     x, y = data().train.one_batch()
     for learn in (plain, other):

@@ -6,7 +6,7 @@
 __all__ = ['untouched', 'tried', 'try_training', 'find', 'attempt', 'cure_for', 'channels_wanted', 'check_pass', 'serves',
            'same_classes', 'check_terms']
 
-# %% ../../nbs/core/09_trial.ipynb #9063fd2e
+# %% ../../nbs/core/09_trial.ipynb #5de5fde0
 import random
 import warnings
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .outputs import comparable, is_maps, main_output, Pass, unwrapped
-from .taps import layer
+from .taps import is_compiled, layer
 
 # %% ../../nbs/core/09_trial.ipynb #3e5c619a
 @contextmanager
@@ -44,7 +44,7 @@ def untouched(*models: nn.Module):
             random.setstate(py)
             np.random.set_state(npy)
 
-# %% ../../nbs/core/09_trial.ipynb #2d523529
+# %% ../../nbs/core/09_trial.ipynb #a28b78cb
 def tried(step: Any, xb: tuple) -> tuple:
     "Outputs of the student and of each teacher of `step` for `xb`, with all layers that are read."
     names = [t.name for t in step.teachers]
@@ -60,6 +60,11 @@ def tried(step: Any, xb: tuple) -> tuple:
     plan = step.plan_for(step.method.weights(), every=True)
     hints = " ".join(dict.fromkeys(m.hint for m in step.method.parts if m.hint))
     find(model, plan.student, "the student", hints)
+    if plan.student and is_compiled(step.student):
+        warnings.warn(
+            f"layers of the student are read ({', '.join(plan.student)}), which compiled code does"
+            " not show: in training it runs uncompiled"
+        )
     for t, layers in zip(step.teachers, plan.teachers):
         find(t.model, layers, f"teacher {t.name}", hints)
     with torch.no_grad():
