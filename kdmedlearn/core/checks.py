@@ -73,7 +73,7 @@ def switch(name: str, value: Any) -> bool:
         return value
     raise TypeError(f"{name}={value!r}; expected True or False")
 
-# %% ../../nbs/core/01_checks.ipynb #ec50a77f
+# %% ../../nbs/core/01_checks.ipynb #ffc4075f
 def same_logits(student: Any, teacher: Any):
     "Raise unless both are tensors of logits (B, C, ...) of one shape."
     if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
@@ -105,7 +105,7 @@ def maps_of(out: Any, who: str = "the model") -> tuple:
             )
     return maps
 
-
+# %% ../../nbs/core/01_checks.ipynb #ee522e91
 def same_heads(student: tuple, teacher: tuple):
     "Raise unless both have as many maps."
     if len(student) != len(teacher):
@@ -143,7 +143,7 @@ def one_logit(z: Tensor, many: bool = False):
             " take BernoulliKL"
         )
 
-
+# %% ../../nbs/core/01_checks.ipynb #f8427e6c
 def one_tensor(f: Any):
     "Raise unless a feature is a tensor."
     if not isinstance(f, Tensor):

@@ -16,7 +16,7 @@ from .parameters import Declared, Range, weight_at
 from .registry import Registry
 from .tasks import ALL_TASKS
 
-# %% ../../nbs/core/07_method.ipynb #9b6cb09f
+# %% ../../nbs/core/07_method.ipynb #a13f370d
 class Network(NamedTuple):
     "A network as a method sees it at set-up."
 
@@ -24,7 +24,7 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: tuple  # a first batch, as this network takes it
 
-
+# %% ../../nbs/core/07_method.ipynb #ff23927b
 class Method(Declared):
     "A distillation method: named loss terms over a `Pass`, and their weights."
 
@@ -82,7 +82,7 @@ class Method(Declared):
     def __add__(self, other):
         return Sum(self, other)
 
-
+# %% ../../nbs/core/07_method.ipynb #8ed2f908
 METHODS = Registry("method", "kdmedlearn.methods", hidden=("sum",))
 
 # %% ../../nbs/core/07_method.ipynb #e5e56179

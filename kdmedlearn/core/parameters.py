@@ -67,7 +67,7 @@ class Hyperparameter:
         except ValueError:
             return text
 
-# %% ../../nbs/core/06_parameters.ipynb #a82c3c7c
+# %% ../../nbs/core/06_parameters.ipynb #cbd0bf9f
 class Number(Hyperparameter):
     "A finite number in a range."
 
@@ -105,7 +105,7 @@ class Whole(Number):
 
     whole = True
 
-
+# %% ../../nbs/core/06_parameters.ipynb #996c0eb2
 class Temperature(Number):
     "A temperature: above 0; 2 to 8 are usual."
 
@@ -127,7 +127,7 @@ def check_temperature(T: Any, name: str = "T") -> float:
         )
     return T
 
-# %% ../../nbs/core/06_parameters.ipynb #a548c704
+# %% ../../nbs/core/06_parameters.ipynb #13e5d80d
 def weight_at(
     w: Any,  # number or schedule
     pct: float,  # progress of training, 0 to 1
@@ -151,7 +151,7 @@ def weight_at(
         + (f" at progress {pct:.2f} of its schedule" if callable(w) else "")
     )
 
-
+# %% ../../nbs/core/06_parameters.ipynb #35627a8e
 class Weight(Number):
     "A weight of at least 0, or a schedule of it."
 
@@ -209,7 +209,7 @@ class Switch(Hyperparameter):
     def range(self, value):
         return Range("switch", choices=(False, True))
 
-# %% ../../nbs/core/06_parameters.ipynb #d6f15860
+# %% ../../nbs/core/06_parameters.ipynb #41fdbf50
 class Declared:
     "A class whose hyperparameters are declared in its body."
 
@@ -252,7 +252,7 @@ class Declared:
         args = ", ".join(f"{k}={show(v)}" for k, v in self.hyperparameters().items())
         return f"{type(self).__name__}({args})"
 
-
+# %% ../../nbs/core/06_parameters.ipynb #279de3e0
 def _signature(hyper: dict) -> inspect.Signature:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     params = [inspect.Parameter(n, kind, default=h.default) for n, h in hyper.items()]

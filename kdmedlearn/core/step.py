@@ -89,7 +89,7 @@ class Result(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #30b31497
+# %% ../../nbs/core/10_step.ipynb #8163cf59
 class DistillStep(nn.Module):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 
@@ -206,7 +206,7 @@ class DistillStep(nn.Module):
         seats = [Network("the student", unwrapped(self.student), xb)]
         return seats + [Network(t.name, t.model, t.prepare(xb, self.norm)) for t in self.teachers]
 
-
+# %% ../../nbs/core/10_step.ipynb #c575dbde
 def valid_pixels(target: Any, loss_func: Any, task: str | None) -> Tensor | None:
     "(B, H, W), False where the task loss ignores the pixel; None where it ignores none."
     loss = getattr(loss_func, "func", loss_func)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .outputs import is_maps
 
-# %% ../../nbs/core/04_tasks.ipynb #0dbb8c33
+# %% ../../nbs/core/04_tasks.ipynb #e354811e
 TASKS = ("classes", "two classes", "several labels", "numbers", "binary masks", "class masks")
 ONE_CLASS = ("classes", "two classes")
 ALL_TASKS = frozenset(TASKS)
@@ -42,7 +42,7 @@ def task_of(out: Any, target: Any, loss_func: Any = None) -> str | None:
         return "binary masks" if z.shape[1] == 1 else "class masks"
     return _vector_task(z, target, loss_kind(loss_func))
 
-
+# %% ../../nbs/core/04_tasks.ipynb #8b523c7b
 def _vector_task(z: Tensor, target: Any, kind: str | None) -> str | None:
     n = z.shape[1] if z.ndim == 2 else 1
     if kind is None and isinstance(target, Tensor):

@@ -32,7 +32,7 @@ def norm_of(dls: Any) -> tuple[Tensor, Tensor] | None:
             return plain(t.mean), plain(t.std)
     return None
 
-# %% ../../nbs/core/08_teacher.ipynb #9814a451
+# %% ../../nbs/core/08_teacher.ipynb #e73ab10c
 class Teacher:
     """A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and
     image size it was trained with."""
@@ -89,7 +89,7 @@ class Teacher:
             out, feats = read(self.model, layers, *xb)
         return Outputs(plain(main_output(out)), plain(feats))
 
-
+# %% ../../nbs/core/08_teacher.ipynb #ffaf4f69
 def is_learner(o: Any) -> bool:
     "Whether `o` is like a fastai Learner: a model and its data."
     return not isinstance(o, nn.Module) and hasattr(o, "model") and hasattr(o, "dls")

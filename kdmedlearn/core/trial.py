@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['untouched', 'tried', 'try_training', 'find', 'attempt', 'cure_for', 'channels_wanted', 'check_pass', 'serves',
-           'same_classes', 'check_terms']
+           'same_logits_number', 'check_terms']
 
 # %% ../../nbs/core/09_trial.ipynb #5de5fde0
 import random
@@ -44,7 +44,7 @@ def untouched(*models: nn.Module):
             random.setstate(py)
             np.random.set_state(npy)
 
-# %% ../../nbs/core/09_trial.ipynb #a28b78cb
+# %% ../../nbs/core/09_trial.ipynb #a1de6101
 def tried(step: Any, xb: tuple) -> tuple:
     "Outputs of the student and of each teacher of `step` for `xb`, with all layers that are read."
     names = [t.name for t in step.teachers]
@@ -73,7 +73,7 @@ def tried(step: Any, xb: tuple) -> tuple:
     pairs = zip(names, step.teachers, plan.teachers)
     return student, tuple(attempt(f"teacher {n}", xb, see, t, ls) for n, t, ls in pairs)
 
-
+# %% ../../nbs/core/09_trial.ipynb #3f03f515
 def try_training(step: Any, xb: tuple):
     "Run the student in training mode; say what would not fit."
     model = unwrapped(step.student)
@@ -107,7 +107,7 @@ def find(model: nn.Module, names: Any, who: str, hints: str = ""):
         except ValueError as e:
             raise ValueError(f"{who}: {e} {hints}".strip()) from None
 
-
+# %% ../../nbs/core/09_trial.ipynb #8e92cc66
 def attempt(who: str, xb: tuple, f: Callable, *args) -> Any:
     "`f(*args)`; an error says who failed on which batch, and the cure where it is known."
     try:
@@ -141,7 +141,7 @@ def channels_wanted(model: nn.Module) -> int | None:
     first = next(convs, None)
     return None if first is None else first.in_channels
 
-# %% ../../nbs/core/09_trial.ipynb #a5daf0a0
+# %% ../../nbs/core/09_trial.ipynb #fa333d57
 def check_pass(step: Any, p: Pass):
     "Raise where outputs, classes or the task do not fit the method."
     for t, o in zip(step.teachers, p.teachers):
@@ -156,7 +156,7 @@ def check_pass(step: Any, p: Pass):
         comparable(p.student.out, "the student")
         for t, o in zip(step.teachers, p.teachers):
             comparable(o.out, f"teacher {t.name}")
-        same_classes(step, p)
+        same_logits_number(step, p)
 
 
 def serves(method: Any, task: str | None):
@@ -169,8 +169,8 @@ def serves(method: Any, task: str | None):
                 f"{type(m).__name__} has no formula for {task}; it is for {has}; {instead}"
             )
 
-
-def same_classes(step: Any, p: Pass):
+# %% ../../nbs/core/09_trial.ipynb #d889c3fa
+def same_logits_number(step: Any, p: Pass):
     "Raise if a teacher has another number of logits than the student."
     out = p.student.out
     vectors = [o.out for o in p.teachers if getattr(o.out, "ndim", 0) == 2]

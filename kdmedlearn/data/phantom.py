@@ -490,7 +490,7 @@ def __getattr__(name):
         return ReadShot
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-# %% ../../nbs/data/01_phantom.ipynb #b3a65855
+# %% ../../nbs/data/01_phantom.ipynb #3183e48d
 MEAN, STD = (0.52, 0.32, 0.28), (
     0.27,
     0.18,
@@ -504,7 +504,7 @@ def split_seeds(seed: int) -> tuple:  # two different integers
     check_phantom(1, 32, "classify", seed, 0)
     return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(2))
 
-
+# %% ../../nbs/data/01_phantom.ipynb #06de23c8
 def phantom_dls(
     n_train: int = 1000,
     n_valid: int = 1000,  # images

@@ -307,7 +307,7 @@ def score_masks(
         )
     return _table(zip(names, preds, masks), empty)
 
-# %% ../../nbs/evaluation/02_masks.ipynb #ec995758
+# %% ../../nbs/evaluation/02_masks.ipynb #0c3e6f30
 MEASURES = (
     "Sm",
     "wFm",
@@ -324,7 +324,7 @@ MEASURES = (
     "iou",
 )
 
-
+# %% ../../nbs/evaluation/02_masks.ipynb #db21621f
 def summary(
     # of `score_masks`, `evaluate_masks` or `score_folder`, or some of its rows
     table: pd.DataFrame,

@@ -102,7 +102,7 @@ def feature_distance(
         )
     return DISTANCES[distance](full_precision(s), full_precision(t))
 
-# %% ../../nbs/methods/02_feature.ipynb #edf0f15b
+# %% ../../nbs/methods/02_feature.ipynb #c08926af
 def pairs_of_each(
     pairs, n: int
 ) -> list:  # n: number of teachers -> a list of pairs for each teacher
@@ -136,7 +136,7 @@ class Pairs(Hyperparameter):
     def __init__(self, help: str = "pairs of layers; None: the last maps"):
         super().__init__(None, help, checked_pairs)
 
-
+# %% ../../nbs/methods/02_feature.ipynb #83bd43ac
 class _PairedMethod(Method):
     "What methods share that compare layers of the student with layers of each teacher."
 
@@ -162,7 +162,7 @@ class _PairedMethod(Method):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #ff861bbf
+# %% ../../nbs/methods/02_feature.ipynb #6bdada29
 class Adapters(nn.Module):
     """What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers'
     units."""
@@ -174,7 +174,7 @@ class Adapters(nn.Module):
     def forward(self, key: str, f: Tensor) -> Tensor:
         return self.convs[key](f) if key in self.convs else f
 
-
+# %% ../../nbs/methods/02_feature.ipynb #63e5be2e
 class Feature(_PairedMethod, name="feature"):
     """Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over
     pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."""

@@ -59,7 +59,7 @@ _UNTRAINED = (
     " heads; for feature terms alone use logit='none', else an alpha between 0 and 1"
 )
 
-# %% ../../nbs/methods/05_hdkd.ipynb #0083e593
+# %% ../../nbs/methods/05_hdkd.ipynb #f018b106
 class HDKD(Method, name="hdkd"):
     """(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature
     term (EL-Assiouti et al. 2024). Several teachers: the mean."""
@@ -143,7 +143,7 @@ class HDKD(Method, name="hdkd"):
             out["feature"] = torch.stack(each).mean()
         return out
 
-
+# %% ../../nbs/methods/05_hdkd.ipynb #f1c98d80
 def same_shape(s: str, a: Tensor, t: str, b: Tensor):
     "Raise if the maps `a` of student layer `s` and `b` of teacher layer `t` differ in shape."
     if a.shape != b.shape:

@@ -307,7 +307,7 @@ class HDKDStudent(Stages):
             )
         self.dflt.grid = tuple(new)
 
-# %% ../../nbs/models/03_hdkd.ipynb #b903fa17
+# %% ../../nbs/models/03_hdkd.ipynb #1592ef13
 from timm.models import register_model
 
 
@@ -344,7 +344,7 @@ def hdkd_student(pretrained=False, **kwargs) -> HDKDStudent:
 def hdkd_student_plain(pretrained=False, **kwargs) -> HDKDStudent:
     return _made(HDKDStudent, pretrained, **dict(distilled=False) | kwargs)
 
-
+# %% ../../nbs/models/03_hdkd.ipynb #bba85d6d
 @register_model
 def hdkd_teacher_small(pretrained=False, **kwargs) -> HDKDTeacher:
     return _made(HDKDTeacher, pretrained, **SMALL | dict(depths=(2, 3, 4), hidden=64) | kwargs)

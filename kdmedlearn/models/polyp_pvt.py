@@ -163,7 +163,7 @@ class CFM(nn.Module):
         y2 = self.fuse2(torch.cat([x432, self.carry3(up(y3))], 1))
         return self.out(y2)
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #2d4e2bad
+# %% ../../nbs/models/04_polyp_pvt.ipynb #52a43e3c
 class GraphConv(nn.Module):
     """Graph convolution over nodes that are all connected: (B, `states`, `nodes`) -> the same
     (Polyp-PVT, Dong et al. 2021)."""
@@ -182,7 +182,7 @@ class GraphConv(nn.Module):
         h = self.mix_nodes(x.transpose(1, 2)).transpose(1, 2)
         return self.mix_states(h - x).relu()
 
-
+# %% ../../nbs/models/04_polyp_pvt.ipynb #b2f795f8
 class SAM(nn.Module):
     """Similarity aggregation module: (B, `c`, h, w) and an edge map (B, at least 2, h', w') -> (B,
     `c`, h, w) (Polyp-PVT, Dong et al. 2021)."""
@@ -310,7 +310,7 @@ def our_name(released: str) -> str:
         released = re.sub(pattern, ours, released)
     return released
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #f2552e95
+# %% ../../nbs/models/04_polyp_pvt.ipynb #6abbc638
 PVT_V2 = {  # widths and depths of the stages (Wang et al. 2022)
     "pvt_v2_b0": ((32, 64, 160, 256), (2, 2, 2, 2)),
     "pvt_v2_b1": ((64, 128, 320, 512), (2, 2, 2, 2)),
@@ -320,7 +320,7 @@ PVT_V2 = {  # widths and depths of the stages (Wang et al. 2022)
     "pvt_v2_b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
 }
 
-
+# %% ../../nbs/models/04_polyp_pvt.ipynb #c303f895
 def backbone_of(
     state: dict,  # name -> tensor, released or our names
 ) -> str:  # name in timm

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core.checks import near_hint
 
-# %% ../../nbs/models/07_registry.ipynb #6c1eaa83
+# %% ../../nbs/models/07_registry.ipynb #b33013df
 class ModelRegistry:
     "Makers of models by name. A maker is called with (num_classes, in_chans) and returns a module."
 
@@ -60,7 +60,7 @@ class ModelRegistry:
             maker = getattr(import_module(module), function)
         return maker(num_classes, in_chans)
 
-
+# %% ../../nbs/models/07_registry.ipynb #d533ff83
 def home_of(maker) -> str:
     "The module that a maker is from."
     if isinstance(maker, str):

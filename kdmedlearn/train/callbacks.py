@@ -41,7 +41,7 @@ def rescaled(
         )
     return y.as_subclass(type(x))
 
-# %% ../../nbs/train/05_callbacks.ipynb #24329ed1
+# %% ../../nbs/train/05_callbacks.ipynb #2a626a9a
 class ScaledBatches:
     "The batches of `dl`, each once for every scale."
 
@@ -81,7 +81,7 @@ class MultiScale(Callback):
     def before_train(self):
         self.learn.dl = ScaledBatches(self.dls.train, self.scales, self.multiple)
 
-
+# %% ../../nbs/train/05_callbacks.ipynb #2eec5ced
 def check_scales(scales) -> tuple:
     "`scales` as a tuple of positive numbers."
     try:

@@ -108,7 +108,7 @@ def _alive(pid) -> bool:
         return False
     return True
 
-# %% ../../nbs/tuning/01_runs.ipynb #eed43ed9
+# %% ../../nbs/tuning/01_runs.ipynb #3aa31583
 LOWER = ("loss", "err", "mae", "mse", "nll", "ece", "perplexity", "distance", "hausdorff")
 
 
@@ -128,7 +128,7 @@ def final(run: dict, score: str) -> float:
     last = run["history"].get(score, [None])[-1]
     return float("nan") if last is None else last  # what is not a number is kept as null
 
-
+# %% ../../nbs/tuning/01_runs.ipynb #4427ee01
 def table_of(runs: list, score: str = "accuracy") -> pd.DataFrame:
     "One row a run: what differs in its settings, epochs trained, the score, how it ended."
     rows = [

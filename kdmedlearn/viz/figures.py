@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .pictures import data_url
 
-# %% ../../nbs/viz/02_figures.ipynb #52b801e5
+# %% ../../nbs/viz/02_figures.ipynb #2db18b7f
 COST_UNITS = {
     "parameters": "parameters",
     "MFLOPs": "MFLOPs per image",
@@ -24,7 +24,7 @@ COST_UNITS = {
     "ms per image": "ms per image, this machine",
 }
 
-
+# %% ../../nbs/viz/02_figures.ipynb #5ea646d2
 def compare_figure(
     df: pd.DataFrame, score: str = "accuracy", cost: str = "parameters"
 ) -> go.Figure:
@@ -95,11 +95,11 @@ def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
             )
     return fig
 
-# %% ../../nbs/viz/02_figures.ipynb #7f9ca348
+# %% ../../nbs/viz/02_figures.ipynb #ec9155c1
 COLORS = ["#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b"]
 NOW, PAST = "#d62728", "rgba(136,136,136,.35)"
 
-
+# %% ../../nbs/viz/02_figures.ipynb #357f4704
 def runs_figure(
     runs: list,  # records
     chosen=(),  # numbers of runs to be told apart by colour

@@ -619,7 +619,7 @@ def kdas_attention(
     check_loader(dl, items)
     return KDASView(see_maps(student, cb.teachers, method, dl, items))
 
-# %% ../../nbs/widgets/04_attention.ipynb #a9db2f55
+# %% ../../nbs/widgets/04_attention.ipynb #c69ab73e
 class GatesSeen(NamedTuple):
     "Attention weights of MBCSA blocks for N images."
 
@@ -644,7 +644,7 @@ def mbcsa_blocks(model: nn.Module) -> list:  # of names
         " their larger ones"
     )
 
-
+# %% ../../nbs/widgets/04_attention.ipynb #1e2bf4e0
 def see_gates(t: Teacher, names, dl, items) -> GatesSeen:
     """Run the model once over the first `items` images of `dl` and keep the weights of the blocks
     `names`."""

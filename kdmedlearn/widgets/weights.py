@@ -161,7 +161,7 @@ def measure(step: DistillStep, xb, yb, teachers: tuple, seed: int = 0) -> Measur
         terms = all_terms(step, *student_pass(step, xb, yb, teachers))
         return Measured({k: float(v.detach()) for k, v in terms.items()}, gram_of(terms, params))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #6fbb434d
+# %% ../../nbs/widgets/02_loss_weights.ipynb #c053453b
 class Param(NamedTuple):
     "One hyperparameter of one part of a method."
 
@@ -184,7 +184,7 @@ def _elsewhere(v, r: Range):
 def _schedule(v) -> bool:
     return callable(v) and not isinstance(v, (nn.Module, type))
 
-
+# %% ../../nbs/widgets/02_loss_weights.ipynb #4a58bf49
 def sorted_params(
     step: DistillStep,  # a twin: its hyperparameters are tried
     p: Pass,  # a batch as seen by student and teachers
@@ -218,7 +218,7 @@ def sorted_params(
         out.append(Param(name, i, attr, kind, v, r))
     return out
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #13f43efe
+# %% ../../nbs/widgets/02_loss_weights.ipynb #0567504d
 def slider(k: Param):
     'A slider for a hyperparameter of kind "weights" or "terms".'
     r = k.range
@@ -255,7 +255,7 @@ def set_params(parts: list, params: list, values: dict):
         if k.name in values:
             setattr(parts[k.part], k.attr, values[k.name])
 
-
+# %% ../../nbs/widgets/02_loss_weights.ipynb #ccf4a874
 def unmoved(params: list, pct: float) -> str:
     "In words: the schedules, with their value at progress `pct`, and what has no slider."
     name = lambda v: getattr(v, "__name__", None) or type(v).__name__

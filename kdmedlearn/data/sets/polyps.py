@@ -33,7 +33,7 @@ PRANET_TESTS = {
 }
 MARK = "PHANTOM.txt"  # lies in folders of made-up images
 
-# %% ../../../nbs/data/sets/01_polyps.ipynb #9a395a66
+# %% ../../../nbs/data/sets/01_polyps.ipynb #6527e2c0
 LAYOUTS = ("kvasir", "kvasir-official", "pranet")
 
 
@@ -44,7 +44,7 @@ def _write(folder, n, size, seed, dirs=("images", "masks"), ext="jpg", difficult
         for k, a in enumerate(arrays):
             Image.fromarray(a).save(folder / d / f"{k + 1}.{ext}", quality=95)
 
-
+# %% ../../../nbs/data/sets/01_polyps.ipynb #a3984e36
 def write_phantom_polyps(
     path,  # a new or empty folder
     n_train: int = 40,  # training images
