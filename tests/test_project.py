@@ -103,7 +103,7 @@ LONG_CELLS = [
 ]
 LONG_FUNCTIONS = [
     "cli: distill_folder",
-    "data/08_download: _attempt",
+    "data/13_download: _attempt",
     "train/07_fusing: collect",
     "widgets/02_loss_weights: weight_figure",
     "widgets/04_attention: see_fusion",

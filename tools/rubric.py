@@ -31,7 +31,7 @@ PLAIN = (
     "core/01_checks",
     "core/05_registry",
     "core/09_trial",
-    "data/08_download",
+    "data/13_download",
     "experiments/02_report",
     "models/07_registry",
     "models/08_weights",
@@ -73,12 +73,12 @@ WEAK = {
         "one set of small teachers, two fits each; apart from calibration nothing is beyond one"
         " standard error."
     ),
-    "data/03_images": (
+    "data/10_images": (
         "finds exact copies only; near duplicates, the leak of the introduction, need a column of"
         " the manifest."
     ),
-    "data/04_masks": "finds exact copies only.",
-    "data/07_balance": (
+    "data/11_masks": "finds exact copies only.",
+    "data/05_balance": (
         "one rare class, three seeds; weights and SMOTE cannot be told apart, and no distillation"
         " takes part."
     ),
@@ -86,7 +86,7 @@ WEAK = {
     "data/sets/02_endoscopy": (
         "everything runs on stand-ins; the real table of Hyper-Kvasir has not been read."
     ),
-    "data/08_download": "neither distillation nor medicine; long pieces.",
+    "data/13_download": "neither distillation nor medicine; long pieces.",
     "experiments/01_experiment": (
         "its experiment is too short to show anything; the [results page](results.md) has longer"
         " ones."
