@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from kdmedlearn.data.augment import Blur, hdkd_augment, Sharpen
 from kdmedlearn.data.balance import WeightedLoader, WithSynthetic
-from kdmedlearn.data.images import image_dls, TensorGrey
+from kdmedlearn.data.images import image_dls
+from kdmedlearn.data.reading import TensorGrey
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.data.masks import mask_dls
 from kdmedlearn.train.distillation import distill

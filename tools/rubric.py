@@ -73,11 +73,11 @@ WEAK = {
         "one set of small teachers, two fits each; apart from calibration nothing is beyond one"
         " standard error."
     ),
-    "data/10_images": (
+    "data/11_images": (
         "finds exact copies only; near duplicates, the leak of the introduction, need a column of"
         " the manifest."
     ),
-    "data/11_masks": "finds exact copies only.",
+    "data/12_masks": "finds exact copies only.",
     "data/05_balance": (
         "one rare class, three seeds; weights and SMOTE cannot be told apart, and no distillation"
         " takes part."

@@ -14,7 +14,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
 
-# %% ../../nbs/data/02_loaders.ipynb #77c6c01c
+# %% ../../nbs/data/02_loaders.ipynb #80739493
 def some(xs, n=3):  # -> "a, b, c and 4 more"
     "The first `n` of `xs` as text, and how many more there are."
     xs = [str(x) for x in xs]
@@ -26,6 +26,8 @@ class SetLoaders(DataLoaders):
     `dls.table` lists the files."""
 
     test_names = ()
+    rest = ()  # training images left out by `fraction`: they have no label here
+    leaks = None  # near duplicates, where they were looked for
 
     @property
     def tests(self):

@@ -6,9 +6,10 @@
 __all__ = ['KINDS', 'norm_stats', 'Reading', 'TensorGrey', 'ReadImage', 'reader_of', 'it_fits', 'fill_memory', 'sample_pixels',
            'batch_tfms', 'make_loaders']
 
-# %% ../../nbs/data/09_reading.ipynb #9fc3f12f
+# %% ../../nbs/data/09_reading.ipynb #cedb127e
 import warnings
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +208,7 @@ def fill_memory(
         )
     return kept
 
-# %% ../../nbs/data/09_reading.ipynb #ef9a61ed
+# %% ../../nbs/data/09_reading.ipynb #d83bc38d
 def sample_pixels(t, reader, n=500):  # -> (up to n, C, size, size) uint8
     "Pixels of up to `n` training images, spread over the classes."
     files = t[t.split == "train"].file
@@ -250,4 +251,7 @@ def make_loaders(
     dls = SetLoaders(*dls.loaders, path=o.save_to, device=device)
     dls.test_names, dls.table = tuple(names[2:]), t
     dls.facts = dict(channels=reader.channels, size=o.size, group=o.group)
+    dls.again = partial(
+        make_loaders, reader=reader, target=target, reading=reading, after=after, **kw
+    )
     return dls

@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #4da20502
+# %% ../../nbs/evaluation/02_masks.ipynb #22740976
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..core.checks import maps_of
 from ..core.outputs import plain
-from ..data.images import as_pil
+from ..data.files import as_pil
 from ..data.loaders import some
 from ..data.masks import by_stem, mask_trouble, mask_values, ReadMask, side
 
