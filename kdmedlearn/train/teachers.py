@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/06_teachers.ipynb #b3aad9b8
+# %% ../../nbs/train/06_teachers.ipynb #defb4da2
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import kdmedlearn
+from kdmedlearn.core.checks import (
+    different,
+    finite_weights,
+    made_module,
+    makes_module,
+    number,
+    one_logit_a_class,
+    same_tensors,
+    same_vocab,
+    writable_folder,
+)
 from ..core.outputs import plain
 from ..core.teacher import as_norm, as_teachers, norm_of, Teacher
 from ..data.loaders import random_state_kept, restart
@@ -41,6 +52,7 @@ from ..evaluation.masks import dice
 from ..methods.kdas import StructureLoss
 from ..models.registry import create_mask_model, create_model, is_mask_model, is_yours
 from ..models.weights import about_model, load_model, load_teacher, save_model
+from .trial import class_names
 from ..viz.figures import recall_figure
 
 # %% ../../nbs/train/06_teachers.ipynb #4de8aa0c
@@ -239,83 +251,39 @@ def _conditions(dls, vocab, shape, epochs, lr, seed, fit) -> dict:
         valid=_pixels_and_labels(dls.valid_ds) if mine else None,
     )  # a fit of your own may look at them, to stop early for instance
 
-# %% ../../nbs/train/06_teachers.ipynb #6d44aa42
-def _class_names(dls) -> list:
-    "The class names of `dls`; raises where it is not one of images with one class each."
-    if isinstance(dls, Learner):
-        raise TypeError("teachers are fitted on DataLoaders, got a Learner; give learn.dls")
-    if not isinstance(dls, DataLoaders):
-        raise TypeError(f"teachers are fitted on fastai DataLoaders, got {type(dls).__name__}")
-    for part, ds in (("training", dls.train_ds), ("validation", dls.valid_ds)):
-        if not len(ds):
-            raise ValueError(f"the DataLoaders have no {part} images")
-    item, vocab = dls.train_ds[0], getattr(dls, "vocab", None)
-    y = item[-1] if isinstance(item, tuple) and len(item) == 2 else None
-    if y is None:
-        raise ValueError(
-            "the items of these DataLoaders are not pairs of image and label; teachers need one"
-            " class for each image"
-        )
-    if np.ndim(y) or isinstance(y, Tensor) and y.is_floating_point():
-        raise ValueError(
-            f"the target of an image has shape {tuple(np.shape(y))} and type"
-            f" {getattr(y, 'dtype', type(y).__name__)}: masks or several labels; teachers fits"
-            " classifiers, one class for each image (for masks: fit_teacher with"
-            " create_mask_model)"
-        )
-    if not vocab or not all(isinstance(c, (str, int)) for c in vocab):
-        raise ValueError(
-            "the DataLoaders do not name their classes, so no teacher could say what its logits"
-            " mean; set dls.vocab = [...], in the order of the labels"
-        )
-    return list(vocab)
-
-# %% ../../nbs/train/06_teachers.ipynb #44141827
-def _wishes(archs) -> dict:  # name -> None, a function that makes the module, or a trained Teacher
+# %% ../../nbs/train/06_teachers.ipynb #c5e04089
+# name -> None, a function that makes the module, or a trained Teacher
+def _wishes(archs) -> dict:
     "What `teachers` is asked for, by name."
-    out = {}
-
-    def add(name, what):
-        if name in out:
-            raise ValueError(
-                f"two teachers are called {name!r}; rename one: Teacher(model, ..., name=...), or a"
-                " dict {name: function}"
-            )
-        out[name] = what
-
-    for a in [archs] if isinstance(archs, (str, Path, dict, Teacher, Learner)) else archs:
-        if isinstance(a, dict):
-            for k, f in a.items():
-                if isinstance(f, nn.Module) or not callable(f):
-                    raise TypeError(
-                        f"{k!r}: expected a function that makes a new module, got"
-                        f" {type(f).__name__}; lambda: {type(f).__name__}(...)"
-                    )
-                add(str(k), f)
-        elif isinstance(a, Path) or isinstance(a, str) and (a.endswith(".safetensors") or "/" in a):
-            add(Path(a).stem, load_teacher(a))
-        elif isinstance(a, str):
-            add(a, None)
-        elif isinstance(a, (Teacher, Learner)):
-            add((t := as_teachers(a)[0]).name, t)
-        else:
-            raise TypeError(
-                "a teacher is asked for by a name, a dict name -> function, a file, a Teacher or a"
-                f" Learner, got {type(a).__name__}"
-                + (
-                    "; wrap it: Teacher(model, norm=..., vocab=...)"
-                    if isinstance(a, nn.Module)
-                    else ""
-                )
-            )
-    if not out:
+    alone = isinstance(archs, (str, Path, dict, Teacher, Learner))
+    pairs = [w for a in ([archs] if alone else archs) for w in _asked(a)]
+    if not pairs:
         raise ValueError(
             "no teacher is asked for: archs is empty; give names such as"
             f" {', '.join(DEFAULT_ARCHS)}"
         )
-    return out
+    cure = "rename one: Teacher(model, ..., name=...), or a dict {name: function}"
+    different("teachers", [name for name, _ in pairs], cure)
+    return dict(pairs)
 
-# %% ../../nbs/train/06_teachers.ipynb #036ae552
+
+def _asked(a) -> list:
+    "Pairs of name and what is asked for, of one entry."
+    if isinstance(a, dict):
+        return [(str(k), makes_module(k, f)) for k, f in a.items()]
+    if isinstance(a, Path) or isinstance(a, str) and (a.endswith(".safetensors") or "/" in a):
+        return [(Path(a).stem, load_teacher(a))]
+    if isinstance(a, str):
+        return [(a, None)]
+    if isinstance(a, (Teacher, Learner)):
+        return [(t.name, t) for t in as_teachers(a)]
+    wrap = "; wrap it: Teacher(model, norm=..., vocab=...)" if isinstance(a, nn.Module) else ""
+    raise TypeError(
+        "a teacher is asked for by a name, a dict name -> function, a file, a Teacher or a"
+        f" Learner, got {type(a).__name__}{wrap}"
+    )
+
+# %% ../../nbs/train/06_teachers.ipynb #fa67d0c2
 def _answers(t: Teacher, dls, vocab, batches) -> tuple:  # logits (N, C), labels (N,), on the CPU
     "What a teacher says to batches of `dls`; raises where that is not one logit a class."
     t.ready(dls.device)
@@ -325,31 +293,11 @@ def _answers(t: Teacher, dls, vocab, batches) -> tuple:  # logits (N, C), labels
             out = plain(t.see((plain(x).to(dls.device),), norm).out)
         except Exception as e:
             raise ValueError(f"{t.name} fails on a batch of shape {tuple(x.shape)}: {e}") from e
-        if not isinstance(out, Tensor) or out.shape != (len(x), len(vocab)):
-            raise ValueError(
-                f"{t.name} gives {tuple(getattr(out, 'shape', ())) or type(out).__name__} for"
-                f" {len(x)} images of {len(vocab)} classes; expected one logit a class,"
-                f" {(len(x), len(vocab))}"
-            )
+        out = one_logit_a_class(t.name, out, len(x), len(vocab))
         seen.append((out.float().cpu(), plain(y).cpu()))
     return tuple(map(torch.cat, zip(*seen)))
 
-# %% ../../nbs/train/06_teachers.ipynb #0320e31d
-def _cache_folder(cache):  # -> Path, None
-    if cache is None:
-        return None
-    try:
-        (cache := Path(cache)).mkdir(parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK):
-            raise PermissionError("it cannot be written to")
-    except (OSError, TypeError) as e:
-        raise ValueError(
-            f"cache={str(cache)!r} cannot be a folder of teachers ({type(e).__name__}: {e}); give"
-            " another, or None to keep nothing"
-        ) from e
-    return cache
-
-# %% ../../nbs/train/06_teachers.ipynb #2fd6dee5
+# %% ../../nbs/train/06_teachers.ipynb #bc3ebfc4
 def _kept(file, key, model) -> bool:
     "Fill `model` with the weights in `file`, if it is there and whole."
     if file is None or not file.is_file():
@@ -358,10 +306,7 @@ def _kept(file, key, model) -> bool:
         if about_model(file).get("key") != key:
             raise ValueError("it was made under other conditions than its name says")
         state = load_file(file)
-        if {k: v.shape for k, v in state.items()} != {
-            k: v.shape for k, v in model.state_dict().items()
-        }:
-            raise ValueError("its tensors are of another model")
+        same_tensors(state, model)
     except Exception as e:
         warnings.warn(f"{file.name} cannot be used ({e}); fitting it anew")
         return False
@@ -416,62 +361,7 @@ class _Job:
     row: dict = field(default_factory=dict)  # of the table
     recall: list = field(default_factory=list)  # of each class
 
-# %% ../../nbs/train/06_teachers.ipynb #d9c12fd5
-def teachers(
-    dls,  # fastai DataLoaders of images with one class each
-    # names for `create_model`, dicts name -> function, files, Teachers, Learners
-    archs=DEFAULT_ARCHS,
-    epochs: int = 20,
-    lr: float = 3e-3,
-    seed: int = 0,
-    pretrained: bool = False,  # names only: start from ImageNet weights (a download)
-    cache="teachers",  # folder of kept teachers; None: keep nothing
-    fit=Learner.fit_one_cycle,  # (learn, epochs, lr): how each is trained
-    log=print,  # is given a line on each; None: silence
-) -> TeacherSet:
-    """One or several classifiers for `dls`: fitted, or read where the same fit is kept, and scored
-    on `dls.valid`."""
-    vocab, wishes, log = _class_names(dls), _wishes(archs), log or (lambda line: None)
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs={epochs!r}; expected a number of at least 1")
-    for name, t in wishes.items():
-        if isinstance(t, Teacher) and t.vocab and list(t.vocab) != vocab:
-            raise ValueError(
-                f"teacher {name} and the data name their classes differently: {list(t.vocab)} and"
-                f" {vocab}; the order counts"
-            )
-    cache = _cache_folder(cache)
-    if cache and "<lambda>" in str(_said(fit)):
-        raise ValueError(
-            "fit is a lambda, which has no name to tell it from another one in the cache; write a"
-            " def, or cache=None"
-        )
-    norm = tuple(v.flatten().tolist() for v in norm_of(dls) or as_norm(0.0, 1.0))
-    with random_state_kept(dls):
-        batch = tuple(o[:2] for o in dls.valid.one_batch())
-        shape = list(batch[0].shape[1:])
-        given = _conditions(dls, vocab, shape, epochs, lr, seed, fit) if cache else {}
-        course = _Course(dls, vocab, norm, batch, _Fit(epochs, lr, seed, fit), given, cache)
-        jobs = [_job(course, name, w, pretrained) for name, w in wishes.items()]
-        for job in jobs:
-            if job.weights == "to fit":
-                _run(course, job, log)
-            _score(course, job)
-            log(
-                f"{job.name}: {job.weights}"
-                + (f" in {job.seconds:.1f} s" if job.seconds else "")
-                + f", validation accuracy {job.row['accuracy']:.3f}"
-            )
-    names = [job.name for job in jobs]
-    return TeacherSet(
-        [job.teacher for job in jobs],
-        pd.DataFrame(
-            [job.row | dict(weights=job.weights, seconds=job.seconds) for job in jobs], index=names
-        ),
-        pd.DataFrame([job.recall for job in jobs], index=names, columns=vocab),
-    )
-
-# %% ../../nbs/train/06_teachers.ipynb #64a51615
+# %% ../../nbs/train/06_teachers.ipynb #6b4815f3
 def _made(course: _Course, name, maker, pretrained=False) -> nn.Module:
     "A new model: by its name, or by the function `maker`; the same each time."
     set_seed(course.fit.seed)
@@ -479,10 +369,7 @@ def _made(course: _Course, name, maker, pretrained=False) -> nn.Module:
     size = side[0] if side[0] == side[1] else side
     if maker is None:
         return create_model(name, len(course.vocab), chans, pretrained, img_size=size)
-    model = maker()
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{name!r}: the function gave {type(model).__name__}; expected a module")
-    return model
+    return made_module(name, maker())
 
 
 def _job(course: _Course, name, wish, pretrained) -> _Job:
@@ -519,7 +406,7 @@ def _job(course: _Course, name, wish, pretrained) -> _Job:
         pretrained=pretrained,
     )
 
-# %% ../../nbs/train/06_teachers.ipynb #6de99704
+# %% ../../nbs/train/06_teachers.ipynb #2d5f2f96
 def _run(course: _Course, job: _Job, log):
     "Fit the model of `job` and keep it."
     t, start, fit, dls = job.teacher, perf_counter(), course.fit, course.dls
@@ -534,11 +421,7 @@ def _run(course: _Course, job: _Job, log):
 
     restart(dls, fit.seed)
     fit_teacher(dls, t.model.train(), fit.epochs, fit.lr, fit.seed, quietly)
-    if not all(v.isfinite().all() for v in t.model.state_dict().values()):
-        raise ValueError(
-            f"{t.name} has weights that are not finite after training; a smaller lr= than {fit.lr}"
-            " may help"
-        )
+    finite_weights(t.name, t.model, f"a smaller lr= than {fit.lr} may help")
     job.weights, job.seconds = "fitted", perf_counter() - start
     if job.file:
         _keep(
@@ -563,3 +446,60 @@ def _score(course: _Course, job: _Job):
     hit = (logits.argmax(1) == y).float()
     job.row = {"parameters": n_params(job.teacher.model)} | scores(logits, y)
     job.recall = [hit[y == c].mean().item() for c in range(len(course.vocab))]
+
+# %% ../../nbs/train/06_teachers.ipynb #c4b1746c
+def teachers(
+    dls,  # fastai DataLoaders of images with one class each
+    # names for `create_model`, dicts name -> function, files, Teachers, Learners
+    archs=DEFAULT_ARCHS,
+    epochs: int = 20,
+    lr: float = 3e-3,
+    seed: int = 0,
+    pretrained: bool = False,  # names only: start from ImageNet weights (a download)
+    cache="teachers",  # folder of kept teachers; None: keep nothing
+    fit=Learner.fit_one_cycle,  # (learn, epochs, lr): how each is trained
+    log=print,  # is given a line on each; None: silence
+) -> TeacherSet:
+    """One or several classifiers for `dls`: fitted, or read where the same fit is kept, and scored
+    on `dls.valid`."""
+    vocab, wishes, log = class_names(dls), _wishes(archs), log or (lambda line: None)
+    number("epochs", epochs, low=1, whole=True)
+    for name, t in wishes.items():
+        if isinstance(t, Teacher):
+            same_vocab(f"teacher {name}", t.vocab, "the data", vocab)
+    cache = None if cache is None else _cache(cache, fit)
+    norm = tuple(v.flatten().tolist() for v in norm_of(dls) or as_norm(0.0, 1.0))
+    with random_state_kept(dls):
+        batch = tuple(o[:2] for o in dls.valid.one_batch())
+        shape = list(batch[0].shape[1:])
+        given = _conditions(dls, vocab, shape, epochs, lr, seed, fit) if cache else {}
+        course = _Course(dls, vocab, norm, batch, _Fit(epochs, lr, seed, fit), given, cache)
+        jobs = [_job(course, name, w, pretrained) for name, w in wishes.items()]
+        for job in jobs:
+            if job.weights == "to fit":
+                _run(course, job, log)
+            _score(course, job)
+            log(
+                f"{job.name}: {job.weights}"
+                + (f" in {job.seconds:.1f} s" if job.seconds else "")
+                + f", validation accuracy {job.row['accuracy']:.3f}"
+            )
+    names = [job.name for job in jobs]
+    rows = [job.row | dict(weights=job.weights, seconds=job.seconds) for job in jobs]
+    return TeacherSet(
+        [job.teacher for job in jobs],
+        pd.DataFrame(rows, index=names),
+        pd.DataFrame([job.recall for job in jobs], index=names, columns=vocab),
+    )
+
+
+def _cache(folder, fit) -> Path:
+    "The folder of kept teachers, for a `fit` that its name tells from others."
+    cure = "give another, or None to keep nothing"
+    folder = writable_folder("cache", folder, "teachers", cure)
+    if "<lambda>" in str(_said(fit)):
+        raise ValueError(
+            "fit is a lambda, which has no name to tell it from another one in the cache; write a"
+            " def, or cache=None"
+        )
+    return folder
