@@ -67,9 +67,9 @@ WEAK = {
     "tutorials/08_tuning": (
         "ten trials and three seeds; that a search is worth its cost is not shown."
     ),
-    "train/06_teachers": "cache keys and files take more room than the idea.",
+    "train/05_teachers": "cache keys and files take more room than the idea.",
     "cli": "the report of `kdmedlearn distill` is not shown.",
-    "train/07_fusing": (
+    "train/06_fusing": (
         "one set of small teachers, two fits each; apart from calibration nothing is beyond one"
         " standard error."
     ),

@@ -5,15 +5,19 @@
 # %% auto #0
 __all__ = ['near_names', 'near_hint', 'one_of', 'is_number', 'number', 'switch', 'same_logits', 'maps_of', 'same_heads',
            'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size', 'norm_pair',
-           'method_class']
+           'method_class', 'same_vocab', 'different', 'known_names', 'one_for_each', 'places_in', 'not_above',
+           'makes_module', 'made_module', 'one_logit_a_class', 'finite_weights', 'finite_losses', 'enough_classes',
+           'writable_folder', 'same_tensors', 'file_of']
 
-# %% ../../nbs/core/01_checks.ipynb #1f85bd0b
+# %% ../../nbs/core/01_checks.ipynb #7260a2f2
+import os
 from difflib import get_close_matches
 from math import inf, isfinite
+from pathlib import Path
 from typing import Any, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # %% ../../nbs/core/01_checks.ipynb #7e24ae0d
 def near_names(name: str, names: Iterable[str], n: int = 5) -> list[str]:
@@ -209,3 +213,129 @@ def method_class(cls: type, may_init: bool = False):
             " as lam = Weight(1.0), so that copies, sliders and searches know them; look at them"
             " together in `finish`"
         )
+
+# %% ../../nbs/core/01_checks.ipynb #77e51541
+def same_vocab(who: str, vocab: Any, other: str, known: Any):
+    "Raise if two that both name their classes name them differently, or in another order."
+    if vocab and known and list(vocab) != list(known):
+        raise ValueError(
+            f"{who} and {other} name their classes differently: {list(vocab)} and {list(known)};"
+            " the order counts"
+        )
+
+
+def different(what: str, names: Iterable[str], cure: str):
+    "Raise if two of the `names` are the same."
+    names = list(names)
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two {what} are called {name!r}; {cure}")
+
+
+def known_names(owner: str, kind: str, given: Iterable[str], known: Iterable[str]):
+    "Raise if one of the names `given` is not `known`; `kind` is what they are names of."
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{owner} has no {kind} {name!r}; {near_hint(name, known)}it has {', '.join(known)}"
+            )
+
+# %% ../../nbs/core/01_checks.ipynb #fbe44ce9
+def one_for_each(given: int, what: str, n: int, of: str, cure: str):
+    "Raise unless there are as many `given` as `n`."
+    if given != n:
+        raise ValueError(f"{given} {what} for {n} {of}; {cure}")
+
+
+def places_in(what: str, which: Iterable[int], n: int) -> list[int]:
+    "`which` as a list, if it holds numbers from 0 to `n` - 1, at least one."
+    which = list(which)
+    if which and all(isinstance(i, int) and 0 <= i < n for i in which):
+        return which
+    raise ValueError(f"{what} {which} of {n}; give numbers from 0 to {n - 1}")
+
+
+def not_above(name: str, value: float, other: str, top: float, why: str):
+    "Raise if `value` is above `top`, the value of `other`."
+    if value > top:
+        raise ValueError(f"{name}={value} is above {other}={top}; {why}")
+
+# %% ../../nbs/core/01_checks.ipynb #648f670e
+def makes_module(name: str, maker: Any) -> Any:
+    "`maker`, if it can be called and is no module itself."
+    if callable(maker) and not isinstance(maker, nn.Module):
+        return maker
+    kind = type(maker).__name__
+    raise TypeError(
+        f"{name!r}: expected a function that makes a new module, got {kind}; lambda: {kind}(...)"
+    )
+
+
+def made_module(name: str, made: Any) -> nn.Module:
+    "`made`, if it is a module."
+    if isinstance(made, nn.Module):
+        return made
+    raise TypeError(f"{name!r}: the function gave {type(made).__name__}; expected a module")
+
+
+def one_logit_a_class(who: str, out: Any, images: int, classes: int) -> Tensor:
+    "`out`, if it holds logits (images, classes)."
+    if isinstance(out, Tensor) and out.shape == (images, classes):
+        return out
+    got = tuple(getattr(out, "shape", ())) or type(out).__name__
+    raise ValueError(
+        f"{who} gives {got} for {images} images of {classes} classes; expected one logit a class,"
+        f" {(images, classes)}"
+    )
+
+# %% ../../nbs/core/01_checks.ipynb #070cd930
+def finite_weights(who: str, model: nn.Module, cure: str):
+    "Raise if a weight is infinite or no number."
+    if not all(v.isfinite().all() for v in model.state_dict().values()):
+        raise ValueError(f"{who} has weights that are not finite after training; {cure}")
+
+
+def finite_losses(who: str, record: Iterable[tuple], settings: str, cure: str):
+    "Raise if a loss in `record`, a tuple for each epoch, is infinite or no number."
+    for epoch, losses in enumerate(record, 1):
+        if not all(map(isfinite, losses)):
+            raise ValueError(
+                f"{who} loss is not finite after epoch {epoch} with {settings}; {cure}"
+            )
+
+
+def enough_classes(answer: str, classes: int, target: Tensor, name: str):
+    "Raise if `target` holds a class number that an answer of so many `classes` does not have."
+    if (c := int(target.max())) >= classes:
+        raise ValueError(
+            f"{answer} of {classes} classes, but the targets hold class number {c}; give"
+            f" {name}={c + 1}"
+        )
+
+# %% ../../nbs/core/01_checks.ipynb #fb458a88
+def writable_folder(name: str, path: Any, of: str, cure: str) -> Path:
+    "The folder `path`, made where it does not exist, if it can be written to."
+    try:
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("it cannot be written to")
+    except (OSError, TypeError) as e:
+        raise ValueError(
+            f"{name}={str(path)!r} cannot be a folder of {of} ({type(e).__name__}: {e}); {cure}"
+        ) from e
+    return folder
+
+
+def same_tensors(state: dict, model: nn.Module):
+    "Raise unless `state` has the tensors of `model`, by name and shape."
+    shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
+    if shapes(state) != shapes(model.state_dict()):
+        raise ValueError("its tensors are of another model")
+
+
+def file_of(kind: str, path: Any, about: dict, cure: str):
+    "Raise unless `about`, the description in the file `path`, is of a `kind`."
+    if kind not in about:
+        raise ValueError(f"{Path(path).name} holds a model, not a {kind}; {cure}")

@@ -83,7 +83,7 @@ seeds few intervals leave out 0: the mean of the logits {m.mean_to_alone}; the a
 teacher {m.response_to_alone}.
 
 **Which images should a fusion be fitted on?** Fitted on the teachers' own training images, a fusion
-becomes surer and worse ([measured in a chapter](../nbs/train/07_fusing.ipynb)). For the student
+becomes surer and worse ([measured in a chapter](../nbs/train/06_fusing.ipynb)). For the student
 that is taught by it, fitted there against fitted on held-out images: the mixture {m.seen_mixture};
 the attention with a classifier {m.seen_attention}. That a fusion is no better teacher *because* it
 was fitted on images its teachers knew, which suggests itself, is {supported} by this table. (It was
