@@ -24,7 +24,7 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: tuple  # a first batch, as this network takes it
 
-# %% ../../nbs/core/07_method.ipynb #ff23927b
+# %% ../../nbs/core/07_method.ipynb #e282b9a5
 class Method(Declared):
     "A distillation method: named loss terms over a `Pass`, and their weights."
 
@@ -44,11 +44,11 @@ class Method(Declared):
             METHODS.add(name or cls.__name__.lower(), cls, replace)
 
     def weights(self, pct: float = 0.0) -> dict[str, float]:
-        'Term -> weight at progress `pct` of training; "task" is the task loss.'
+        'Term -> weight at progress `pct` of training, 0 to 1; "task" is the task loss.'
         raise NotImplementedError
 
     def terms(self, p: Pass) -> dict[str, Tensor]:
-        "Term -> scalar."
+        "Term -> scalar tensor, before its weight."
         raise NotImplementedError
 
     def reads(self, networks: list[Network]) -> Layers:
@@ -148,7 +148,7 @@ def as_method(m: Any) -> Method:
         + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else "")
     )
 
-# %% ../../nbs/core/07_method.ipynb #1c155546
+# %% ../../nbs/core/07_method.ipynb #cd6c1baa
 def params_of(method: Any) -> list[tuple[str, Method, str]]:
     "(name, part, hyperparameter) of all hyperparameters of a method."
     parts = as_method(method).parts
@@ -164,7 +164,7 @@ def ranges_of(method: Any) -> dict[str, Range]:
 
 
 def with_params(method: Any, values: dict) -> Method:
-    "A new method like `method`, with the hyperparameters in `values` set."
+    "A new method like `method`, with the hyperparameters in `values` set; ValueError for others."
     known = {name: (part, k) for name, part, k in params_of(method)}
     by_part: dict = {}
     for name, v in values.items():

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from .checks import near_names
 from .outputs import channels_first, unwrapped
 
-# %% ../../nbs/core/03_taps.ipynb #f3e634f8
+# %% ../../nbs/core/03_taps.ipynb #309d42ad
 def layer(
     model: nn.Module,  # any module
     name: str,  # path of a layer in it, such as "stage2.0"
 ) -> nn.Module:  # that layer
-    "The layer called `name`; an unknown name is answered with the near ones."
+    "The layer called `name`; for an unknown name a ValueError with the near ones."
     found = dict(model.named_modules())
     if name and name in found:
         return found[name]
@@ -32,13 +32,14 @@ def layer(
         + " All names: [n for n, _ in model.named_modules()]."
     )
 
-# %% ../../nbs/core/03_taps.ipynb #bbdfd795
+# %% ../../nbs/core/03_taps.ipynb #c610317c
 @contextmanager
 def taps(
     model: nn.Module,  # read during its forward; not changed
     names: Any,  # layer paths, in the order wanted
 ) -> Iterator[dict]:  # name -> output, filled while the model runs
-    "Read the outputs of the layers `names` during one forward of `model`."
+    """Read the outputs of the layers `names` during one forward of `model`. ValueError for a name
+    that is unknown or given twice, and for a layer that runs twice or not at all."""
     names = list(names)
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
@@ -148,10 +149,10 @@ def last_map(model: nn.Module, *xb) -> str:  # name of a layer
         f" layers: {', '.join(shapes) or 'none'}"
     )
 
-# %% ../../nbs/core/03_taps.ipynb #90921863
+# %% ../../nbs/core/03_taps.ipynb #9cc4053c
 class tap_next:
     """Read layers `names` in the next forward of `model`, whoever calls it; `.features` has them
-    afterwards. `cancel` undoes it."""
+    afterwards, name -> output, maps (B, D, H, W). `cancel` undoes it."""
 
     def __init__(
         self,

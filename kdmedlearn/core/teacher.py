@@ -32,7 +32,7 @@ def norm_of(dls: Any) -> tuple[Tensor, Tensor] | None:
             return plain(t.mean), plain(t.std)
     return None
 
-# %% ../../nbs/core/08_teacher.ipynb #e73ab10c
+# %% ../../nbs/core/08_teacher.ipynb #ce6f6183
 class Teacher:
     """A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and
     image size it was trained with."""
@@ -71,7 +71,8 @@ class Teacher:
         return self
 
     def prepare(self, xb: tuple, norm: tuple | None) -> tuple:
-        "The student's input `xb`, normalised by `norm`, as this teacher wants it: (images, ...)."
+        """The student's input `xb`, images (B, C, H, W) normalised by `norm` or pixels in [0, 1],
+        as this teacher wants it: (images, ...)."""
         x = xb[0]
         if self.norm and norm:
             x = x * (norm[1] / self.norm[1]) + (norm[0] - self.norm[0]) / self.norm[1]
@@ -82,8 +83,8 @@ class Teacher:
         return (x, *xb[1:])
 
     def see(self, xb: tuple, norm: tuple | None, layers: Any = ()) -> Outputs:
-        """Its logits and the maps of `layers` for the student's input `xb`, which is normalised by
-        `norm`."""
+        """Its logits, (B, C) for classes, and the maps (B, D, H, W) of `layers`, for the student's
+        input `xb`, which is normalised by `norm`; without gradients."""
         xb = self.prepare(xb, norm)
         with torch.no_grad():
             out, feats = read(self.model, layers, *xb)
@@ -94,9 +95,10 @@ def is_learner(o: Any) -> bool:
     "Whether `o` is like a fastai Learner: a model and its data."
     return not isinstance(o, nn.Module) and hasattr(o, "model") and hasattr(o, "dls")
 
-# %% ../../nbs/core/08_teacher.ipynb #e95ebda5
+# %% ../../nbs/core/08_teacher.ipynb #28eb206a
 def as_teachers(teacher: Any) -> list[Teacher]:
-    "Teachers from a module, a Learner, a `Teacher`, or a list of these."
+    """Teachers from a module, a Learner, a `Teacher`, or a list of these; TypeError or ValueError
+    for anything else."""
     if isinstance(teacher, Teacher):
         return [teacher]
     if is_learner(teacher):
