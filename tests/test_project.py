@@ -111,11 +111,6 @@ LONG_FUNCTIONS = [
 ]
 WIDE = []
 NOT_YET = [
-    "evaluation/02_masks",
-    "evaluation/04_compare",
-    "models/04_polyp_pvt",
-    "models/06_guided",
-    "models/07_registry",
     "train/04_recipes",
     "train/06_teachers",
     "train/07_fusing",
