@@ -299,7 +299,7 @@ def one_loader(dl: Any):
             " test loader"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #7371f405
+# %% ../../nbs/core/01_checks.ipynb #0cc27b02
 def how_many(name: str, value: Any, of: str):
     "Raise unless `value` is a whole number of at least 1, a number of `of`."
     if not is_number(value, whole=True) or value < 1:
@@ -314,7 +314,7 @@ def share(name: str, value: Any, such_as: str):
 
 def factor(name: str, value: Any, most: float, on: str, such_as: str):
     "Raise unless `value` is a number above 0 and at most `most`, by which `on` is multiplied."
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value <= most:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= most:
         raise ValueError(
             f"{name}={value!r}; expected a factor on {on}, above 0 and at most {most}, such as"
             f" {name}={such_as}"
@@ -325,8 +325,8 @@ def as_many(**things: Any):
     "Raise unless all `things`, given by name, are equally many."
     counts = {k: len(v) for k, v in things.items()}
     if len(set(counts.values())) > 1:
-        said = [f"{n} {k}" for k, n in counts.items()]
-        said = " and ".join(said) if len(said) == 2 else ", ".join(said)
+        each = [f"{n} {k}" for k, n in counts.items()]
+        said = " and ".join(each) if len(each) == 2 else ", ".join(each)
         raise ValueError(f"{said}; expected as many of each")
 
 # %% ../../nbs/core/01_checks.ipynb #dc46296b
