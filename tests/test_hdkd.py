@@ -22,7 +22,14 @@ from kdmedlearn.core.step import total_loss
 from kdmedlearn.core.taps import taps
 from kdmedlearn.evaluation.classes import predictions
 from kdmedlearn.methods.hdkd import feature_losses, logit_loss
-from kdmedlearn.models.hdkd import DFLT, HDKDStudent, HDKDTeacher, load_released, our_name, resample
+from kdmedlearn.models.hdkd import (
+    DFLT,
+    HDKD_NAMES,
+    HDKDStudent,
+    HDKDTeacher,
+    load_released,
+    resample,
+)
 from kdmedlearn.models.mbcsa import (
     CBAM,
     ChannelAttention,
@@ -31,6 +38,7 @@ from kdmedlearn.models.mbcsa import (
     MBCSA,
     SpatialAttention,
 )
+from kdmedlearn.models.weights import our_name
 
 ABOUT, VALUES = golden("hdkd")
 TINY = dict(widths=(16, 16, 16), depths=(1, 1, 1))
@@ -41,16 +49,16 @@ def block_name(released, block):
     """Name of a parameter inside one block, from the renaming of whole models; without expansion
     the released layers 0, 1, 3, 4 are what else are 3, 4, 7, 8."""
     if block == "cbam":
-        return our_name(f"x.conv.fn.6.{released}").removeprefix("x.attend.")
+        return our_name(f"x.conv.fn.6.{released}", HDKD_NAMES).removeprefix("x.attend.")
     if block == "mbcsa_expansion1_down":
         released = re.sub(
             r"fn\.(\d)", lambda m: f"fn.{ {0: 3, 1: 4, 3: 7, 4: 8}[int(m[1])] }", released
         )
-    return our_name(f"x.{released}").removeprefix("x.")
+    return our_name(f"x.{released}", HDKD_NAMES).removeprefix("x.")
 
 
 def dflt_name(released):
-    return our_name(f"DFLT_module.{released}").removeprefix("dflt.")
+    return our_name(f"DFLT_module.{released}", HDKD_NAMES).removeprefix("dflt.")
 
 
 BLOCKS = dict(
@@ -205,7 +213,7 @@ def test_total_and_its_gradients_equal_the_release(seen):
     ]
     assert len(names) == 6
     for k in names:
-        assert close(grads[our_name(k)], VALUES[f"grad.total.{k}"]), k
+        assert close(grads[our_name(k, HDKD_NAMES)], VALUES[f"grad.total.{k}"]), k
 
 
 def test_batchmean_is_the_released_value_times_the_classes():

@@ -15,13 +15,14 @@ from kdmedlearn.models.polyp_pvt import (
     CFM,
     CIM,
     load_released,
-    our_name,
+    POLYP_PVT_NAMES,
     PolypPVT,
     PVT_V2,
     pyramid,
     SAM,
     up,
 )
+from kdmedlearn.models.weights import our_name
 
 ABOUT, VALUES = golden("kdas")
 SMALL = "mobilenetv3_small_050"
@@ -59,7 +60,7 @@ def test_blocks_equal_the_release(name):
     model = make().double().eval()
     model.load_state_dict(
         {
-            our_name(released + k).removeprefix(ours): v
+            our_name(released + k, POLYP_PVT_NAMES).removeprefix(ours): v
             for k, v in filled(ABOUT[name]["keys"]).items()
         }
     )
@@ -208,8 +209,8 @@ def released():
 
 
 def test_released_names_become_ours_one_to_one(released):
-    ours = [our_name(k) for k in released]
-    assert len(set(ours)) == len(ours) and [our_name(k) for k in ours] == ours
+    ours = [our_name(k, POLYP_PVT_NAMES) for k in released]
+    assert len(set(ours)) == len(ours) and [our_name(k, POLYP_PVT_NAMES) for k in ours] == ours
 
 
 def test_load_from_files_and_from_our_names(released, tmp_path):

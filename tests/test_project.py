@@ -109,11 +109,6 @@ LONG_FUNCTIONS = [
 ]
 WIDE = []
 NOT_YET = [
-    "evaluation/02_masks",
-    "evaluation/04_compare",
-    "models/04_polyp_pvt",
-    "models/06_guided",
-    "models/07_registry",
 ]
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['n_params', 'flops', 'file_bytes', 'ms_per_image', 'cost']
 
-# %% ../../nbs/evaluation/03_cost.ipynb #b10908ea
+# %% ../../nbs/evaluation/03_cost.ipynb #6db42f8b
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_model as save_weights
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from .classes import eval_mode
 
 # %% ../../nbs/evaluation/03_cost.ipynb #4c32b9da
 def n_params(model: nn.Module) -> int:
@@ -49,17 +51,13 @@ def ms_per_image(model: nn.Module, x: Tensor, repeats: int = 30) -> float:
                 times.append(perf_counter() - start)
     return 1000 * median(times)
 
-# %% ../../nbs/evaluation/03_cost.ipynb #92ee0c17
+# %% ../../nbs/evaluation/03_cost.ipynb #7a0db7f9
 def cost(model: nn.Module, x: Tensor) -> dict:
     "Parameters, MFLOPs, kB on disk and ms for one image; `x` is a batch of one."
-    was = model.training
-    model.eval()
-    try:
+    with eval_mode(model):
         return {
             "parameters": n_params(model),
             "MFLOPs": flops(model, x) / 1e6,
             "kB on disk": file_bytes(model) / 1e3,
             "ms per image": ms_per_image(model, x),
         }
-    finally:
-        model.train(was)

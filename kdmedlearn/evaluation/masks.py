@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #22740976
+# %% ../../nbs/evaluation/02_masks.ipynb #12b859db
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,41 +16,46 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from PIL import Image
 from torch import Tensor
 
-from ..core.checks import maps_of
+from kdmedlearn.core.checks import (
+    all_different,
+    as_many,
+    foreground_map,
+    how_many,
+    levels_or_probabilities,
+    map_fits_mask,
+    maps_of,
+    of_type,
+    one_for_each,
+    one_loader,
+    one_of,
+    one_picture,
+    same_pixels,
+    share,
+)
 from ..core.outputs import plain
 from ..data.files import as_pil
 from ..data.loaders import some
-from ..data.masks import by_stem, mask_trouble, mask_values, ReadMask, side
+from ..data.masks import all_paired, by_stem, mask_trouble, mask_values, ReadMask, side
+from .classes import eval_mode
 
-# %% ../../nbs/evaluation/02_masks.ipynb #e4e41861
+# %% ../../nbs/evaluation/02_masks.ipynb #6a2877bc
 def foreground_logit(
     out,  # (B, 1, H, W), a tuple of such heads, or (B, 2, H, W)
 ) -> Tensor:  # (B, 1, H, W)
     "The logit of the foreground: the sum of the heads; with two channels, class 1 minus class 0."
     z = plain(sum(maps_of(out))).float()
-    if z.shape[1] > 2:
-        raise ValueError(
-            f"a map of {z.shape[1]} channels; expected one logit a pixel, or two classes,"
-            " background first"
-        )
-    return (
-        z if z.shape[1] == 1 else z[:, 1:] - z[:, :1]
-    )  # sigmoid of the difference = softmax of class 1
+    foreground_map(z)
+    # sigmoid of the difference = softmax of class 1
+    return z if z.shape[1] == 1 else z[:, 1:] - z[:, :1]
 
 
 def _counts(out, target):  # -> TP, |answer| + |mask|, each (B,)
     z, y = foreground_logit(out), plain(target)
-    y = y[:, None] if y.ndim == 3 else y
-    if z.shape != y.shape:
-        raise ValueError(
-            f"map {tuple(z.shape)} and mask {tuple(target.shape)} do not fit; expected the mask as"
-            " (B, H, W) or (B, 1, H, W)"
-        )
+    map_fits_mask(z, y)
     p, y = (z > 0).flatten(1), (y > 0.5).flatten(1)
     return (p & y).sum(1), p.sum(1) + y.sum(1)
 
@@ -71,7 +76,7 @@ def iou(out, target) -> Tensor:  # as in `dice`
     both, total = _counts(out, target)
     return torch.where(total > 0, both / (total - both).clamp(min=1), 1.0).mean()
 
-# %% ../../nbs/evaluation/02_masks.ipynb #190742b2
+# %% ../../nbs/evaluation/02_masks.ipynb #6f3cd348
 def _array(o):  # -> numpy; bfloat16, which numpy does not know, as float32
     if not isinstance(o, Tensor):
         return np.asarray(o)
@@ -84,59 +89,44 @@ def as_levels(
 ) -> np.ndarray:  # (H, W) uint8
     "A prediction as 8-bit grey levels, 255 for probability 1. Just .5 becomes 127, background."
     p = _array(pred)
-    if p.ndim != 2 or 0 in p.shape:
-        raise ValueError(f"a prediction of shape {p.shape}; expected one image (H, W)")
+    one_picture(p, "a prediction", "one image")
+    levels_or_probabilities(p)
     if p.dtype == np.uint8:
-        if p.max() == 1:
-            raise ValueError(
-                "a uint8 prediction whose highest value is 1: a mask of 0 and 1? Pass it as bool or"
-                " times 255; if these are grey levels, divided by 255"
-            )
         return p
     if p.dtype == bool:
         return p * np.uint8(255)
-    if p.dtype.kind != "f":
-        raise TypeError(
-            f"a prediction of {p.dtype}; expected uint8 grey levels or float probabilities"
-        )
-    if not (p.min() >= 0 and p.max() <= 1):  # false for NaN, too
-        raise ValueError(
-            f"a prediction from {p.min():g} to {p.max():g}; expected probabilities in [0, 1]: apply"
-            " a sigmoid to logits, divide grey levels by 255"
-        )
     return np.ceil(255 * p.astype(np.float64) - 0.5).astype(np.uint8)
 
-# %% ../../nbs/evaluation/02_masks.ipynb #f1002c38
+# %% ../../nbs/evaluation/02_masks.ipynb #fe1b5059
 def as_mask(
     mask,  # (H, W): bool, 0 and 1, or uint8 with values near 0 and 255 (> 127 is foreground)
 ) -> np.ndarray:  # (H, W) bool
     "A mask as yes or no for each pixel."
     m = _array(mask)
-    if m.ndim != 2 or 0 in m.shape:
-        raise ValueError(f"a mask of shape {m.shape}; expected one mask (H, W)")
+    one_picture(m, "a mask", "one mask")
     if m.dtype == bool:
         return m
     if np.isin(m, (0, 1)).all():
         return m > 0
-    trouble = (
-        mask_trouble(m, 127)
-        if m.dtype == np.uint8
-        else (
-            f"values from {m.min()} to {m.max()} as {m.dtype}; expected bool, 0 and 1, or uint8"
-            " with 0 and 255"
-        )
-    )
-    if trouble:
+    if trouble := _trouble(m):
         raise ValueError(f"the mask has {trouble}")
     return m > 127
 
-# %% ../../nbs/evaluation/02_masks.ipynb #77901e84
-THRESHOLDS = np.linspace(1, 0, 256)
-STEPS = (np.arange(256)[:, None] / 255 >= THRESHOLDS).sum(
-    1
-) - 1  # level -> at how many thresholds it is on, minus 1
 
-# %% ../../nbs/evaluation/02_masks.ipynb #312270f7
+def _trouble(m):  # -> text, or None
+    if m.dtype == np.uint8:
+        return mask_trouble(m, 127)
+    return (
+        f"values from {m.min()} to {m.max()} as {m.dtype}; expected bool, 0 and 1, or uint8 with 0"
+        " and 255"
+    )
+
+# %% ../../nbs/evaluation/02_masks.ipynb #09f94d2a
+THRESHOLDS = np.linspace(1, 0, 256)
+# level -> at how many thresholds it is on, minus 1
+STEPS = (np.arange(256)[:, None] / 255 >= THRESHOLDS).sum(1) - 1
+
+# %% ../../nbs/evaluation/02_masks.ipynb #662d4460
 EMPTY = ("defined", "reference")
 
 
@@ -152,14 +142,9 @@ def _sod():
 
 
 def _checked(pred, mask, empty):
-    if empty not in EMPTY:
-        raise ValueError(f"empty={empty!r}; expected 'defined' or 'reference'")
+    one_of("empty", empty, EMPTY)
     p, m = as_levels(pred), as_mask(mask)
-    if p.shape != m.shape:
-        raise ValueError(
-            f"the prediction is {p.shape[0]} x {p.shape[1]}, the mask {m.shape[0]} x {m.shape[1]}"
-            " pixels; resize the prediction to the mask"
-        )
+    same_pixels(p, m)
     return p, m
 
 
@@ -171,23 +156,25 @@ def threshold_curves(
     "E-measure, Dice, IoU, sensitivity and specificity at `THRESHOLDS`, which go from 1 to 0."
     return _curves(*_checked(pred, mask, empty), empty)
 
-# %% ../../nbs/evaluation/02_masks.ipynb #866ebefe
-def _curves(p, m, empty):  # checked
+# %% ../../nbs/evaluation/02_masks.ipynb #caa0124f
+def _counted(p, m):  # -> the curves as the library counts them
     sod, kw = _sod(), dict(with_dynamic=True, with_adaptive=False)
-    e, f = sod.Emeasure(), sod.FmeasureV2(
-        {
-            "Dic": sod.DICEHandler(**kw),
-            "IoU": sod.IOUHandler(**kw),
-            "Sen": sod.SensitivityHandler(**kw),
-            "Spe": sod.SpecificityHandler(**kw),
-        }
-    )
+    handlers = {
+        "Dic": sod.DICEHandler(**kw),
+        "IoU": sod.IOUHandler(**kw),
+        "Sen": sod.SensitivityHandler(**kw),
+        "Spe": sod.SpecificityHandler(**kw),
+    }
+    e, f = sod.Emeasure(), sod.FmeasureV2(handlers)
     q = np.minimum((STEPS[p] + 0.25) / 255, 1)  # the library truncates 255 q: back to the step
     for o in (e, f):
         o.step(q, m, normalize=False)
-    out = {"Em": e.get_results()["em"]["curve"]} | {
-        k: v["dynamic"] for k, v in f.get_results().items()
-    }
+    curves = {k: v["dynamic"] for k, v in f.get_results().items()}
+    return {"Em": e.get_results()["em"]["curve"]} | curves
+
+
+def _curves(p, m, empty):  # checked
+    out = _counted(p, m)
     if m.any() or empty == "reference":
         out["Spe"] = np.where(out["Sen"] > 0, out["Spe"], 0.0)
     else:
@@ -258,14 +245,13 @@ def _scores(p, m, empty):  # checked -> (scores, curves)
     )
     return {k: float(v) for k, v in (out | {"foreground": m.mean()}).items()}, curves
 
-# %% ../../nbs/evaluation/02_masks.ipynb #19a3977a
+# %% ../../nbs/evaluation/02_masks.ipynb #a960bd9f
 class Curves:
     "Threshold curves of the images of a table, by name; travels in `table.attrs`."
 
     def __init__(self, names, curves):
-        self.at, self.of = {n: i for i, n in enumerate(names)}, {
-            k: np.stack([c[k] for c in curves]) for k in curves[0]
-        }
+        self.at = {n: i for i, n in enumerate(names)}
+        self.of = {k: np.stack([c[k] for c in curves]) for k in curves[0]}
 
     def pick(self, names):
         return {k: v[[self.at[n] for n in names]] for k, v in self.of.items()}
@@ -281,11 +267,7 @@ def _table(rows, empty):  # rows: (name, levels, mask)
         got.append(_scores(*_checked(p, m, empty), empty))
     if not got:
         raise ValueError("no predictions to score")
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"names must differ, got {some([n for n in set(names) if names.count(n) > 1])} more"
-            " than once"
-        )
+    all_different(names)
     t = pd.DataFrame([s for s, _ in got], index=pd.Index(names, name="image"))
     t.attrs["curves"] = Curves(names, [c for _, c in got])
     return t
@@ -300,11 +282,7 @@ def score_masks(
     "Scores of several predictions, image by image."
     preds, masks = list(preds), list(masks)
     names = list(range(len(preds))) if names is None else list(names)
-    if not len(preds) == len(masks) == len(names):
-        raise ValueError(
-            f"{len(preds)} predictions, {len(masks)} masks, {len(names)} names; expected as many of"
-            " each"
-        )
+    as_many(predictions=preds, masks=masks, names=names)
     return _table(zip(names, preds, masks), empty)
 
 # %% ../../nbs/evaluation/02_masks.ipynb #0c3e6f30
@@ -324,13 +302,8 @@ MEASURES = (
     "iou",
 )
 
-# %% ../../nbs/evaluation/02_masks.ipynb #db21621f
-def summary(
-    # of `score_masks`, `evaluate_masks` or `score_folder`, or some of its rows
-    table: pd.DataFrame,
-) -> pd.Series:  # `MEASURES`, and the numbers of images and of empty masks
-    """Scores of a set, as the Python evaluation of UACANet and KDAS averages them: means over
-    images; max measures from the mean curve. NaN is left out."""
+# %% ../../nbs/evaluation/02_masks.ipynb #333b6865
+def _mean_curves(table):  # of the rows of `table`
     curves = table.attrs.get("curves")
     if curves is None:
         raise ValueError(
@@ -339,28 +312,47 @@ def summary(
         )
     if table.empty:
         raise ValueError("no rows; nothing to average")
-    lost = [n for n in table.index if n not in curves.at]
-    if lost:
+    if lost := [n for n in table.index if n not in curves.at]:
         raise ValueError(
             f"rows {some(lost)} have no threshold curves; keep the names that the scores came with"
         )
+    return {k: c.mean(0) for k, c in curves.pick(table.index).items()}
+
+
+def summary(
+    # of `score_masks`, `evaluate_masks` or `score_folder`, or some of its rows
+    table: pd.DataFrame,
+) -> pd.Series:  # `MEASURES`, and the numbers of images and of empty masks
+    """Scores of a set, as the Python evaluation of UACANet and KDAS averages them: means over
+    images; max measures from the mean curve. NaN is left out."""
+    curves = _mean_curves(table)
     out = {k: table[k].mean() for k in MEASURES}
-    c = curves.pick(table.index)
-    out |= {f"max{k}": c[k].mean(0).max() for k in ("Em", "Dic", "IoU")}
-    return pd.Series(
-        out | {"images": len(table), "empty masks": int((table.foreground == 0).sum())}
-    )
+    out |= {f"max{k}": curves[k].max() for k in ("Em", "Dic", "IoU")}
+    out |= {"images": len(table), "empty masks": int((table.foreground == 0).sum())}
+    return pd.Series(out)
 
 
 def worst(table: pd.DataFrame, n: int = 6, by: str = "dice") -> pd.DataFrame:
     "The `n` rows with the worst `by`, the worst first."
-    if by not in MEASURES or by not in table:
-        raise ValueError(f"by={by!r}; expected one of {', '.join(MEASURES)}")
-    if n < 1:
-        raise ValueError(f"n={n!r}; expected a number of images, at least 1")
+    one_of("by", by, [k for k in MEASURES if k in table])
+    how_many("n", n, "images")
     return table.sort_values(by, ascending=by != "MAE", kind="stable").head(n)
 
-# %% ../../nbs/evaluation/02_masks.ipynb #061a088a
+# %% ../../nbs/evaluation/02_masks.ipynb #8ece9863
+def _of_groups(v, group):  # -> the sum of each group's values, and how many it has
+    g = (
+        np.arange(len(v))
+        if group is None
+        else pd.factorize(np.asarray(group, object), use_na_sentinel=False)[0]
+    )
+    as_many(values=v, groups=g)
+    there = ~np.isnan(v)
+    if not there.any():
+        raise ValueError("no values to average")
+    g = np.unique(g[there], return_inverse=True)[1]
+    return np.bincount(g, v[there]), np.bincount(g)
+
+
 def bootstrap(
     values,  # one number for each image; NaN is left out
     n: int = 2000,  # resamples
@@ -370,34 +362,20 @@ def bootstrap(
 ) -> dict:  # mean, low, high, images, groups
     "Mean over images and its percentile bootstrap interval (Efron 1979)."
     v = np.asarray(values, float)
-    if v.ndim != 1:
-        raise ValueError(
-            f"values of shape {v.shape}; expected one number for each image, such as table.dice"
-        )
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n={n!r}; expected a number of resamples such as 2000")
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r}; expected a share between 0 and 1, such as .95")
-    g = (
-        np.arange(len(v))
-        if group is None
-        else pd.factorize(np.asarray(group, object), use_na_sentinel=False)[0]
-    )
-    if len(g) != len(v):
-        raise ValueError(f"{len(v)} values and {len(g)} groups; expected a group for each value")
-    there = ~np.isnan(v)
-    if not there.any():
-        raise ValueError("no values to average")
-    g, v = np.unique(g[there], return_inverse=True)[1], v[there]
-    sums, counts = np.bincount(g, v), np.bincount(g)
-    if len(sums) < 2:
-        raise ValueError(f"all {len(v)} values belong to one group; an interval needs at least two")
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (n, len(sums)))
+    one_for_each(v, "image", "table.dice")
+    how_many("n", n, "resamples")
+    share("level", level, ".95")
+    sums, counts = _of_groups(v, group)
+    images, groups = counts.sum(), len(sums)
+    if groups < 2:
+        raise ValueError(f"all {images} values belong to one group; an interval needs at least two")
+    drawn = np.random.default_rng(seed).integers(0, groups, (n, groups))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return {"mean": v.mean(), "low": low, "high": high, "images": len(v), "groups": len(sums)}
+    mean = v[~np.isnan(v)].mean()
+    return {"mean": mean, "low": low, "high": high, "images": int(images), "groups": groups}
 
-# %% ../../nbs/evaluation/02_masks.ipynb #4798a578
+# %% ../../nbs/evaluation/02_masks.ipynb #2d4fdb77
 def _names(items):
     "File names, with as many folders as it takes to tell them apart."
     parts = [Path(o).parts for o in items]
@@ -415,7 +393,7 @@ def _reader(dl):
     )
 
 
-def _file_masks(dl, items):  # -> a function: item -> its mask at its own size
+def _file_masks(dl):  # -> a function: item -> its mask at its own size
     reader, seen = _reader(dl), {}
     if reader is None:
         raise ValueError(
@@ -426,10 +404,7 @@ def _file_masks(dl, items):  # -> a function: item -> its mask at its own size
     def read(o):
         o = Path(o)
         if o.parent not in seen:
-            folder = side(o.parent.parent, "mask")
-            if folder is None:
-                raise FileNotFoundError(f"no masks folder beside {o.parent}")
-            seen[o.parent] = by_stem(folder)
+            seen[o.parent] = _masks_beside(o.parent)
         if o.stem not in seen[o.parent]:
             raise FileNotFoundError(
                 f"no mask of {o.name}; expected it in masks/ beside the image's folder"
@@ -437,6 +412,13 @@ def _file_masks(dl, items):  # -> a function: item -> its mask at its own size
         return mask_values(as_pil(seen[o.parent][o.stem])) > reader.threshold
 
     return read
+
+
+def _masks_beside(folder):  # -> the mask files beside a folder of images, by name
+    masks = side(folder.parent, "mask")
+    if masks is None:
+        raise FileNotFoundError(f"no masks folder beside {folder}")
+    return by_stem(masks)
 
 
 def _in_order(dl):
@@ -448,7 +430,28 @@ def _in_order(dl):
     files = bool(items) and all(isinstance(o, (str, Path)) for o in items)
     return dl, items, files, _names(items) if files else list(range(len(items)))
 
-# %% ../../nbs/evaluation/02_masks.ipynb #e3614255
+# %% ../../nbs/evaluation/02_masks.ipynb #042852f8
+def _calm(dl):  # a context without random changes of the images
+    calm = getattr(dl.dataset, "set_split_idx", None)
+    return calm(1) if calm else nullcontext()
+
+
+def _images_and_masks(batch):
+    if len(batch) < 2 or plain(batch[1]).ndim < 3:
+        raise ValueError(
+            "the loader gives images without masks; expected one of mask_dls, or of"
+            " phantom_dls(task='segment')"
+        )
+    return plain(batch[0]), plain(batch[1]).cpu()
+
+
+def _levels_of(z, size, rescale):  # z: logit (1, h, w) -> grey levels of `size`
+    p = F.interpolate(z[None], size=size, mode="bilinear")[0, 0].double().sigmoid()
+    if rescale:
+        p = (p - p.min()) / (p.max() - p.min() + 1e-8)
+    return as_levels(p)
+
+# %% ../../nbs/evaluation/02_masks.ipynb #6b6e94b2
 def mask_predictions(
     model,
     dl,  # module or Learner; DataLoader of images and masks
@@ -458,56 +461,23 @@ def mask_predictions(
     """Yields name, grey levels (H, W), mask (H, W), item and input (C, h, w) of each image in `dl`;
     eval mode, no gradients."""
     model = model.model if isinstance(model, Learner) else model
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"expected a module or a Learner, got {type(model).__name__}")
-    if isinstance(dl, DataLoaders):
-        raise TypeError(
-            "got DataLoaders, which hold several sets; pass one of them: dls.valid, or"
-            " dls.tests[name]"
-        )
+    of_type("the model", model, torch.nn.Module, "a module or a Learner")
+    one_loader(dl)
     dl, items, files, names = _in_order(dl)
-    mask_of, device, was, i = (
-        None,
-        next((p.device for p in model.parameters()), "cpu"),
-        model.training,
-        0,
-    )
-    calm = (
-        dl.dataset.set_split_idx(1) if hasattr(dl.dataset, "set_split_idx") else nullcontext()
-    )  # no random changes
-    model.eval()
-    try:
-        with calm:
-            for batch in dl:
-                if len(batch) < 2 or plain(batch[1]).ndim < 3:
-                    raise ValueError(
-                        "the loader gives images without masks; expected one of mask_dls, or of"
-                        " phantom_dls(task='segment')"
-                    )
-                if files and original and not mask_of:
-                    mask_of = _file_masks(dl, items)
-                x, y = plain(batch[0]), plain(batch[1]).cpu()
-                with torch.no_grad():
-                    zs = foreground_logit(model(x.to(device))).cpu()
-                for xi, yi, z in zip(x.cpu(), y, zs):
-                    m = (
-                        mask_of(items[i])
-                        if mask_of
-                        else (yi[0] if yi.ndim == 3 else yi).numpy() > 0.5
-                    )
-                    p = (
-                        F.interpolate(z[None], size=m.shape, mode="bilinear")[0, 0]
-                        .double()
-                        .sigmoid()
-                    )
-                    if rescale:
-                        p = (p - p.min()) / (p.max() - p.min() + 1e-8)
-                    yield names[i], as_levels(p), m, items[i], xi
-                    i += 1
-    finally:
-        model.train(was)
+    device = next((p.device for p in model.parameters()), "cpu")
+    known, mask_of = zip(names, items), None
+    with eval_mode(model), _calm(dl):
+        for batch in dl:
+            x, y = _images_and_masks(batch)
+            if files and original and not mask_of:
+                mask_of = _file_masks(dl)
+            with torch.no_grad():
+                zs = foreground_logit(model(x.to(device))).cpu()
+            for xi, yi, z, (name, item) in zip(x.cpu(), y, zs, known):
+                m = mask_of(item) if mask_of else (yi[0] if yi.ndim == 3 else yi).numpy() > 0.5
+                yield name, _levels_of(z, m.shape, rescale), m, item, xi
 
-# %% ../../nbs/evaluation/02_masks.ipynb #7c325cdb
+# %% ../../nbs/evaluation/02_masks.ipynb #9280b2a1
 def evaluate_masks(
     model,
     dl,  # module or Learner; DataLoader of `mask_dls` or `phantom_dls(task="segment")`
@@ -516,12 +486,11 @@ def evaluate_masks(
     empty="defined",  # as in `mask_scores`
 ) -> pd.DataFrame:  # a row for each image, by file name
     "Scores of `model` on every image of `dl`; for the set, call `summary` on the result."
-    return _table(
-        ((name, p / 255, m) for name, p, m, *_ in mask_predictions(model, dl, original, rescale)),
-        empty,
-    )  # p / 255: levels 0 and 1 can be meant
+    predictions = mask_predictions(model, dl, original, rescale)
+    # p / 255: levels 0 and 1 can be meant
+    return _table(((name, p / 255, m) for name, p, m, *_ in predictions), empty)
 
-# %% ../../nbs/evaluation/02_masks.ipynb #badc1d88
+# %% ../../nbs/evaluation/02_masks.ipynb #e95047ba
 def _picture(item, x, size):  # -> RGB array of `size` (W, H)
     if isinstance(item, (str, Path)):
         im = Image.open(item).convert("RGB")
@@ -529,16 +498,25 @@ def _picture(item, x, size):  # -> RGB array of `size` (W, H)
         im = as_pil(item.image)
     else:  # only the normalised input is known: stretch it
         x = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)
-        im = Image.fromarray(
-            (255 * (x - x.min()) / (x.max() - x.min() + 1e-8)).byte().permute(1, 2, 0).numpy()
-        )
+        x = (255 * (x - x.min()) / (x.max() - x.min() + 1e-8)).byte()
+        im = Image.fromarray(x.permute(1, 2, 0).numpy())
     return np.asarray(im if im.size == size else im.resize(size, Image.Resampling.BILINEAR))
 
 
 def _extreme(a, what):
     return f"{what}: {'everything' if a.any() else 'nothing'}" if a.all() or not a.any() else ""
 
-# %% ../../nbs/evaluation/02_masks.ipynb #be80a1b9
+
+def _outlined(ax, im, mask, answer, title):
+    "One image with the outlines of mask and answer."
+    ax.imshow(im)
+    said = (title, _extreme(mask, "mask"), _extreme(answer, "answer"))
+    ax.set_title("\n".join(filter(None, said)), fontsize=9)
+    for a, c in ((mask, "lime"), (answer, "red")):
+        if a.any() and not a.all():
+            ax.contour(a, [0.5], colors=c, linewidths=1.2)
+
+# %% ../../nbs/evaluation/02_masks.ipynb #a77dbb72
 def worst_figure(
     model,
     dl,  # as in `evaluate_masks`
@@ -553,49 +531,48 @@ def worst_figure(
     table = evaluate_masks(model, dl, original, rescale) if table is None else table
     rows = worst(table, n, by)
     got = {
-        name: (p, m, _picture(o, x, m.shape[::-1]))
+        name: (_picture(o, x, m.shape[::-1]), m, p > 127)
         for name, p, m, o, x in mask_predictions(model, dl, original, rescale)
         if name in rows.index
     }
-    if len(got) < len(rows):
+    if lost := sorted(set(rows.index) - set(got), key=str):
         raise ValueError(
-            "the table has images that the loader has not:"
-            f" {some(sorted(set(rows.index) - set(got), key=str))}; pass the loader it was made"
-            " with"
+            f"the table has images that the loader has not: {some(lost)}; pass the loader it was"
+            " made with"
         )
     cols = min(len(rows), 6)
-    fig, axs = plt.subplots(
-        -(-len(rows) // cols),
-        cols,
-        figsize=(1.8 * cols, 2.1 * -(-len(rows) // cols)),
-        squeeze=False,
-    )
+    lines = -(-len(rows) // cols)
+    fig, axs = plt.subplots(lines, cols, figsize=(1.8 * cols, 2.1 * lines), squeeze=False)
     for ax in axs.flat:
         ax.axis("off")
     for ax, name in zip(axs.flat, rows.index):
-        p, m, im = got[name]
-        ax.imshow(im)
-        ax.set_title(
-            "\n".join(
-                filter(
-                    None,
-                    (
-                        f"{name}: {by} {rows.loc[name, by]:.2f}",
-                        _extreme(m, "mask"),
-                        _extreme(p > 127, "answer"),
-                    ),
-                )
-            ),
-            fontsize=9,
-        )
-        for a, c in ((m, "lime"), (p > 127, "red")):
-            if a.any() and not a.all():
-                ax.contour(a, [0.5], colors=c, linewidths=1.2)
+        _outlined(ax, *got[name], f"{name}: {by} {rows.loc[name, by]:.2f}")
     fig.tight_layout()
     plt.close(fig)  # shown once, by whoever receives it
     return fig
 
-# %% ../../nbs/evaluation/02_masks.ipynb #4241a0b8
+# %% ../../nbs/evaluation/02_masks.ipynb #189b7d2c
+def _room_for(stems, folder, overwrite):
+    "Raise where predictions called `stems` would overwrite one another, or files of `folder`."
+    twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) < len(stems) else []
+    if twice:
+        raise ValueError(
+            f"several images are called {some(twice)}: their predictions would overwrite each"
+            " other; save each folder's images apart"
+        )
+    files = sorted(f for f in folder.iterdir() if f.stem in stems) if folder.is_dir() else []
+    if clash := [f.name for f in files if f.suffix != ".png"]:
+        raise FileExistsError(
+            f"{folder} holds {some(clash)}: is it a folder of the data set? Choose another one for"
+            " the predictions"
+        )
+    if files and not overwrite:
+        raise FileExistsError(
+            f"{folder} already has {len(files)} of these predictions"
+            f" ({some(f.name for f in files)}); choose another folder, or pass overwrite=True"
+        )
+
+
 def save_masks(
     model,
     dl,
@@ -607,34 +584,39 @@ def save_masks(
     """Write the predictions of `model` on `dl` as 8-bit PNGs, 255 for probability 1, with the names
     of the images."""
     _, items, files, names = _in_order(dl)
-    stems = [Path(o).stem for o in items] if files else [str(n) for n in names]
-    twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) < len(stems) else []
-    if twice:
-        raise ValueError(
-            f"several images are called {some(twice)}: their predictions would overwrite each"
-            " other; save each folder's images apart"
-        )
-    folder = Path(folder)
-    others = (
-        {f.stem: f.name for f in folder.iterdir() if f.suffix != ".png"} if folder.is_dir() else {}
+    stems, folder = [Path(o).stem for o in items] if files else [str(n) for n in names], Path(
+        folder
     )
-    if clash := [others[s] for s in stems if s in others]:
-        raise FileExistsError(
-            f"{folder} holds {some(clash)}: is it a folder of the data set? Choose another one for"
-            " the predictions"
-        )
-    there = [s for s in stems if (folder / f"{s}.png").exists()]
-    if there and not overwrite:
-        raise FileExistsError(
-            f"{folder} already has {len(there)} of these predictions"
-            f" ({some(f'{s}.png' for s in there)}); choose another folder, or pass overwrite=True"
-        )
+    _room_for(stems, folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     for stem, (_, p, *_) in zip(stems, mask_predictions(model, dl, original, rescale)):
         Image.fromarray(p).save(folder / f"{stem}.png")
     return folder
 
-# %% ../../nbs/evaluation/02_masks.ipynb #814914a9
+# %% ../../nbs/evaluation/02_masks.ipynb #94767cdf
+def _files_in(folder):  # -> files by their names without extension
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file; expected a folder of images")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    return by_stem(Path(folder))
+
+
+def _read_pair(pred, mask, threshold):  # files -> grey levels, mask
+    try:
+        p, m = mask_values(as_pil(pred)), mask_values(as_pil(mask))
+    except (ValueError, OSError) as e:
+        raise ValueError(f"{pred.name} or its mask {mask.name} cannot be read: {e}") from e
+    if p.shape != m.shape:
+        raise ValueError(
+            f"prediction {pred.name} is {p.shape[1]} x {p.shape[0]}, its mask {m.shape[1]} x"
+            f" {m.shape[0]} pixels; save predictions at the masks' size"
+        )
+    if trouble := mask_trouble(m, threshold):
+        raise ValueError(f"mask {mask.name} has {trouble}")
+    return p, m > threshold
+
+
 def score_folder(
     pred_folder,
     mask_folder,  # predictions (8-bit grey); masks; partners have the same name up to the extension
@@ -642,43 +624,19 @@ def score_folder(
     empty="defined",  # as in `mask_scores`
 ) -> pd.DataFrame:  # a row for each image, by the name of its mask
     "Scores of predictions that lie in files."
-    for d in (pred_folder, mask_folder):
-        if Path(d).is_file():
-            raise ValueError(f"{d} is a file; expected a folder of images")
-        if not Path(d).is_dir():
-            raise FileNotFoundError(f"no folder {d}")
-    ps, ms = by_stem(Path(pred_folder)), by_stem(Path(mask_folder))
-    for a, b, what in (
-        (ms, ps, "masks without a prediction"),
-        (ps, ms, "predictions without a mask"),
-    ):
-        alone = sorted(set(a) - set(b))
-        if alone:
-            raise ValueError(
-                f"{len(alone)} {what}: {some(a[s].name for s in alone)}; names must agree up to the"
-                " extension"
-            )
+    preds, masks = _files_in(pred_folder), _files_in(mask_folder)
+    all_paired(masks, preds, "masks without a prediction", "predictions without a mask")
     tops = []
 
-    def read(s):
-        try:
-            p, m = mask_values(as_pil(ps[s])), mask_values(as_pil(ms[s]))
-        except (ValueError, OSError) as e:
-            raise ValueError(f"{ps[s].name} or its mask {ms[s].name} cannot be read: {e}") from e
-        if p.shape != m.shape:
-            raise ValueError(
-                f"prediction {ps[s].name} is {p.shape[1]} x {p.shape[0]}, its mask {m.shape[1]} x"
-                f" {m.shape[0]} pixels; save predictions at the masks' size"
-            )
-        if trouble := mask_trouble(m, threshold):
-            raise ValueError(f"mask {ms[s].name} has {trouble}")
+    def read(stem):
+        p, m = _read_pair(preds[stem], masks[stem], threshold)
         tops.append(p.max())
-        return ms[s].name, p / 255, m > threshold  # as in `evaluate_masks`
+        return masks[stem].name, p / 255, m  # as in `evaluate_masks`
 
-    t = _table(map(read, ms), empty)
+    table = _table(map(read, masks), empty)
     if max(tops) == 1:
         raise ValueError(
             f"the highest value of all predictions in {pred_folder} is 1; expected grey levels from"
             " 0 to 255: multiply by 255"
         )
-    return t
+    return table

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CHANNELS', 'DEPTH', 'STRIDES', 'SeparableBlock', 'GuidedStudent', 'parameter_table']
 
-# %% ../../nbs/models/06_guided.ipynb #ebb6f3cb
-from numbers import Real
-
+# %% ../../nbs/models/06_guided.ipynb #cdf4c843
 import torch
 from torch import Tensor, nn
+
+from ..core.checks import factor, image_batch, is_number, number
 
 # %% ../../nbs/models/06_guided.ipynb #b9b9e3cc
 class SeparableBlock(nn.Module):
@@ -30,7 +30,7 @@ class SeparableBlock(nn.Module):
         y = self.pointwise(self.depthwise(x))
         return self.act(x + y if self.residual else y)
 
-# %% ../../nbs/models/06_guided.ipynb #c0a6f132
+# %% ../../nbs/models/06_guided.ipynb #f180a886
 CHANNELS = (16, 32, 64, 96, 128)  # of stem and stages, at width 1
 DEPTH = (1, 2, 3, 1)  # blocks of the stages
 STRIDES = (1, 2, 2, 1)  # of their first blocks
@@ -38,21 +38,16 @@ STRIDES = (1, 2, 2, 1)  # of their first blocks
 
 def _depths(depth) -> tuple:
     "Blocks of each stage, from one number for all or one for each."
-    d = (
-        (depth,) * len(DEPTH)
-        if isinstance(depth, int)
-        else tuple(depth) if isinstance(depth, (tuple, list)) else ()
-    )
-    if len(d) != len(DEPTH) or not all(
-        isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in d
-    ):
+    d = [depth] * len(DEPTH) if is_number(depth, whole=True) else depth
+    ok = isinstance(d, (tuple, list)) and len(d) == len(DEPTH)
+    if not ok or not all(is_number(n, whole=True) and n >= 1 for n in d):
         raise ValueError(
             f"depth={depth!r}; expected blocks a stage: one number of at least 1, or {len(DEPTH)}"
             f" such as depth={DEPTH}"
         )
-    return d
+    return tuple(d)
 
-# %% ../../nbs/models/06_guided.ipynb #1241c122
+# %% ../../nbs/models/06_guided.ipynb #b00ef4f2
 class GuidedStudent(nn.Module):
     "Depthwise-separable CNN: (B, `in_chans`, H, W) with H, W >= 32 -> (B, `num_classes`) logits."
 
@@ -64,43 +59,27 @@ class GuidedStudent(nn.Module):
         depth=DEPTH,  # blocks of the four stages; one number: the same in each
     ):
         super().__init__()
-        if isinstance(width, bool) or not isinstance(width, Real) or not 0 < width <= 16:
-            raise ValueError(
-                f"width={width!r}; expected a factor on the channels, above 0 and at most 16, such"
-                " as width=0.5"
-            )
-        for name, n in (("num_classes", num_classes), ("in_chans", in_chans)):
-            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-                raise ValueError(f"{name}={n!r}; expected an integer of at least 1")
-        self.num_classes, self.in_chans, depth = num_classes, in_chans, _depths(depth)
+        factor("width", width, 16, "the channels", such_as="0.5")
+        self.num_classes = number("num_classes", num_classes, low=1, whole=True)
+        self.in_chans = number("in_chans", in_chans, low=1, whole=True)
         n, *widths = [max(8, int(c * width / 8 + 0.5) * 8) for c in CHANNELS]
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, n, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n), nn.ReLU()
-        )
-        for i, (w, d, stride) in enumerate(zip(widths, depth, STRIDES), 1):
-            self.add_module(
-                f"stage{i}",
-                nn.Sequential(
-                    SeparableBlock(n, w, stride), *[SeparableBlock(w, w) for _ in range(d - 1)]
-                ),
-            )
+        conv = nn.Conv2d(in_chans, n, 3, stride=2, padding=1, bias=False)
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(n), nn.ReLU())
+        for i, (w, d, stride) in enumerate(zip(widths, _depths(depth), STRIDES), 1):
+            more = [SeparableBlock(w, w) for _ in range(d - 1)]
+            self.add_module(f"stage{i}", nn.Sequential(SeparableBlock(n, w, stride), *more))
             n = w
         self.head = nn.Linear(n, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(
-                f"GuidedStudent was made for images (B, {self.in_chans}, H, W), got"
-                f" {tuple(x.shape)}; set in_chans to the images' channels"
-            )
+        image_batch(x, self.in_chans, "GuidedStudent")
         if min(x.shape[2:]) < 32:
             raise ValueError(
                 f"GuidedStudent needs images of at least 32 x 32 pixels, got {x.shape[2]} x"
                 f" {x.shape[3]}; enlarge them"
             )
-        x = self.stem(
-            x.contiguous(memory_format=torch.channels_last)
-        )  # the same numbers, faster on a CPU
+        # channels last: the same numbers, faster on a CPU
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for i in range(1, len(CHANNELS)):
             x = getattr(self, f"stage{i}")(x)
         return self.head(x.mean((2, 3)))

@@ -6,15 +6,16 @@
 __all__ = ['MODELS', 'ModelRegistry', 'home_of', 'polyp_pvt', 'create_model', 'create_mask_model', 'is_mask_model', 'is_yours',
            'register_model']
 
-# %% ../../nbs/models/07_registry.ipynb #f8b2fc13
+# %% ../../nbs/models/07_registry.ipynb #0a000b54
 from functools import partial
 from importlib import import_module
+from typing import Callable
 
 from torch import nn
 
-from ..core.checks import near_hint
+from ..core.checks import of_type, taken, text, unknown
 
-# %% ../../nbs/models/07_registry.ipynb #b33013df
+# %% ../../nbs/models/07_registry.ipynb #8ca7282c
 class ModelRegistry:
     "Makers of models by name. A maker is called with (num_classes, in_chans) and returns a module."
 
@@ -29,18 +30,11 @@ class ModelRegistry:
         replace: bool = False,  # take the name from whoever has it
     ):
         "Make `name` known; returns `maker`. A name that another module has given is refused."
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"a model's name is a text that is not empty, got {name!r}")
-        if not callable(maker) and not isinstance(maker, str):
-            raise TypeError(
-                f"{name}: expected a function of (num_classes, in_chans) that makes the model, got"
-                f" {type(maker).__name__}"
-            )
+        text("a model's name", name)
+        makes = "a function of (num_classes, in_chans) that makes the model"
+        of_type(name, maker, (Callable, str), makes)
         if name in self.makers and not replace and self.home(name) != home_of(maker):
-            raise ValueError(
-                f"a model called {name!r} is there already, from {self.home(name)}; choose another"
-                " name, or replace=True"
-            )
+            raise taken("model", name, self.home(name), "choose another name, or replace=True")
         self.makers[name], self.masks[name] = maker, bool(masks)
         return maker
 
@@ -91,7 +85,7 @@ MODELS.add("large_unet", "kdmedlearn.models.unet:large_unet", masks=True)
 for _n in range(6):
     MODELS.add(f"polyp_pvt_b{_n}", partial(polyp_pvt, f"pvt_v2_b{_n}"), masks=True)
 
-# %% ../../nbs/models/07_registry.ipynb #b303cf56
+# %% ../../nbs/models/07_registry.ipynb #2bc27d6a
 def create_model(
     # "small_student", "small_teacher", "guided_student", a registered one, an HDKD model or any
     # timm
@@ -116,22 +110,14 @@ def create_model(
 
     if not timm.is_model(name):
         known = timm.list_models()
-        raise ValueError(
-            f"no model is called {name!r}; {near_hint(name, [*ours, *known])}timm.list_models()"
-            f" lists {len(known)} names"
-        )
-    one_size = name.startswith("hdkd_") or getattr(
-        timm.get_pretrained_cfg(name), "fixed_input_size", False
-    )
-    return timm.create_model(
-        name,
-        pretrained=pretrained,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        img_size=img_size if one_size else None,
-    )
+        more = f"timm.list_models() lists {len(known)} names"
+        raise unknown("model", name, [*ours, *known], more)
+    fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+    size = img_size if fixed or name.startswith("hdkd_") else None
+    kw = dict(num_classes=num_classes, in_chans=in_chans, img_size=size)
+    return timm.create_model(name, pretrained=pretrained, **kw)
 
-# %% ../../nbs/models/07_registry.ipynb #4c31e56c
+# %% ../../nbs/models/07_registry.ipynb #1b52defc
 def create_mask_model(
     name: str,  # "small_unet", "large_unet", "polyp_pvt_b0" ... "polyp_pvt_b5", a registered one
     num_classes: int = 1,  # maps; 1: one logit a pixel
@@ -140,9 +126,7 @@ def create_mask_model(
     "A mask network by name, untrained."
     known = MODELS.names(masks=True)
     if name not in known:
-        raise ValueError(
-            f"no mask model is called {name!r}; {near_hint(name, known)}known: {', '.join(known)}"
-        )
+        raise unknown("mask model", name, known, f"known: {', '.join(known)}")
     return MODELS.make(name, num_classes, in_chans)
 
 

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['ConvBlock', 'SmallCNN', 'small_student', 'small_teacher']
 
-# %% ../../nbs/models/01_small.ipynb #32a77dac
+# %% ../../nbs/models/01_small.ipynb #fdd09f32
 import torch
 from torch import Tensor, nn
+
+from ..core.checks import image_batch
 
 # %% ../../nbs/models/01_small.ipynb #b5698da2
 class ConvBlock(nn.Module):
@@ -29,7 +31,7 @@ class ConvBlock(nn.Module):
         y = self.norm(self.conv(x))
         return self.act(y if self.shortcut is None else y + self.shortcut(x))
 
-# %% ../../nbs/models/01_small.ipynb #e66448d7
+# %% ../../nbs/models/01_small.ipynb #5b88b3c7
 class SmallCNN(nn.Module):
     "Four-stage CNN: (B, `in_chans`, H, W) with H, W >= 16 -> (B, `num_classes`) logits."
 
@@ -65,11 +67,7 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(n, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(
-                f"SmallCNN was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)};"
-                " set in_chans to the images' channels"
-            )
+        image_batch(x, self.in_chans, "SmallCNN")
         x = self.stem(
             x.contiguous(memory_format=torch.channels_last)
         )  # the same numbers, faster on a CPU

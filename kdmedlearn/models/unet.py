@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['TwoConvs', 'UNet', 'small_unet', 'large_unet']
 
-# %% ../../nbs/models/05_unet.ipynb #353cd027
+# %% ../../nbs/models/05_unet.ipynb #83ba04ae
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..core.checks import image_batch
 
 # %% ../../nbs/models/05_unet.ipynb #b0c6d82f
 class TwoConvs(nn.Sequential):
@@ -27,7 +29,7 @@ class TwoConvs(nn.Sequential):
             ]
         )
 
-# %% ../../nbs/models/05_unet.ipynb #19b25da7
+# %% ../../nbs/models/05_unet.ipynb #7a4579c4
 class UNet(nn.Module):
     """U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger
     et al. 2015)."""
@@ -61,11 +63,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(w0, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(
-                f"this U-Net was made for images (B, {self.in_chans}, H, W), got {tuple(x.shape)};"
-                " set in_chans to the images' channels"
-            )
+        image_batch(x, self.in_chans, "this U-Net")
         size, m = x.shape[-2:], self.multiple
         if size[0] % m or size[1] % m:
             raise ValueError(
