@@ -14,14 +14,8 @@ from fastai.learner import Learner, load_learner
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data.images import (
-    describe,
-    image_dls,
-    list_images,
-    norm_stats,
-    ReadOptions,
-    table_dls,
-)
+from kdmedlearn.data.images import describe, image_dls, norm_stats, ReadOptions, table_dls
+from kdmedlearn.data.tables import list_images
 from kdmedlearn.data.masks import mask_dls, mask_trouble, MaskOptions
 from kdmedlearn.data.splits import cut
 

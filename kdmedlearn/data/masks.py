@@ -6,7 +6,7 @@
 __all__ = ['TARGETS', 'side', 'by_stem', 'find_pairs', 'list_pairs', 'mask_trouble', 'mask_values', 'partner', 'ReadMask',
            'raise_first', 'read_pairs', 'MaskToChannel', 'MaskOptions', 'load_pairs', 'mask_dls']
 
-# %% ../../nbs/data/11_masks.ipynb #c8fb259f
+# %% ../../nbs/data/11_masks.ipynb #0fc0b269
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,16 @@ from fastai.vision.core import AddMaskCodes
 from fasttransform import Transform
 
 from kdmedlearn.data.images import (
-    add_groups,
     as_pil,
     find_channels,
-    find_splits,
     it_fits,
     make_loaders,
     read_all,
     ReadImage,
     ReadOptions,
-    visible,
     warn_copies,
 )
+from .tables import add_groups, find_splits, visible
 from .loaders import SetLoaders, some
 from .splits import split_off
 

@@ -7,7 +7,7 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'check_npz', 'read_npz', 'medmnist_dls']
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #a244eacd
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #61abc4f9
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -20,17 +20,8 @@ from PIL import Image
 
 from ...core.checks import near_hint, near_names
 from ..download import download, unpack
-from kdmedlearn.data.images import (
-    find_splits,
-    FolderLabel,
-    HIDDEN,
-    list_images,
-    make_loaders,
-    ReadImage,
-    ReadOptions,
-    table_dls,
-    visible,
-)
+from ..images import FolderLabel, make_loaders, ReadImage, ReadOptions, table_dls
+from ..tables import find_splits, HIDDEN, list_images, visible
 from ..loaders import SetLoaders, some
 from ..phantom import check_phantom, CHUNK, CLASSES, render
 from .polyps import _fits, _right_folder, _warn_counts, MARK

@@ -6,14 +6,14 @@
 __all__ = ['PROTOCOL', 'KVASIR_IMAGES', 'PRANET_TRAIN', 'PRANET_TESTS', 'MARK', 'LAYOUTS', 'write_phantom_polyps', 'kvasir_seg',
            'pranet']
 
-# %% ../../../nbs/data/sets/01_polyps.ipynb #2c1eb408
+# %% ../../../nbs/data/sets/01_polyps.ipynb #1af03e0e
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..images import find_splits, visible
+from ..tables import find_splits, visible
 from ..loaders import SetLoaders, some
 from ..masks import list_pairs, mask_dls, side
 from ..phantom import phantom
