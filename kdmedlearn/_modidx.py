@@ -721,6 +721,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'kdmedlearn.data.tables.guess_kind': ('data/tables.html#guess_kind', 'kdmedlearn/data/tables.py'),
                                         'kdmedlearn.data.tables.hot_columns': ('data/tables.html#hot_columns', 'kdmedlearn/data/tables.py'),
                                         'kdmedlearn.data.tables.in_words': ('data/tables.html#in_words', 'kdmedlearn/data/tables.py'),
+                                        'kdmedlearn.data.tables.is_hidden': ('data/tables.html#is_hidden', 'kdmedlearn/data/tables.py'),
                                         'kdmedlearn.data.tables.is_hot': ('data/tables.html#is_hot', 'kdmedlearn/data/tables.py'),
                                         'kdmedlearn.data.tables.kfold': ('data/tables.html#kfold', 'kdmedlearn/data/tables.py'),
                                         'kdmedlearn.data.tables.label_columns': ( 'data/tables.html#label_columns',

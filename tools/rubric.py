@@ -77,6 +77,7 @@ WEAK = {
         "finds exact copies only; near duplicates, the leak of the introduction, need a column of"
         " the manifest."
     ),
+    "data/04_tables": "every folder and table is made up; no published table has been read.",
     "data/12_masks": "finds exact copies only.",
     "data/05_balance": (
         "one rare class, three seeds; weights and SMOTE cannot be told apart, and no distillation"

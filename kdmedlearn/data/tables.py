@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'HIDDEN', 'FILES', 'LABELS', 'SPLIT_COLUMNS', 'GROUPS', 'IMAGES', 'SPLIT_WORDS', 'KINDS', 'NUMBER', 'WHOLE',
-           'COMMA', 'NO_VALUE', 'BITS', 'visible', 'files_below', 'check_folder', 'find_splits', 'no_twins',
-           'one_level_up', 'two_readings', 'class_files', 'check_patients', 'check_classes', 'different_classes',
-           'list_images', 'warn_across', 'plain', 'find_column', 'csv_text', 'parse_csv', 'as_text', 'table_file',
-           'read_csv_table', 'one', 'bare', 'tails', 'candidates', 'locate', 'not_there', 'split_word', 'split_names',
-           'Labels', 'several_readings', 'guess_kind', 'as_classes', 'as_number', 'as_labels', 'split_cells', 'is_hot',
-           'hot_columns', 'read_labels', 'label_columns', 'split_column', 'group_hint', 'once', 'in_words', 'below',
-           'read_table', 'group_cells', 'check_answers', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest',
-           'file_groups', 'add_groups']
+           'COMMA', 'NO_VALUE', 'BITS', 'visible', 'is_hidden', 'files_below', 'check_folder', 'find_splits',
+           'no_twins', 'one_level_up', 'two_readings', 'class_files', 'check_patients', 'check_classes',
+           'different_classes', 'list_images', 'warn_across', 'plain', 'find_column', 'csv_text', 'parse_csv',
+           'as_text', 'table_file', 'read_csv_table', 'one', 'bare', 'tails', 'candidates', 'locate', 'not_there',
+           'split_word', 'split_names', 'Labels', 'several_readings', 'guess_kind', 'as_classes', 'as_number',
+           'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'label_columns', 'split_column',
+           'group_hint', 'once', 'in_words', 'below', 'read_table', 'group_cells', 'check_answers', 'TableLabel',
+           'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
 
-# %% ../../nbs/data/04_tables.ipynb #7cc9d12c
+# %% ../../nbs/data/04_tables.ipynb #7637e88d
 import csv, io, os, re, warnings
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
@@ -22,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from fasttransform import Transform
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..core.checks import near_hint, near_names, number, one_of
 from .loaders import some
 
-# %% ../../nbs/data/04_tables.ipynb #043dc8bc
+# %% ../../nbs/data/04_tables.ipynb #75282581
 SPLITS = {
     "train": ("train", "training", "traindataset"),
     "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
@@ -40,18 +40,23 @@ def visible(
     folder: Path,  # a folder that exists
 ) -> tuple:  # (folders, files), both sorted
     "What lies in `folder`, hidden files and folders left out."
-    ps = [
-        p
-        for p in sorted(Path(folder).iterdir())
-        if not p.name.startswith(".") and p.name.lower() not in HIDDEN
-    ]
+    ps = [p for p in sorted(Path(folder).iterdir()) if not is_hidden(p.name)]
     return [p for p in ps if p.is_dir()], [p for p in ps if p.is_file()]
 
 
-def files_below(folder: Path) -> list:  # sorted
+def is_hidden(name: str) -> bool:
+    "Whether a file or folder of this name counts as not there."
+    return name.startswith(".") or name.lower() in HIDDEN
+
+
+def files_below(folder) -> list:  # paths below `folder`, such as "ring/0.png", sorted
     "All files below `folder` at any depth, without hidden ones."
-    dirs, files = visible(folder)
-    return files + [f for d in dirs for f in files_below(d)]
+    found = []
+    for at, dirs, files in os.walk(folder, followlinks=True):
+        dirs[:] = [d for d in dirs if not is_hidden(d)]
+        rel = Path(at).relative_to(folder).as_posix()
+        found += [n if rel == "." else f"{rel}/{n}" for n in files if not is_hidden(n)]
+    return sorted(found)
 
 # %% ../../nbs/data/04_tables.ipynb #d84081f6
 def check_folder(path) -> Path:
@@ -129,7 +134,7 @@ def two_readings(inner: dict) -> str:
         f" {first}. {second}. Else move the images up"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #9c7911b2
+# %% ../../nbs/data/04_tables.ipynb #1fef16ba
 def class_files(
     folder: Path,  # one split: a folder of class folders
     group=None,  # "folder": class/patient/image
@@ -153,7 +158,7 @@ def class_files(
         raise ValueError(two_readings(inner))
     if group is not None:
         check_patients(inner)
-    return {d.name: files_below(d) for d in dirs}
+    return {d.name: [d / f for f in files_below(d)] for d in dirs}
 
 
 def check_patients(inner: dict):  # class folder -> the folders in it
@@ -375,7 +380,7 @@ def one(t: pd.DataFrame, column) -> bool:
         raise ValueError(f"two columns of the table are called {column!r}; rename one")
     return True
 
-# %% ../../nbs/data/04_tables.ipynb #ca86224e
+# %% ../../nbs/data/04_tables.ipynb #5d5f3bcd
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
 IMAGES += (".pgm", ".ppm", ".jp2", ".jfif")
 
@@ -386,36 +391,41 @@ def bare(name: str) -> str:
     return stem if dot and "." + ending.lower() in IMAGES else name
 
 
-def tails(files, path) -> dict:  # "b/1" and "1" -> [path/a/b/1.png, ...], "a/b/1" too
+def tails(
+    files: list,  # paths such as "a/b/1.png"
+) -> dict:  # "a/b/1", "b/1" and "1" -> ["a/b/1.png", ...]
     "The files by each end of their path, without the ending."
     found = {}
     for f in files:
-        parts = f.relative_to(path).parts
-        parts = [*parts[:-1], bare(parts[-1])]
-        for i in range(len(parts)):
-            found.setdefault("/".join(parts[i:]), []).append(f)
+        rest = bare(f)
+        found.setdefault(rest, []).append(f)
+        while "/" in rest:
+            rest = rest.partition("/")[2]
+            found.setdefault(rest, []).append(f)
     return found
 
 
 def candidates(
     name: str,  # as the table says it
     ends: dict,  # from `tails`
-    path: Path,
 ) -> list:
     "The files that `name` may mean."
-    parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
-    ending = parts[-1][len(bare(parts[-1])) :].lower() if parts else ""
-    fits = lambda f: f.suffix.lower() == ending or not ending
-    whole = lambda f, rel: bare(f.relative_to(path).as_posix()) == bare(rel)
-    hits = [f for f in ends.get(bare("/".join(parts)), []) if fits(f)]
-    for i in range(1, len(parts)):  # folders above `path`, perhaps of another machine
-        rest = "/".join(parts[i:])
-        hits = hits or [f for f in ends.get(bare(rest), []) if fits(f) and whole(f, rest)]
-    rel = "/".join(parts)
-    exact = [f for f in hits if f.relative_to(path).as_posix() == rel]
-    return exact or [f for f in hits if whole(f, rel)] or hits
+    said = "/".join(p for p in name.strip().replace("\\", "/").split("/") if p not in ("", "."))
+    whole = lambda f, rest: bare(f) in (bare(rest), rest)
 
-# %% ../../nbs/data/04_tables.ipynb #fe3d64df
+    def at(rest):
+        ending = rest[len(bare(rest)) :].lower()
+        hits = ends.get(bare(rest), [])
+        hits = [f for f in hits if f.lower().endswith(ending)]
+        return hits or ends.get(rest, [])  # x.dcm may be called x.dcm.png
+
+    hits, rest = at(said), said
+    while not hits and "/" in rest:  # folders above `path`, perhaps of another machine
+        rest = rest.partition("/")[2]
+        hits = [f for f in at(rest) if whole(f, rest)]
+    return [f for f in hits if f == said] or [f for f in hits if whole(f, said)] or hits
+
+# %% ../../nbs/data/04_tables.ipynb #83fa8dfb
 def locate(
     ids,  # path below `path`, name or stem of each file; or the absolute path of a file
     path,  # a folder
@@ -425,34 +435,30 @@ def locate(
     empty = sum(not i.strip() for i in ids)
     if empty:
         raise ValueError(f"{empty} of {len(ids)} rows name no file; drop them, or fill them in")
-    got = [[Path(i)] if os.path.isabs(i) and os.path.isfile(i) else [] for i in ids]
-    if all(got):
-        return [f for (f,) in got]
+    if all(os.path.isabs(i) and os.path.isfile(i) for i in ids):
+        return [Path(i) for i in ids]
     files = files_below(path)
-    ends = tails(files, path)
-    got = [g or candidates(i, ends, path) for g, i in zip(got, ids)]
-    images = [f for f in files if bare(f.name) != f.name]
+    ends = tails(files)
+    got = [candidates(i, ends) for i in ids]
+    images = [f for f in files if bare(f) != f]
     lost = [i for g, i in zip(got, ids) if not g]
     if lost:
         raise ValueError(not_there(lost, len(ids), images, path))
     for g, i in zip(got, ids):
         if len(g) > 1:
-            a, b = (f.relative_to(path).as_posix() for f in g[:2])
             raise ValueError(
-                f"{i!r} can be {a} or {b} in {path}; write such paths into the table, or pass the"
-                " folder that holds one of them"
+                f"{i!r} can be {g[0]} or {g[1]} in {path}; write such paths into the table, or pass"
+                " the folder that holds one of them"
             )
     rest = sorted(set(images) - {g for (g,) in got})
     if rest:
-        names = some(f.relative_to(path).as_posix() for f in rest)
-        warnings.warn(f"{len(rest)} images in {path} are not in the table: {names}; left out")
-    return [g for (g,) in got]
+        warnings.warn(f"{len(rest)} images in {path} are not in the table: {some(rest)}; left out")
+    return [path / g for (g,) in got]
 
 
 def not_there(lost, n, images, path) -> str:
     "The message about files that the table names and the folder has not."
-    there = some((f.relative_to(path).as_posix() for f in images), 3) or "no images"
-    stems = {bare(f.name): f.name for f in images}
+    stems = {bare(f.split("/")[-1]): f for f in images}
     other = [stems[s] for i in lost if (s := bare(re.split(r"[/\\]", i)[-1])) in stems]
     hint = (
         f"the same names are there with another ending or in another folder ({some(other, 2)}):"
@@ -460,6 +466,7 @@ def not_there(lost, n, images, path) -> str:
         if other
         else "is it the folder of the images, and file= the right column?"
     )
+    there = some(images) or "no images"
     return f"{len(lost)} of {n} files are not in {path}: {some(lost)}; there: {there}; {hint}"
 
 # %% ../../nbs/data/04_tables.ipynb #d98e6be6
@@ -842,7 +849,7 @@ class TableLabel(Transform):
         new.__dict__.update(self.__dict__)
         return new
 
-# %% ../../nbs/data/04_tables.ipynb #097b719d
+# %% ../../nbs/data/04_tables.ipynb #d218a8b8
 def kfold(
     t: pd.DataFrame,  # split, label, rel, perhaps group
     k: int,  # number of folds, at least 2
@@ -855,12 +862,16 @@ def kfold(
     group = (t.group if "group" in t else t.rel).to_numpy()[rows]
     held = np.full(len(rows), "the set") if "target" in t else label
     enough_groups(held, group, k, "groups" if "group" in t else "images")
-    if "group" not in t:
+    grouped = "group" in t
+    if not grouped:
         warnings.warn(
             "folds are cut at random by image: if a patient (or video) has several images, they can"
             " land on both sides and the score is too good. group='column' keeps them together"
         )
-    cuts = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(rows, label, group)
+    deal = (StratifiedGroupKFold if grouped else StratifiedKFold)(
+        k, shuffle=True, random_state=seed
+    )
+    cuts = deal.split(rows, label, group if grouped else None)
     tables = []
     for _, valid in cuts:
         split = t.split.to_numpy(dtype=object, copy=True)
