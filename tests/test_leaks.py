@@ -116,7 +116,9 @@ def test_other_sizes_modes_and_kinds_give_the_same_thumbnail(tmp_path):
     assert (thumb(torch.tensor(x).permute(2, 0, 1)) == t).all()
     Image.fromarray(x).resize((700, 500)).save(tmp_path / "large.jpg", quality=60)
     Image.fromarray(x).convert("RGBA").save(tmp_path / "alpha.png")
-    Image.fromarray(x[..., 0].astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    Image.fromarray(np.array(Image.fromarray(x).convert("L")).astype(np.uint16) * 200).save(
+        tmp_path / "deep.png"
+    )
     Image.fromarray(x).resize((28, 28)).save(tmp_path / "tiny.png")
     near = near_pairs([t, *thumbs(sorted(tmp_path.iterdir()))])
     assert (near.a == 0).sum() == 4 and set(near.how) == {"same"}

@@ -129,7 +129,8 @@ def plain_correlation(m):
     x = torch.tensor(np.stack([read(f) for f in m.path]))
     unit = lambda v: torch.nn.functional.normalize((v - v.mean((1, 2), keepdim=True)).flatten(1))
     ways = [unit(x.flip(d)) for d in ((), (1,), (2,), (1, 2))]
-    return lambda i, j: torch.stack([(ways[0][i] * w[j]).sum(1) for w in ways]).amax(0).numpy()
+    ways = [w.numpy() for w in ways]
+    return lambda i, j: np.max([(ways[0][i] * w[j]).sum(1) for w in ways], 0)
 
 
 def against_groups(m, near):
@@ -244,6 +245,7 @@ command = f"python tools/experiments/near_duplicates.py --data BRAIN_MRI --n {a.
 res = {"command": command}
 res["thresholds"] = {"likely": LIKELY, "least": LEAST}
 choose, _, _ = exam(seed=1)
+choose_crops = crops(seed=11)
 x, what, kinds = exam(seed=101)
 if a.data:
     m = mri()
@@ -252,11 +254,12 @@ if a.data:
 
 res["grid"] = []
 for likely in LIKELYS:
-    near = near_pairs(choose, likely, LEASTS[0])
+    near, cropped = (near_pairs(v, likely, LEASTS[0]) for v in (choose, choose_crops))
     near_even = near_pairs(even_x, likely, LEASTS[0]) if a.data else None
     for least in LEASTS:
         found, false = graded(choose, near[near.correlation >= least])
         row = {"likely": likely, "least": least, "found": float(found.mean()), "false": false}
+        row["crops"] = float(graded(choose_crops, cropped[cropped.correlation >= least])[0].mean())
         if a.data:
             pairs = near_even[near_even.correlation >= least][["a", "b"]].to_numpy()
             hit = even.near_dup_group.to_numpy()[pairs]
