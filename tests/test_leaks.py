@@ -181,7 +181,7 @@ def test_every_kind_of_input_says_the_same(folder):
     by_dls = find_leaks(dls)
     hit = len(by_dls.images("test", "train")) + len(by_dls.images("test", "valid"))
     assert hit == 3 and len(by_dls.table) == 43
-    assert str(find_leaks(flat)).endswith("have a near duplicate in the same split")
+    assert str(find_leaks(flat)).endswith("have a near duplicate in the set")
 
 
 def test_nothing_found_is_said(folder):
