@@ -7,7 +7,7 @@ __all__ = ['KVASIR_V2', 'HYPER_KVASIR', 'HYPER_COUNTS', 'FOLDS', 'LOOKS', 'SOURC
            'kvasir_v2', 'read_folds', 'hyper_kvasir', 'download_kvasir_v2', 'download_hyper_kvasir', 'load_medmnist',
            'medmnist_sets', 'medmnist_file', 'check_npz', 'read_npz', 'medmnist_dls']
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #026f7487
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #1b49b78f
 import random, uuid, warnings
 from inspect import signature
 from pathlib import Path
@@ -20,8 +20,8 @@ from PIL import Image
 
 from ...core.checks import near_hint, near_names
 from ..download import download, unpack
-from ..images import FolderLabel, ReadOptions, table_dls
-from ..reading import make_loaders, ReadImage
+from ..images import FolderLabel, table_dls
+from ..reading import make_loaders, ReadImage, Reading
 from ..tables import find_splits, HIDDEN, list_images, visible
 from ..loaders import SetLoaders, some
 from ..phantom import check_phantom, CHUNK, CLASSES, render
@@ -193,7 +193,7 @@ def count_trouble(
         if cs
     ]
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #960b1b3a
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #e7819f76
 def _inside(path, name):  # the folder `name` in `path`, if it is there
     return Path(path) / name if (Path(path) / name).is_dir() else Path(path)
 
@@ -224,7 +224,7 @@ def _set_folder(path, name, fits, expected, other, call):
 
 
 _LOADER_ARGS = [
-    k for k in signature(table_dls).parameters if k not in ("t", "path", "size", "test")
+    k for k in signature(table_dls).parameters if k not in ("t", "path", "size", "test", "table")
 ]
 
 
@@ -237,7 +237,7 @@ def _check_names(kw, call, known):
                 f"{call} has no argument {k!r}; {near_hint(k, known)}known: {', '.join(known)}"
             )
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #2ca6c2a7
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #327ba5ee
 def kvasir_v2(
     # the folder kvasir-dataset-v2 or the one that holds it: class folders, or train/ and test/ with
     # class folders
@@ -261,7 +261,7 @@ def kvasir_v2(
     )
     t = list_images(path)
     _warn_counts(path, count_trouble(t.label, KVASIR_V2))
-    return table_dls(t, path, size, test=test, **dict(modality="endoscopy") | kw)
+    return table_dls(t, path, size=size, test=test, **dict(modality="endoscopy") | kw)
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #81fdec62
 SOURCES = {
@@ -314,7 +314,7 @@ def read_folds(
         )
     return s.set_index("file-name")["split-index"].astype(int)
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #b9df869c
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #0589859e
 def hyper_kvasir(
     path,  # the folder labeled-images or the one that holds it
     fold=0,  # 0 or 1: the fold to train on; the other is the test set
@@ -361,7 +361,7 @@ def hyper_kvasir(
     if not {"train", "test"} <= set(t.split):
         raise ValueError(f"all {len(t)} images are in one fold; are files missing?")
     _warn_counts(path, count_trouble(t.label, HYPER_COUNTS))
-    return table_dls(t, path, size, test=None, **dict(modality="endoscopy") | kw)
+    return table_dls(t, path, size=size, test=None, **dict(modality="endoscopy") | kw)
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #30884b90
 _FETCH_ARGS = [k for k in signature(download).parameters if k not in ("url", "to")]
@@ -508,7 +508,7 @@ def read_npz(
     t = pd.DataFrame(rows, columns=["file", "split", "label"])
     return t.assign(rel=t.file, group=t.file)
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #1c01495a
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #22821a09
 def medmnist_dls(
     flag="pathmnist",  # name of the set, see `medmnist_sets`
     size=28,  # 28, 64, 128 or 224 pixels: one file each
@@ -533,7 +533,18 @@ def medmnist_dls(
             f"channels={channels!r}; {flag} has {n}, expected"
             f" {' or '.join(str(c) for c in sorted({n, 3}))}"
         )
-    options = ReadOptions.among(locals())
+    options = Reading(
+        size=size,
+        bs=bs,
+        channels=channels,
+        modality=modality,
+        norm=norm,
+        fraction=fraction,
+        seed=seed,
+        augment=augment,
+        device=device,
+        save_to=save_to,
+    )
     if (need := sum(info["n_samples"].values()) * n * size**2) > 2e9:
         warnings.warn(
             f"{flag} at {size} pixels takes {need / 1e9:.2g} GB of memory; a smaller size= takes"
