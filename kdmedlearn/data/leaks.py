@@ -6,11 +6,9 @@
 __all__ = ['CHANGES', 'SIDE', 'LEVELS', 'FINEST', 'BLANK', 'WINDOW', 'WAVES', 'RINGS', 'HOW', 'ORDERS', 'MOST', 'LIKELY', 'LEAST',
            'move', 'relight', 'save_again', 'resize', 'crop', 'altered', 'thumb', 'correlation', 'blur', 'contrast',
            'window', 'half_disc', 'ring_means', 'spectra', 'oriented', 'orders', 'candidates', 'peak', 'laid_on',
-           'thumb_tensor', 'near_pairs', 'progress', 'thumbs', 'connected', 'Leaks', 'file_table', 'find_leaks']
+           'thumb_tensor', 'near_pairs', 'thumbs', 'connected', 'Leaks', 'file_table', 'find_leaks']
 
-# %% ../../nbs/data/08_leaks.ipynb #8a454b7e
-import io, threading
-from contextlib import contextmanager
+# %% ../../nbs/data/08_leaks.ipynb #e8a6c940
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from fastai.torch_core import subplots
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor
 
 from ..core.checks import number, one_of
@@ -311,26 +308,7 @@ def near_pairs(
     t = t.astype(dict(a=int, b=int)).assign(how=[HOW[int(k)] for k in t.how])
     return t.sort_values("correlation", ascending=False, ignore_index=True)
 
-# %% ../../nbs/data/08_leaks.ipynb #e781caf5
-@contextmanager
-def progress(
-    total: int,
-    what: str,  # what is done, for the bar
-    after=3.0,  # seconds without a bar
-):
-    "A function to be called after each of `total` steps; a bar shows them if they take long."
-    bar = Progress(transient=True)
-    task = bar.add_task(what, total=total)
-    timer = threading.Timer(after, bar.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield lambda: bar.advance(task)
-    finally:
-        timer.cancel()
-        bar.stop()
-
-# %% ../../nbs/data/08_leaks.ipynb #321ffa1a
+# %% ../../nbs/data/08_leaks.ipynb #57b6ebf7
 def thumbs(
     files,  # paths
     threads=None,  # None: one per core, at most 8
@@ -339,14 +317,8 @@ def thumbs(
 ) -> np.ndarray:  # float32 (n, SIDE, SIDE)
     "The thumbnails of `files`."
     files = list(files)
-    with progress(len(files), "reading") as step:
-
-        def one(data):
-            t = thumb(data if read is None else read(data))
-            step()
-            return t
-
-        got, _ = read_all(files, one, bad, threads)
+    one = thumb if read is None else lambda data: thumb(read(data))
+    got, _ = read_all(files, one, bad, threads)
     none = np.zeros((SIDE, SIDE), np.float32)
     return np.stack([none if t is None else t for t in got]) if got else none[None][:0]
 
@@ -369,7 +341,7 @@ def connected(
         first[b] = a
     return pd.factorize(np.array([root(i) for i in range(n)], dtype=int))[0]
 
-# %% ../../nbs/data/08_leaks.ipynb #c833a505
+# %% ../../nbs/data/08_leaks.ipynb #2bb3c6c4
 class Leaks:
     "Near duplicates of a set; made by `find_leaks`."
 
@@ -423,6 +395,11 @@ class Leaks:
         return "; ".join(self.said(*t) for t in told)
 
     __repr__ = __str__
+
+    def of(self, splits) -> "Leaks":  # the split of each image, after another cut
+        "The same pairs, with the images divided in another way."
+        near = self.pairs[["a", "b", "correlation", "how", "moved"]]
+        return Leaks(self.table.assign(split=list(splits)), near, self.blank)
 
     def report(self) -> dict:  # numbers and texts, for JSON
         "The numbers that belong into a run's report."

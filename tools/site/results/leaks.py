@@ -6,7 +6,7 @@ from results.shared import fill, read, table
 TEXT = """
 ## Near duplicates
 
-How well [`find_leaks`](../nbs/data/12_leaks.ipynb) finds the same picture in a set.
+How well [`find_leaks`](../nbs/data/08_leaks.ipynb) finds the same picture in a set.
 
 `{command}`
 
