@@ -8,7 +8,8 @@ __all__ = ['CHANGES', 'SIDE', 'LEVELS', 'FINEST', 'BLANK', 'WINDOW', 'WAVES', 'R
            'window', 'half_disc', 'ring_means', 'spectra', 'oriented', 'orders', 'candidates', 'peak', 'laid_on',
            'thumb_tensor', 'near_pairs', 'thumbs', 'connected', 'Leaks', 'file_table', 'find_leaks']
 
-# %% ../../nbs/data/08_leaks.ipynb #e8a6c940
+# %% ../../nbs/data/08_leaks.ipynb #a0dca207
+import io
 from pathlib import Path
 
 import numpy as np
