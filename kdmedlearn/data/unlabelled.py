@@ -55,7 +55,7 @@ def has_label(
     known = ~y.isnan() if y.is_floating_point() else y != ignored
     return known.flatten(1).any(1) if y.ndim > 1 else known
 
-# %% ../../nbs/data/10_unlabelled.ipynb #27b8d1b5
+# %% ../../nbs/data/10_unlabelled.ipynb #2f897da6
 def unlabelled_files(
     where,  # a folder, a list of files, or "rest"
     dls,  # the labelled set
@@ -74,7 +74,7 @@ def unlabelled_files(
     folder = Path(where)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} of unlabelled images; is it spelled right?")
-    files = [Path(f) for f in files_below(folder) if f.lower().endswith(IMAGES)]
+    files = [folder / f for f in files_below(folder) if f.lower().endswith(IMAGES)]
     if not files:
         raise ValueError(f"no images in {folder} or below; expected files such as .png or .jpg")
     return files
