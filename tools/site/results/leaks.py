@@ -12,14 +12,15 @@ How well [`find_leaks`](../nbs/data/12_leaks.ipynb) finds the same picture in a 
 
 **Made-up copies.** {images:,} phantom images: originals of four kinds (64, 96 and 160 pixels,
 colour and grey), and of each a copy with one random change or two. {found:,} of {copies:,} copies
-were found ({recall}%). Of {pairs:,} reported pairs {false} were false{bound}. Slight crops, which are no part of this table: {crops} of {all_crops}.
+were found ({recall}%). Of {pairs:,} reported pairs {false} were false{bound}. Slight crops, which
+are no part of this table: {crops} of {all_crops}.
 
 {rows}
 
 The two thresholds, {likely:g} for amplitudes and {least:g} for pixels, were chosen on other
 phantoms, on slight crops of others again, and on the half of the groups of brain MRI whose number
-is even. A second threshold of .93 was the first choice: it agrees better with those groups. It was given up
-because it loses crops:
+is even. A second threshold of .93 was the first choice: it agrees better with those groups. It was
+given up because it loses crops:
 
 {grid}
 
@@ -34,13 +35,13 @@ the table of thresholds were looked at. So the odd half judges the thresholds al
 copies of the first table judge everything.
 
 What the disagreements are, by eye, on the whole set. Of the 308 pairs within groups that are *not*
-found, 48 were drawn at random: none is the same picture. They are other slices, or other heads, that look alike as thumbnails, or the two ends of a chain.
-Of the 277 pairs
-found *across* groups, 96 were drawn at random, and none looks unrelated. About a quarter is one picture
-that the manifest's rule has missed: turned by 180 degrees, mirrored top to bottom, cut to another
-field, shifted, or with very different contrast. The others look like neighbouring slices of one
-scan with the same tumour. They leak as well, but they are no copies. There are no patient
-identifiers to check this with.
+found, 48 were drawn at random: none is the same picture. They are other slices, or other heads,
+that look alike as thumbnails, or the two ends of a chain. Of the 277 pairs found *across* groups,
+96 were drawn at random, and none looks unrelated. About a quarter is one picture that the
+manifest's rule has missed: turned by 180 degrees, mirrored top to bottom, cut to another field,
+shifted, or with very different contrast. The others look like neighbouring slices of one scan with
+the same tumour. They leak as well, but they are no copies. There are no patient identifiers to
+check this with.
 
 **What is left between train and test** of this cleaned copy, with the default threshold for the
 amplitudes and with a strict one that keeps copies and few neighbours:
