@@ -44,7 +44,7 @@ def exam(images, changes, seed=0):
 
 @pytest.fixture(scope="module")
 def frames():
-    "Phantoms of seeds that no threshold was chosen on, in colour and grey."
+    "Phantoms in colour and grey, of other seeds than those in the tables of results."
     colour = list(phantom(240, size=64, seed=501)[0])
     other = list(phantom(160, size=96, seed=502, difficulty=0.3)[0])
     return colour + [np.array(Image.fromarray(x).convert("L")) for x in other]
@@ -242,7 +242,7 @@ def test_wrong_use_is_answered(folder):
 
 @pytest.mark.skipif(not MRI.exists(), reason="brain MRI is not here")
 def test_near_duplicates_of_brain_mri():
-    "A quarter of the groups with an odd number; no threshold was chosen on them."
+    "A quarter of the groups with an odd number, on which no threshold was chosen."
     m = pd.read_csv(MRI / "manifest.csv", dtype={"file": str})
     m = m[m.near_dup_group % 8 == 3].reset_index(drop=True)
     near = near_pairs(thumbs([MRI / s / c / f for s, c, f in zip(m.split, m["class"], m.file)]))

@@ -37,7 +37,7 @@ p = argparse.ArgumentParser(
 )
 p.add_argument("--data", type=Path, help="folder of brain MRI, with manifest.csv")
 p.add_argument("--out")
-p.add_argument("--n", type=int, default=400, help="phantoms of each kind")
+p.add_argument("--n", type=int, default=800, help="phantoms of each kind")
 p.add_argument("--time", type=int, default=0, metavar="N")
 p.add_argument("--pairs")
 p.add_argument("--clock", type=Path, help=argparse.SUPPRESS)
