@@ -202,7 +202,7 @@ def _try(url, part, size, tries, wait, timeout, bar):
                 raise _explain(e, url, part) from e
             time.sleep(wait * 2 ** (failed - 1))
 
-# %% ../../nbs/data/08_download.ipynb #496d6ce7
+# %% ../../nbs/data/08_download.ipynb #382b787d
 def download(
     url,  # http or https
     to,  # file, or a folder that exists
@@ -233,7 +233,7 @@ def download(
                 f"{to} is there, but it is another file: {e}; remove it and call again"
             ) from e
         return to
-    part, note = (to.with_name(to.name + end) for end in (".part", ".part.json"))
+    part = to.with_name(to.name + ".part")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         _try(url, part, size, tries, wait, timeout, bar)
@@ -252,12 +252,12 @@ def download(
         verify(part, sha256, md5, size)
     except ValueError as e:
         part.unlink()
-        note.unlink()
+        _note_of(part).unlink()
         raise ValueError(
             f"{e}: damaged on the way, or changed by the host; it was removed, call again, and look"
             " at the page of the set if it stays so"
         ) from e
-    told = json.loads(note.read_text())
+    told = json.loads(_note_of(part).read_text())
     if not (sha256 or md5) and size is None and told["total"] is None and not told.get("chunked"):
         warnings.warn(
             f"{to.name}: the server named no length and no checksum was given, so it may be cut"
@@ -269,7 +269,7 @@ def download(
             " nothing; keep it, to know this file again)"
         )
     os.replace(part, to)
-    note.unlink()
+    _note_of(part).unlink()
     return to
 
 # %% ../../nbs/data/08_download.ipynb #aaab2a47
