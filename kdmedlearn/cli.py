@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'KNOWN', 'NAMES', 'method_with', 'for_classes', 'Finished', 'versions', 'sets_sentence', 'same_images',
-           'gain_sentence', 'terms_in', 'report_of', 'keep_run', 'keep_and_tell', 'demo', 'told', 'Asked', 'asking',
+           'gain_sentence', 'terms_in', 'report_of', 'keep_run', 'keep_and_tell', 'demo', 'option', 'Asked', 'asking',
            'read_data', 'student_for', 'test_of', 'on_students_input', 'try_out', 'get_teacher', 'teachers_for',
            'config_of', 'scored', 'distill_part', 'distill_folder', 'course_dir', 'notebooks']
 
@@ -114,8 +114,9 @@ class Finished:
         several = isinstance(self.teacher, dict)
         return (self.teacher if several else {"teacher": self.teacher}) | self.res["learners"]
 
-# %% ../nbs/cli.ipynb #f7731531
+# %% ../nbs/cli.ipynb #4b1324c6
 def versions() -> dict:
+    "Of Python and of the libraries that a result depends on."
     from importlib.metadata import version
 
     return {p: version(p) for p in ("kdmedlearn", "torch", "fastai", "timm")} | {
@@ -280,7 +281,7 @@ def demo(
         )
         keep_and_tell(Finished(run, "Demo: a first student", config, res, teacher, test))
 
-# %% ../nbs/cli.ipynb #928dc0c7
+# %% ../nbs/cli.ipynb #dbff7f25
 NAMES = {
     "method": ", ".join(names_in("kdmedlearn.methods")),
     "student": "small_student, hdkd_student, hdkd_student_small or any timm model",
@@ -288,7 +289,7 @@ NAMES = {
 }
 
 
-def told(help: str | None = None, *names: str, **kw):
+def option(help: str | None = None, *names: str, **kw):
     "What typer is told of an option: its help, other names, the least value."
     return typer.Option(*names, help=help, **kw)
 
@@ -298,49 +299,51 @@ class Asked:
     "What `kdmedlearn distill` is asked for; the fields are its options."
 
     data: Annotated[
-        Path, told("folder of class folders, or with train/ and test/ (or valid/) that hold them")
+        Path, option("folder of class folders, or with train/ and test/ (or valid/) that hold them")
     ]
-    method: Annotated[str, told(f"name of the method: {NAMES['method']}")] = "response"
+    method: Annotated[str, option(f"name of the method: {NAMES['method']}")] = "response"
     param: Annotated[
         Optional[List[str]],
-        told("a hyperparameter of the method, name=value; may be repeated", "--param", "--knob"),
+        option("a hyperparameter of the method, name=value; may be repeated", "--param", "--knob"),
     ] = None
-    student: Annotated[str, told(NAMES["student"])] = "small_student"
+    student: Annotated[str, option(NAMES["student"])] = "small_student"
     teacher: Annotated[
         List[str],
-        told(
+        option(
             f"{NAMES['teacher']}, or a .safetensors file of an earlier run; may be repeated",
         ),
     ] = ("small_teacher",)
-    epochs: Annotated[int, told(min=1)] = 40
-    teacher_epochs: Annotated[Optional[int], told("as --epochs if not given", min=1)] = None
-    lr: Annotated[float, told("highest learning rate of the one-cycle schedule", min=0.0)] = 3e-3
-    seeds: Annotated[int, told(min=1)] = 1
+    epochs: Annotated[int, option(min=1)] = 40
+    teacher_epochs: Annotated[Optional[int], option("as --epochs if not given", min=1)] = None
+    lr: Annotated[float, option("highest learning rate of the one-cycle schedule", min=0.0)] = 3e-3
+    seeds: Annotated[int, option(min=1)] = 1
     fraction: Annotated[
         Optional[List[float]],
-        told("part of the training images for the students; may be repeated"),
+        option("part of the training images for the students; may be repeated"),
     ] = None
-    size: Annotated[int, told(min=16)] = 64
-    bs: Annotated[int, told(min=2)] = 32
+    size: Annotated[int, option(min=16)] = 64
+    bs: Annotated[int, option(min=2)] = 32
     valid: Annotated[
-        float, told("share of train for validation, if there is no validation folder")
+        float, option("share of train for validation, if there is no validation folder")
     ] = 0.1
     group: Annotated[
         Optional[str],
-        told("column of the manifest: what belongs together (patient, video) stays on one side"),
+        option("column of the manifest: what belongs together (patient, video) stays on one side"),
     ] = None
     manifest: Annotated[
         Optional[Path],
-        told("CSV with split, class, file and the group; manifest.csv is found by itself"),
+        option("CSV with split, class, file and the group; manifest.csv is found by itself"),
     ] = None
-    modality: Annotated[Optional[str], told("endoscopy or mri: augmentation that suits it")] = None
+    modality: Annotated[Optional[str], option("endoscopy or mri: augmentation that suits it")] = (
+        None
+    )
     balance: Annotated[
         Optional[str],
-        told("rare classes in training: weights (drawn more often) or smote (new images mixed)"),
+        option("rare classes in training: weights (drawn more often) or smote (new images mixed)"),
     ] = None
-    bad: Annotated[str, told("files that are no image: error or skip")] = "error"
-    runs: Annotated[Path, told()] = Path("runs")
-    name: Annotated[Optional[str], told("name of the run's folder; default: the data's")] = None
+    bad: Annotated[str, option("files that are no image: error or skip")] = "error"
+    runs: Annotated[Path, option()] = Path("runs")
+    name: Annotated[Optional[str], option("name of the run's folder; default: the data's")] = None
 
     @property
     def reader(self) -> dict:
