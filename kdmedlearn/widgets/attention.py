@@ -415,7 +415,7 @@ def pair_words(P_s: Tensor, P_t: Tensor, y: Tensor, method: KDAS) -> str:  # of 
     att = attention_loss(P_s, P_t, method.T)
     return f"L<sub>att</sub> {att:.3f} nats{sgm}{both() if scored else ''}"
 
-# %% ../../nbs/widgets/04_attention.ipynb #9d72f5a1
+# %% ../../nbs/widgets/04_attention.ipynb #2c60d837
 def maps_frame(picture: np.ndarray, square: bool) -> go.Figure:
     "Two lines of pictures with a colour bar each; `square` maps have a symmetric part."
     top = ["image", "P", "A(P)", *["½ S(P)"] * square, "w<sub>r</sub> over the image"]
@@ -446,7 +446,9 @@ def columns_of(f: go.Figure) -> int:
 def paint_maps(f: go.Figure, line: int, first: np.ndarray, P: Tensor, top: float, who: str):
     "A line of `f`: the picture `first` and the maps of P (1, 1, H, W), in colours up to `top`."
     n = columns_of(f)
-    maps = [P, attend_to_itself(P)] + [symmetric(P) / 2] * (P.shape[2] == P.shape[3])
+    maps = [P, attend_to_itself(P)]
+    if P.shape[2] == P.shape[3]:
+        maps.append(symmetric(P) / 2)
     colours = [painted(z[0, 0], -top, top, "RdBu_r") for z in maps]
     change_pictures(f.data[line * n : (line + 1) * n], [first, *colours])
     f.layout["coloraxis2" if line else "coloraxis"].update(cmin=-top, cmax=top)
