@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kdmedlearn.cli import app
+from kdmedlearn.models.weights import about_model, load_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,26 +35,41 @@ def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
     return root
 
 
+@pytest.fixture
+def runs(tmp_path):
+    "Where the runs of a test go."
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    "The folder of made-up images that `distill` learns from."
+    return folder_set(tmp_path / "shapes")
+
+
+@pytest.fixture
+def distill(tmp_path, runs):
+    "`kdmedlearn distill` on the folder of images that the test has made, short; more options last."
+
+    def run(*args):
+        short = ("--epochs", 1, "--size", 32, "--bs", 4)
+        return call("distill", "--data", tmp_path / "shapes", "--runs", runs, *short, *args)
+
+    return run
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
 @pytest.mark.slow
-def test_demo_writes_a_run_and_never_over_one(tmp_path):
-    args = (
-        "demo",
-        "--epochs",
-        1,
-        "--seeds",
-        1,
-        "--n-train",
-        48,
-        "--size",
-        32,
-        "--runs",
-        tmp_path / "runs",
-    )
-    first = call(*args)
-    assert (
-        first.exit_code == 0 and "student distilled" in first.output and "report: " in first.output
-    )
-    run = tmp_path / "runs" / "demo"
+def test_demo_writes_a_run_and_never_over_one(runs):
+    short = ("--epochs", 1, "--seeds", 1, "--n-train", 48, "--size", 32)
+    demo = lambda: call("demo", *short, "--runs", runs)
+    first = demo()
+    assert first.exit_code == 0
+    assert "student distilled" in first.output and "report: " in first.output
+    run = runs / "demo"
     assert {p.name for p in run.iterdir()} == {
         "student.safetensors",
         "config.json",
@@ -61,7 +77,7 @@ def test_demo_writes_a_run_and_never_over_one(tmp_path):
         "report.html",
     }
     before = {p: p.read_bytes() for p in run.iterdir()}
-    assert call(*args).exit_code == 0 and (tmp_path / "runs" / "demo-2" / "report.html").exists()
+    assert demo().exit_code == 0 and (runs / "demo-2" / "report.html").exists()
     assert all(p.read_bytes() == b for p, b in before.items())
 
     page = (run / "report.html").read_text()
@@ -71,168 +87,88 @@ def test_demo_writes_a_run_and_never_over_one(tmp_path):
         or "Nothing here is a medical device" in page
     )
     body = re.sub(r"<script.*?</script>", "", page, flags=re.S)
-    assert not re.search(r"(src|href)\s*=\s*[\"']?https?:", body) and not re.search(
-        r"<script[^>]+src=", page
-    )
-    m = json.loads((run / "metrics.json").read_text())
-    assert (
-        set(m["table"]) == {"teacher", "student alone", "student distilled"} and m["gain"]["n"] == 1
-    )
-    assert json.loads((run / "config.json").read_text())["versions"]["kdmedlearn"]
+    assert not re.search(r"(src|href)\s*=\s*[\"']?https?:", body)
+    assert not re.search(r"<script[^>]+src=", page)
+    m = read(run / "metrics.json")
+    assert set(m["table"]) == {"teacher", "student alone", "student distilled"}
+    assert m["gain"]["n"] == 1
+    assert read(run / "config.json")["versions"]["kdmedlearn"]
 
 
 @pytest.mark.slow
-def test_distill_on_a_folder_and_the_student_read_back(tmp_path):
-    data = folder_set(tmp_path / "shapes")
-    args = (
-        "distill",
-        "--data",
-        data,
-        "--epochs",
-        2,
-        "--size",
-        32,
-        "--bs",
-        8,
-        "--seeds",
-        2,
-        "--param",
-        "T=2",
-        "--runs",
-        tmp_path / "runs",
-    )
-    r = call(*args)
+def test_distill_on_a_folder_and_the_student_read_back(tmp_path, shapes, runs, distill):
+    args = ("--epochs", 2, "--bs", 8, "--seeds", 2, "--param", "T=2")
+    r = distill(*args)
     assert r.exit_code == 0, r.output
-    run = tmp_path / "runs" / "shapes"
-    from kdmedlearn.models.weights import about_model, load_model
-
+    run = runs / "shapes"
     assert about_model(run / "student.safetensors")["vocab"] == ["disc", "ring"]
     assert load_model(run / "student.safetensors").in_chans == 1
-    c = json.loads((run / "config.json").read_text())
+    c = read(run / "config.json")
     assert c["method"] == "Response(T=2, alpha=0.9)" and str(tmp_path) not in json.dumps(c)
     # the teacher of that run, again, and two parts of the data
-    r = call(*args, "--teacher", run / "teacher.safetensors", "--fraction", 1, "--fraction", 0.5)
+    again = ("--teacher", run / "teacher.safetensors", "--fraction", 1, "--fraction", 0.5)
+    r = distill(*args, *again)
     assert r.exit_code == 0 and "training the teacher" not in r.output
-    assert {p.parent.name for p in (tmp_path / "runs" / "shapes-2").rglob("metrics.json")} == {
+    assert {p.parent.name for p in (runs / "shapes-2").rglob("metrics.json")} == {
         "fraction-1",
         "fraction-0.5",
     }
 
 
 @pytest.mark.parametrize("method, param", [("feature", "lam=.5"), ("relation", "heads=2")])
-def test_distill_with_features_and_attention_of_one_teacher(tmp_path, method, param):
-    data = folder_set(tmp_path / "set")
-    r = call(
-        "distill",
-        "--data",
-        data,
-        "--epochs",
-        1,
-        "--size",
-        32,
-        "--bs",
-        4,
-        "--runs",
-        tmp_path / "runs",
-        "--method",
-        method,
-        "--param",
-        param,
-        "--student",
-        "guided_student",
-        "--teacher",
-        "small_student",
-    )
+def test_distill_with_features_and_attention_of_one_teacher(shapes, runs, distill, method, param):
+    small = ("--student", "guided_student", "--teacher", "small_student")
+    r = distill("--method", method, "--param", param, *small)
     assert r.exit_code == 0, r.output
-    m = json.loads((next((tmp_path / "runs").iterdir()) / "config.json").read_text())
+    m = read(runs / "shapes" / "config.json")
     assert param.split("=")[0] in m["method"] and m["student"] == "guided_student"
 
 
-def test_several_teachers_and_no_test_set(tmp_path):
-    data = folder_set(tmp_path / "set", test=False)
-    args = (
-        "distill",
-        "--data",
-        data,
-        "--epochs",
-        1,
-        "--size",
-        32,
-        "--bs",
-        4,
-        "--runs",
-        tmp_path / "runs",
-        "--method",
-        "ensemble",
-        "--teacher",
-        "small_student",
-        "--teacher",
-        "guided_student",
-    )
-    r = call(*args)
+def test_several_teachers_and_no_test_set(tmp_path, runs, distill):
+    folder_set(tmp_path / "shapes", test=False)
+    two = ("--method", "ensemble", "--teacher", "small_student", "--teacher", "guided_student")
+    r = distill(*two)
     assert r.exit_code == 0, r.output
-    run = tmp_path / "runs" / "set"
+    run = runs / "shapes"
     assert {p.name for p in run.glob("*.safetensors")} == {
         "teacher-1.safetensors",
         "teacher-2.safetensors",
         "student.safetensors",
     }
-    table = json.loads((run / "metrics.json").read_text())["table"]
-    assert list(table) == [
+    assert list(read(run / "metrics.json")["table"]) == [
         "teacher 1: small_student",
         "teacher 2: guided_student",
         "student alone",
         "student distilled",
     ]
     assert "There is no test set" in (run / "report.html").read_text()
-    r = call(*args, "--teacher", "small_student")
+    r = distill(*two, "--teacher", "small_student")
     assert r.exit_code == 2 and "--teacher small_student is given twice" in r.output
 
 
 @pytest.mark.slow
-def test_distill_with_hdkd_and_rare_classes(tmp_path):
+def test_distill_with_hdkd_and_rare_classes(tmp_path, runs, distill):
     data = folder_set(tmp_path / "shapes", n=10)
     for p in list((data / "train" / "ring").iterdir())[:6]:
         p.unlink()
-    args = (
-        "distill",
-        "--data",
-        data,
-        "--epochs",
-        1,
-        "--size",
-        32,
-        "--bs",
-        4,
-        "--runs",
-        tmp_path / "runs",
-        "--method",
-        "hdkd",
-        "--teacher",
-        "hdkd_teacher_small",
+    hdkd = lambda student, *args: distill(
+        "--method", "hdkd", "--teacher", "hdkd_teacher_small", "--student", student, *args
     )
-    r = call(*args, "--student", "hdkd_student_small", "--balance", "weights", "--param", "lam=1")
+    small = "hdkd_student_small"
+    r = hdkd(small, "--balance", "weights", "--param", "lam=1")
     assert r.exit_code == 0, r.output
-    from kdmedlearn.models.weights import about_model, load_model
-
-    run = tmp_path / "runs" / "shapes"
-    assert about_model(run / "student.safetensors")["img_size"] == 32 and load_model(
-        run / "student.safetensors"
-    ).img_size == (32, 32)
-    assert json.loads((run / "config.json").read_text())["balance"] == "weights"
+    run = runs / "shapes"
+    assert about_model(run / "student.safetensors")["img_size"] == 32
+    assert load_model(run / "student.safetensors").img_size == (32, 32)
+    assert read(run / "config.json")["balance"] == "weights"
     # what does not fit is answered before a teacher is trained or a folder is made
-    r = call(*args, "--student", "small_student")
-    assert (
-        r.exit_code == 2
-        and "no layer 'head_" in r.output
-        and "training the teacher" not in r.output
-        and not (tmp_path / "runs" / "shapes-2").exists()
-    )
-    r = call(*args, "--student", "hdkd_student_small", "--balance", "smote", "--fraction", ".5")
-    assert (
-        r.exit_code == 2 and "too few for k=" in r.output and "training the teacher" not in r.output
-    )
-    r = call(*args, "--student", "hdkd_student_small", "--balance", "weight")
+    r = hdkd("small_student")
+    assert r.exit_code == 2 and "no layer 'head_" in r.output
+    assert "training the teacher" not in r.output and not (runs / "shapes-2").exists()
+    r = hdkd(small, "--balance", "smote", "--fraction", ".5")
+    assert r.exit_code == 2 and "too few for k=" in r.output
+    assert "training the teacher" not in r.output
+    r = hdkd(small, "--balance", "weight")
     assert r.exit_code == 2 and "weights" in r.output
 
 

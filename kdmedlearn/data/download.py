@@ -43,79 +43,104 @@ def verify(
         if want and (seen := file_hash(path, kind)) != want.lower():
             raise ValueError(f"{name} has {kind} {seen}, expected {want}")
 
-# %% ../../nbs/data/13_download.ipynb #6a9fac1f
-_PAGES = {"text/html", "application/xhtml+xml"}
+# %% ../../nbs/data/13_download.ipynb #73d2b14b
+def _note_of(part):
+    return Path(f"{part}.json")
 
-# %% ../../nbs/data/13_download.ipynb #7bb2afd2
-def _attempt(url, part, size, timeout, bar):
-    "One request for what is missing of `part`; raises unless it is complete afterwards."
-    note = Path(f"{part}.json")
+
+def _earlier(part, url):  # -> (bytes that can be kept, what was noted)
+    "What an earlier call has left of the file at `url`."
     try:
-        old = json.loads(note.read_text())
+        old = json.loads(_note_of(part).read_text())
     except (OSError, ValueError):
         old = {}
-    same = (
-        part.exists() and old.get("url") == url and old.get("tag")
-    )  # without a tag nobody knows whether it is the same file still
-    have = part.stat().st_size if same else 0
+    # without a tag nobody knows whether it is the same file still
+    same = part.exists() and old.get("url") == url and old.get("tag")
+    return part.stat().st_size if same else 0, old
+
+
+def _keep_note(part, url, r, total):
+    "Write down what the answer `r` says of the file, for another call."
+    tag = r.headers.get("ETag", "W/")
+    if tag.startswith("W/"):  # weak, no condition
+        tag = r.headers.get("Last-Modified")
+    _note_of(part).write_text(json.dumps(dict(url=url, total=total, chunked=r.chunked, tag=tag)))
+
+
+def _request(url, have, old):
+    "For all of the file, or where `have` bytes of it are here, for the rest."
+    rest = {"Range": f"bytes={have}-", "If-Range": old["tag"]} if have else {}
+    return urllib.request.Request(url, headers={"User-Agent": "kdmedlearn"} | rest)
+
+# %% ../../nbs/data/13_download.ipynb #1f38c8db
+_PAGES = {"text/html", "application/xhtml+xml"}
+
+
+def _refuse_a_page(r, url, part):
+    "Raise where the answer `r` is a web page and a file was asked for."
+    kind = r.headers.get_content_type()
+    names = f"{urlsplit(url).path}\n{part.stem}"
+    if kind in _PAGES and not re.search(r"\.x?html?$", names, re.I | re.M):
+        raise ValueError(
+            f"{url} is answered with a web page ({kind}), expected a file; does the host ask"
+            " for a login, or for terms to be accepted? Open it in a browser"
+        )
+
+
+def _place(r, part, have, old):  # -> (bytes to keep, bytes of the whole file or None)
+    "Where what `r` brings belongs: behind the `have` bytes that are here, or at the beginning."
+    if r.status != 206:
+        length = r.headers.get("Content-Length")
+        return 0, int(length) if length else None
+    got = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", r.headers.get("Content-Range", ""))
+    if not got or int(got[1]) != have or int(got[2]) != old.get("total"):
+        part.unlink()  # not the rest of what we have
+        raise ConnectionError("the server sent another part than was asked for")
+    return have, int(got[2])
+
+# %% ../../nbs/data/13_download.ipynb #60df5439
+def _worth_fetching(url, folder, size, have, total):
+    "Raise where the length is not the expected one, or the disk has no room."
+    if size is not None and total not in (None, size):
+        raise ValueError(
+            f"{url} has {total} bytes, expected {size}; has the set changed? Look at its page"
+        )
+    if total and total - have > (free := shutil.disk_usage(folder).free):
+        raise OSError(
+            f"{folder} has {free / 1e9:.3g} GB left, {(total - have) / 1e9:.3g} are"
+            " needed; make room or choose another folder"
+        )
+
+
+def _receive(r, part, have, total, bar):
+    "Append what `r` brings to `part`, with a progress bar."
+    columns = (
+        TextColumn(part.stem),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with open(part, "ab") as f, Progress(*columns, disable=not bar) as p:
+        task = p.add_task("", total=total, completed=have)
+        while chunk := r.read1(1 << 20):
+            f.write(chunk)
+            p.update(task, advance=len(chunk))
+
+# %% ../../nbs/data/13_download.ipynb #b5ab6a28
+def _attempt(url, part, size, timeout, bar):
+    "One request for what is missing of `part`; raises unless it is complete afterwards."
+    have, old = _earlier(part, url)
     if have and have == old.get("total"):
         return
-    ask = {"User-Agent": "kdmedlearn"} | (
-        {"Range": f"bytes={have}-", "If-Range": old["tag"]} if have else {}
-    )
-    with urllib.request.urlopen(urllib.request.Request(url, headers=ask), timeout=timeout) as r:
-        kind, length, total = r.headers.get_content_type(), r.headers.get("Content-Length"), None
-        if kind in _PAGES and not re.search(
-            r"\.x?html?$", f"{urlsplit(url).path}\n{part.stem}", re.I | re.M
-        ):
-            raise ValueError(
-                f"{url} is answered with a web page ({kind}), expected a file; does the host ask"
-                " for a login, or for terms to be accepted? Open it in a browser"
-            )
-        if r.status == 206:
-            got = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", r.headers.get("Content-Range", ""))
-            if (
-                not got or int(got[1]) != have or int(got[2]) != old.get("total")
-            ):  # not the rest of what we have
-                part.unlink()
-                raise ConnectionError("the server sent another part than was asked for")
-            total = int(got[2])
-        else:
-            have, total = 0, int(length) if length else None
-        if size is not None and total not in (None, size):
-            raise ValueError(
-                f"{url} has {total} bytes, expected {size}; has the set changed? Look at its page"
-            )
-        if total and total - have > (free := shutil.disk_usage(part.parent).free):
-            raise OSError(
-                f"{part.parent} has {free / 1e9:.3g} GB left, {(total - have) / 1e9:.3g} are"
-                " needed; make room or choose another folder"
-            )
+    with urllib.request.urlopen(_request(url, have, old), timeout=timeout) as r:
+        _refuse_a_page(r, url, part)
+        have, total = _place(r, part, have, old)
+        _worth_fetching(url, part.parent, size, have, total)
         if not have:
             part.write_bytes(b"")  # first, or old bytes would stand under the new tag
-        tag = r.headers.get("ETag", "W/")
-        note.write_text(
-            json.dumps(
-                dict(
-                    url=url,
-                    total=total,
-                    chunked=r.chunked,
-                    tag=r.headers.get("Last-Modified") if tag.startswith("W/") else tag,
-                )
-            )
-        )  # W/: weak, no condition
-        columns = (
-            TextColumn(part.stem),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with open(part, "ab") as f, Progress(*columns, disable=not bar) as p:
-            task = p.add_task("", total=total, completed=have)
-            while chunk := r.read1(1 << 20):
-                f.write(chunk)
-                p.update(task, advance=len(chunk))
+        _keep_note(part, url, r, total)
+        _receive(r, part, have, total, bar)
     if total is not None and (have := part.stat().st_size) != total:
         raise ConnectionError(f"the connection broke after {have} of {total} bytes")
 
@@ -177,7 +202,7 @@ def _try(url, part, size, tries, wait, timeout, bar):
                 raise _explain(e, url, part) from e
             time.sleep(wait * 2 ** (failed - 1))
 
-# %% ../../nbs/data/13_download.ipynb #496d6ce7
+# %% ../../nbs/data/13_download.ipynb #382b787d
 def download(
     url,  # http or https
     to,  # file, or a folder that exists
@@ -208,7 +233,7 @@ def download(
                 f"{to} is there, but it is another file: {e}; remove it and call again"
             ) from e
         return to
-    part, note = (to.with_name(to.name + end) for end in (".part", ".part.json"))
+    part = to.with_name(to.name + ".part")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         _try(url, part, size, tries, wait, timeout, bar)
@@ -227,12 +252,12 @@ def download(
         verify(part, sha256, md5, size)
     except ValueError as e:
         part.unlink()
-        note.unlink()
+        _note_of(part).unlink()
         raise ValueError(
             f"{e}: damaged on the way, or changed by the host; it was removed, call again, and look"
             " at the page of the set if it stays so"
         ) from e
-    told = json.loads(note.read_text())
+    told = json.loads(_note_of(part).read_text())
     if not (sha256 or md5) and size is None and told["total"] is None and not told.get("chunked"):
         warnings.warn(
             f"{to.name}: the server named no length and no checksum was given, so it may be cut"
@@ -244,7 +269,7 @@ def download(
             " nothing; keep it, to know this file again)"
         )
     os.replace(part, to)
-    note.unlink()
+    _note_of(part).unlink()
     return to
 
 # %% ../../nbs/data/13_download.ipynb #aaab2a47

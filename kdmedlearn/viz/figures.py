@@ -6,7 +6,7 @@
 __all__ = ['COST_UNITS', 'COLORS', 'NOW', 'PAST', 'compare_figure', 'curves_figure', 'runs_figure', 'recall_figure',
            'attention_figure']
 
-# %% ../../nbs/viz/02_figures.ipynb #8899e971
+# %% ../../nbs/viz/02_figures.ipynb #e26f414d
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,7 +14,7 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from .pictures import data_url
+from .pictures import caption, data_url
 
 # %% ../../nbs/viz/02_figures.ipynb #2db18b7f
 COST_UNITS = {
@@ -99,7 +99,7 @@ def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
 COLORS = ["#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b"]
 NOW, PAST = "#d62728", "rgba(136,136,136,.35)"
 
-# %% ../../nbs/viz/02_figures.ipynb #357f4704
+# %% ../../nbs/viz/02_figures.ipynb #e847d2a2
 def runs_figure(
     runs: list,  # records
     chosen=(),  # numbers of runs to be told apart by colour
@@ -140,7 +140,7 @@ def runs_figure(
                     col=i % n + 1,
                     hovertemplate=f"run {r['run']}, epoch %{{x}}: %{{y}}<extra></extra>",
                 )
-    fig.update_xaxes(title=dict(text="epoch", font_size=11, standoff=2), rangemode="tozero")
+    fig.update_xaxes(title=caption("epoch", 11), rangemode="tozero")
     return fig.update_layout(
         height=70 + 210 * (-(-len(columns) // n)),
         margin=dict(l=45, r=20, t=45, b=40),
@@ -172,7 +172,7 @@ def recall_figure(
         height=180 + 50 * len(z),
     )
 
-# %% ../../nbs/viz/02_figures.ipynb #ed54f443
+# %% ../../nbs/viz/02_figures.ipynb #7c8fba60
 def attention_figure(
     images,  # N arrays (H, W, 3) of 0 ... 255
     paid: Tensor,  # (N, heads, K, n), from `by_teacher`
@@ -209,9 +209,7 @@ def attention_figure(
                 col=k + 2,
             )
             if says:
-                fig.update_xaxes(
-                    title=dict(text=says[i][k], font_size=11, standoff=2), row=i + 1, col=k + 2
-                )
+                fig.update_xaxes(title=caption(says[i][k], 11), row=i + 1, col=k + 2)
             fig.update_yaxes(autorange="reversed", row=i + 1, col=k + 2)
         if titles:
             fig.update_yaxes(title=dict(text=titles[i], font_size=12), row=i + 1, col=1)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'BUTTONS', 'control', 'controls_of', 'short', 'Settings', 'Job', 'line_of', 'RunList', 'button', 'set_buttons',
-           'side_by_side', 'TuningBench', 'last_words', 'tuning_bench']
+           'side_by_side', 'on_the_way', 'last_words', 'Clock', 'TuningBench', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #413a348c
+# %% ../../nbs/widgets/03_bench.ipynb #e00995ea
 import threading, time
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..core.parameters import Range
 from ..tuning.runs import best_of, Runs, score_of, table_of
 from ..tuning.search import check_task, train_run
 from ..viz.figures import runs_figure
-from .panel import log_slider, number_slider, Panel
+from .panel import log_slider, number_slider, Panel, when_unseen
 
 # %% ../../nbs/widgets/03_bench.ipynb #f79a084d
 WIDE = dict(style=dict(description_width="8.5em"), layout=dict(width="25em"))
@@ -94,7 +94,7 @@ class Settings:
                 c.value = run["params"][k]
         self.lr.value, self.seed.value, self.epochs.value = run["lr"], run["seed"], run["of"]
 
-# %% ../../nbs/widgets/03_bench.ipynb #cabecc8f
+# %% ../../nbs/widgets/03_bench.ipynb #71a8087b
 class Job:
     "One run in the background: it can be paused, resumed and stopped."
 
@@ -135,6 +135,10 @@ class Job:
 
     def resume(self):
         self.go.set()
+
+    def toggle(self):
+        "Pause, or go on."
+        (self.resume if self.paused else self.pause)()
 
     def stop(self, wait=60):
         "End the run after the batch it is at, and wait for the thread, `wait` seconds at most."
@@ -202,9 +206,6 @@ class RunList:
         "The curves of all runs; `now` is the number of the one that trains, or trained last."
         return runs_figure(self.runs.all(), self.list.value, now, self.score)
 
-# %% ../../nbs/widgets/03_bench.ipynb #9dd5e322
-_open = {}  # folder -> its bench, so that a cell that is run again finds the one before
-
 # %% ../../nbs/widgets/03_bench.ipynb #3d03e962
 BUTTONS = {
     "Train": ("play", "train with these hyperparameters"),
@@ -239,7 +240,45 @@ def side_by_side(settings: Settings, past: RunList, buttons: dict) -> W.Widget:
     right = W.VBox([past.list, W.HBox([put, delete]), past.best])
     return W.HBox([left, right], layout=dict(flex_flow="row wrap"))
 
-# %% ../../nbs/widgets/03_bench.ipynb #6b6e5aa9
+# %% ../../nbs/widgets/03_bench.ipynb #79195478
+def on_the_way(run: dict, epoch: int, seconds: float) -> str:
+    "How far a run is, in words."
+    return f"run {run['run']}: epoch {epoch + 1} of {run['of']}, {seconds:.0f} s"
+
+
+def last_words(end) -> tuple:  # (text, kind), for `Panel.say`
+    "How a run ended, from its record or from the exception that ended it."
+    if isinstance(end, ValueError):
+        return str(end), "said"
+    if isinstance(end, Exception):
+        return f"{type(end).__name__}: {end}", "said"
+    return f"run {end['run']}: {end['status']} after {end.get('seconds', 0):.0f} s", "note"
+
+# %% ../../nbs/widgets/03_bench.ipynb #60c12b19
+class Clock:
+    "Seconds since it was started, and whether it is time to draw: every `every` seconds."
+
+    def __init__(self, every: float):
+        self.every, self.began, self.drawn = every, 0.0, 0.0
+
+    def start(self):
+        self.began = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def due(self) -> bool:
+        "True if the last time it was so is long enough ago."
+        now = time.perf_counter()
+        if now - self.drawn < self.every:
+            return False
+        self.drawn = now
+        return True
+
+# %% ../../nbs/widgets/03_bench.ipynb #9dd5e322
+_open = {}  # folder -> its bench, so that a cell that is run again finds the one before
+
+# %% ../../nbs/widgets/03_bench.ipynb #7e60ce0e
 class TuningBench(Panel):
     """Sliders for a method's hyperparameters, training in the background, live curves, runs kept on
     disk."""
@@ -255,18 +294,16 @@ class TuningBench(Panel):
         score,
         every,  # seconds between two drawings
     ):
-        self.train, self.runs, self.every = train, runs, every
+        self.train, self.runs, self.clock = train, runs, Clock(every)
         self.settings, self.past = Settings(method, epochs, lr, seed), RunList(runs, score)
         s, self.list, self.best = self.settings, self.past.list, self.past.best
         self.params, self.epochs, self.lr, self.seed = s.params, s.epochs, s.lr, s.seed
         self.job = self.now = None  # now: number of the run that trains, or trained last
-        self.shown = self.began = 0.0  # seconds
         do = (self.on_train, self.on_pause, self.on_stop, self.on_set, self.on_delete)
         self.buttons = {name: button(name, f) for name, f in zip(BUTTONS, do)}
         super().__init__(side_by_side(self.settings, self.past, self.buttons), fast=False)
         self.list.observe(lambda _: self.redraw(), "value")
-        self.box._view_count = 0  # from now on the page says how often it shows the widget
-        self.box.observe(self.on_views, "_view_count")
+        when_unseen(self.box, self.close)
 
     def draw(self):
         return self.past.draw(self.now)
@@ -289,8 +326,9 @@ class TuningBench(Panel):
             settings = self.settings.read()
         except (ValueError, TypeError) as e:
             return self.say(str(e))
-        self.say("starting", "note")
-        self.began, self.now = time.perf_counter(), None
+        self.note("starting")
+        self.clock.start()
+        self.now = None
         self.job = Job(lambda watch: self.train(watch, *settings), self.hear)
         set_buttons(self.buttons, self.job)
 
@@ -299,23 +337,18 @@ class TuningBench(Panel):
         if not isinstance(news, tuple):
             self.refresh()
             return self.say(*last_words(news))
-        (run, epoch, _), t = news, time.perf_counter()
+        run, epoch, _ = news
         self.now = run["run"]
-        if t - self.shown < self.every:
-            return
-        self.shown = t
-        took = f"{t - self.began:.0f} s"
-        self.say(f"run {run['run']}: epoch {epoch + 1} of {run['of']}, {took}", "note")
-        self.refresh()
+        if self.clock.due():
+            self.note(on_the_way(run, epoch, self.clock.seconds()))
+            self.refresh()
 
     def on_pause(self, *_):
         if not (self.job and self.job.running):
             return
+        self.job.toggle()
         if self.job.paused:
-            self.job.resume()
-        else:
-            self.job.pause()
-            self.say("paused", "note")
+            self.note("paused")
         set_buttons(self.buttons, self.job)
 
     def on_stop(self, *_):
@@ -327,7 +360,7 @@ class TuningBench(Panel):
         if len(runs) != 1:
             return self.say(f"{len(runs)} runs are chosen; choose one in the list")
         self.settings.put(runs[0])
-        self.say(f"hyperparameters of run {runs[0]['run']}", "note")
+        self.note(f"hyperparameters of run {runs[0]['run']}")
 
     def on_delete(self, *_):
         if not self.list.value:
@@ -338,12 +371,7 @@ class TuningBench(Panel):
         except ValueError as e:
             return self.say(str(e))
         self.refresh()
-        self.say(f"deleted: {', '.join(f'run {n}' for n in numbers)}", "note")
-
-    def on_views(self, change):
-        "Close when no page has shown the widget for two seconds."
-        if change["new"] == 0 and change["old"]:
-            threading.Timer(2, lambda: self.box._view_count or self.close()).start()
+        self.note(f"deleted: {', '.join(f'run {n}' for n in numbers)}")
 
     def close(self):
         "Stop what trains, and let go of student, teacher and data."
@@ -353,15 +381,6 @@ class TuningBench(Panel):
         for k in [k for k, b in _open.items() if b is self]:
             del _open[k]
         super().close()
-
-# %% ../../nbs/widgets/03_bench.ipynb #822603e2
-def last_words(end) -> tuple:  # (text, kind), for `Panel.say`
-    "How a run ended, from its record or from the exception that ended it."
-    if isinstance(end, ValueError):
-        return str(end), "said"
-    if isinstance(end, Exception):
-        return f"{type(end).__name__}: {end}", "said"
-    return f"run {end['run']}: {end['status']} after {end.get('seconds', 0):.0f} s", "note"
 
 # %% ../../nbs/widgets/03_bench.ipynb #664bbf87
 def tuning_bench(

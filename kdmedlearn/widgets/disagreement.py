@@ -8,7 +8,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'ClassAnswers', '
            'enlarged', 'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks',
            'compare_images']
 
-# %% ../../nbs/widgets/05_compare.ipynb #5efeae2c
+# %% ../../nbs/widgets/05_compare.ipynb #387a303b
 from copy import copy
 from typing import NamedTuple
 
@@ -24,8 +24,9 @@ from torch.nn.functional import interpolate
 
 from ..core.teacher import as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
-from ..viz.pictures import data_url
-from .attention import ask, batches, check_loader, Look, undisturbed, WIDTH
+from ..viz.pictures import add_pictures, caption, change_pictures
+from .attention import ask, batches, check_loader, names_in, undisturbed
+from .panel import Look, WIDTH
 
 # %% ../../nbs/widgets/05_compare.ipynb #6ee1c3d8
 class ClassAnswers(NamedTuple):
@@ -65,7 +66,7 @@ def asked(models) -> dict:  # name -> Teacher
         t.name = str(name)
     return out
 
-# %% ../../nbs/widgets/05_compare.ipynb #ce9aa318
+# %% ../../nbs/widgets/05_compare.ipynb #0e07b1ff
 def see_all(ts: dict, dl, items):  # -> ClassAnswers or Masks
     "Ask all models once about the first `items` images of `dl`."
     norm, shown, ys, outs = norm_of(dl), [], [], {n: [] for n in ts}
@@ -88,7 +89,7 @@ def see_all(ts: dict, dl, items):  # -> ClassAnswers or Masks
     y, p = torch.cat(ys), {n: torch.cat(o) for n, o in outs.items()}
     if y.ndim == 3:
         return Masks(shown, y, p, {n: dice_each(v, y) for n, v in p.items()})
-    return ClassAnswers(shown, y, p, shared_classes(ts, p, list(getattr(dl, "vocab", None) or [])))
+    return ClassAnswers(shown, y, p, shared_classes(ts, p, names_in(dl)))
 
 # %% ../../nbs/widgets/05_compare.ipynb #ccb5031a
 def probabilities(name: str, out) -> Tensor:  # (B, C) logits -> (B, C)
@@ -299,7 +300,7 @@ class CompareView(Look):
         f.layout.title = f"{self.at.value} of {len(at)}: image {i + 1} of the loader"
         return f
 
-# %% ../../nbs/widgets/05_compare.ipynb #1506d235
+# %% ../../nbs/widgets/05_compare.ipynb #4934189f
 def class_frame(s: ClassAnswers) -> go.Figure:
     M = len(s.p)
     f = make_subplots(
@@ -311,7 +312,7 @@ def class_frame(s: ClassAnswers) -> go.Figure:
         vertical_spacing=0.32 / M,
         subplot_titles=[" "] * (M + 1),
     )
-    f.add_image(source=data_url(s.pictures[0]), hoverinfo="skip", row=1, col=1)
+    add_pictures(f, s.pictures[0], [(1, 1)])
     for k in range(M):
         f.add_bar(
             orientation="h",
@@ -326,9 +327,6 @@ def class_frame(s: ClassAnswers) -> go.Figure:
     f.update_xaxes(range=[0, 1.1], tickvals=[0, 0.5, 1], col=2)
     f.update_yaxes(autorange="reversed", col=2, automargin=False)
     f.update_xaxes(title=dict(text="probability", font_size=12), row=M, col=2)
-    f.update_xaxes(showticklabels=False, col=1)
-    f.update_yaxes(showticklabels=False, col=1)
-    f.update_annotations(font_size=13)
     return f.update_layout(
         width=WIDTH, height=90 + 130 * M, margin=dict(l=10, r=20, t=75, b=50), title_font_size=14
     )
@@ -336,9 +334,8 @@ def class_frame(s: ClassAnswers) -> go.Figure:
 
 def draw_classes(f, s: ClassAnswers, i: int):
     y = int(s.y[i])
-    f.data[0].source, f.layout.xaxis.title = data_url(s.pictures[i]), dict(
-        text=f"true class: {s.vocab[y]}", font_size=13, standoff=4
-    )
+    change_pictures(f.data[:1], [s.pictures[i]])
+    f.layout.xaxis.title = caption(f"true class: {s.vocab[y]}", 13, 4)
     for k, (name, p) in enumerate(s.p.items()):
         names, values, colours = top_bars(p[i], y, s.vocab)
         f.data[k + 1].update(y=names, x=[round(v, 4) for v in values], marker_color=colours)
@@ -346,15 +343,11 @@ def draw_classes(f, s: ClassAnswers, i: int):
             f"{name}: {'right' if int(p[i].argmax()) == y else 'wrong'}"
         )
 
-# %% ../../nbs/widgets/05_compare.ipynb #489c7162
+# %% ../../nbs/widgets/05_compare.ipynb #febe83b6
 def mask_frame(s: Masks) -> go.Figure:
     M = len(s.p)
     f = make_subplots(1, M + 1, subplot_titles=[" "] * (M + 1), horizontal_spacing=0.015)
-    for k in range(M + 1):
-        f.add_image(source=data_url(s.pictures[0]), hoverinfo="skip", row=1, col=k + 1)
-    f.update_xaxes(showticklabels=False)
-    f.update_yaxes(showticklabels=False)
-    f.update_annotations(font_size=13)
+    add_pictures(f, s.pictures[0], [(1, k + 1) for k in range(M + 1)])
     return f.update_layout(
         width=max(WIDTH, 180 * (M + 1)),
         height=WIDTH // (M + 1) + 75 if M < 4 else 260,
@@ -365,8 +358,7 @@ def mask_frame(s: Masks) -> go.Figure:
 
 def draw_masks(f, s: Masks, i: int):
     y, a = s.y[i].numpy(), f.layout.annotations
-    for t, im in zip(f.data, outlined(s.pictures[i], y, [p[i].numpy() for p in s.p.values()])):
-        t.source = data_url(im)
+    change_pictures(f.data, outlined(s.pictures[i], y, [p[i].numpy() for p in s.p.values()]))
     a[0].text = "image and mask" if y.any() else "image; its mask is empty"
     for k, (name, p) in enumerate(s.p.items()):
         a[k + 1].text = f"{name}: Dice {s.score[name][i]:.2f}" + (

@@ -8,7 +8,7 @@ __all__ = ['TEMPERATURES', 'RIGHT', 'OTHER', 'STUDENT', 'UP', 'DOWN', 'MOST', 'G
            'fused_answers', 'answers_of', 'shown_classes', 'gradient_range', 'round_below', 'answer_traces',
            'answer_words', 'answer_layout', 'TemperatureView', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #5d2917d1
+# %% ../../nbs/widgets/01_temperature.ipynb #68c61330
 import math
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from ..core.outputs import Outputs, Pass, plain, unwrapped
 from ..core.trial import untouched
 from ..methods.fusion import FusionState
 from ..methods.response import full_precision, soften
-from ..viz.pictures import data_url, pictures
+from ..viz.pictures import caption, data_url, pictures
 from .panel import Panel
 
 # %% ../../nbs/widgets/01_temperature.ipynb #3ff022f8
@@ -360,7 +360,7 @@ def answer_words(a: TeacherAnswers, teacher: str, T: float, squared: bool) -> li
         ]
     return out
 
-# %% ../../nbs/widgets/01_temperature.ipynb #7c14d2f0
+# %% ../../nbs/widgets/01_temperature.ipynb #c8fa1eaa
 def answer_layout(a: TeacherAnswers, classes: list, reach: float) -> dict:
     "What stays: axes, images, names. `reach`: the end of the gradient's axis."
     n, (g_high, p_low, p_high, top) = len(a.numbers), (
@@ -381,7 +381,7 @@ def answer_layout(a: TeacherAnswers, classes: list, reach: float) -> dict:
         range=[0, total * unit],
         zeroline=False,
         tickfont_size=10,
-        title=dict(text=text, font_size=11, standoff=4),
+        title=caption(text, 11, 4),
         tickvals=[s * unit + v for s in starts for v, _ in ticks],
         ticktext=[t for _ in starts for _, t in ticks],
     )

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'training_batch', 'parted', 'asked_teachers',
            'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Param', 'sorted_params', 'slider',
-           'value_of', 'set_params', 'unmoved', 'quarrels', 'weight_figure', 'weight_layout', 'LossWeights',
-           'loss_weights']
+           'value_of', 'set_params', 'unmoved', 'Weighed', 'weighed', 'quarrels', 'share_bars', 'length_bars',
+           'cosine_map', 'weight_layout', 'weight_figure', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #f7a295bf
+# %% ../../nbs/widgets/02_loss_weights.ipynb #22d888d3
 import html, math, random
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from ..core.outputs import Pass, plain, unwrapped
 from ..core.parameters import Range
 from ..core.step import DistillStep, Plan
 from ..core.trial import untouched
+from ..viz.pictures import caption
 from .panel import number_slider, Panel
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #0feb4610
@@ -271,10 +272,48 @@ def unmoved(params: list, pct: float) -> str:
     ]
     return "; ".join(plan + ([f"without a slider: {', '.join(still)}"] if still else []))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #a22de48b
-ALONE, HEARD = "#888888", "#1f77b4"
+# %% ../../nbs/widgets/02_loss_weights.ipynb #ff6f6e06
+class Weighed(NamedTuple):
+    "The K terms of a batch under weights; where there are K + 1 numbers, the last is the total's."
+
+    names: list  # K + 1
+    weights: list  # K
+    values: list  # K
+    total: float  # weighted sum of the values
+    shares: list  # K, of the total
+    alone: list  # K + 1 lengths of gradients
+    heard: list  # K + 1, those of the terms times their weight
+    cos: Tensor  # (K + 1, K + 1)
 
 
+def weighed(m: Measured, weights: dict) -> Weighed:
+    "What the terms of `m` amount to under `weights`."
+    names = list(m.values)
+    w = torch.tensor([float(weights[k]) for k in names]).double()
+    v = torch.tensor(list(m.values.values())).double()
+    if not (w > 0).any():
+        raise ValueError(
+            f"all weights are 0 ({', '.join(names)}); give the task or one term a weight above 0"
+        )
+    if not v.isfinite().all():
+        raise ValueError(
+            f"not finite: {', '.join(k for k in names if not math.isfinite(m.values[k]))}; look at"
+            " the teacher's and the student's answers"
+        )
+    gram, total = with_total(m.gram, w), float(w @ v)
+    alone = lengths(gram).tolist()
+    return Weighed(
+        [*names, "total"],
+        w.tolist(),
+        v.tolist(),
+        total,
+        (w * v / total).tolist() if total else [0.0] * len(names),
+        alone,
+        [*(w * lengths(m.gram)).tolist(), alone[-1]],
+        cosines(gram),
+    )
+
+# %% ../../nbs/widgets/02_loss_weights.ipynb #ff0d5ded
 def quarrels(names: list, cos: Tensor) -> list:  # of sentences
     "In words: which terms pull against each other, and which the total makes worse."
     K, said = len(names) - 1, []
@@ -292,75 +331,52 @@ def quarrels(names: list, cos: Tensor) -> list:  # of sentences
     ]
     return said or ["no two terms pull against each other on this batch"]
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #949ef6b2
-def weight_figure(m: Measured, weights: dict, head: str) -> go.Figure:
-    "Shares, lengths of the gradients and cosines of the terms, for these weights."
-    names = list(m.values)
-    w, v = (
-        torch.tensor([float(weights[k]) for k in names]).double(),
-        torch.tensor(list(m.values.values())).double(),
-    )
-    if not (w > 0).any():
-        raise ValueError(
-            f"all weights are 0 ({', '.join(names)}); give the task or one term a weight above 0"
-        )
-    if not v.isfinite().all():
-        raise ValueError(
-            f"not finite: {', '.join(k for k in names if not math.isfinite(m.values[k]))}; look at"
-            " the teacher's and the student's answers"
-        )
-    gram, total = with_total(m.gram, w), float(w @ v)
-    n, cos, rows, K = lengths(gram).tolist(), cosines(gram), [*names, "total"], len(names)
-    share, heard = (w * v / total).tolist() if total else [0.0] * K, [
-        *(w * lengths(m.gram)).tolist(),
-        n[-1],
-    ]
-    four = lambda xs: [float(f"{x:.4g}") for x in xs]
-    at = dict(
+# %% ../../nbs/widgets/02_loss_weights.ipynb #fd4361c6
+ALONE, HEARD = "#888888", "#1f77b4"
+
+
+def _bars(values: list, text: list, color: str, **kw) -> dict:
+    "A trace of bars, one for each row from the top, with `text` at their ends."
+    return dict(
         type="bar",
         orientation="h",
-        y=list(range(K + 1)),
+        x=[float(f"{x:.4g}") for x in values],
+        y=list(range(len(values))),
+        text=text,
         textposition="outside",
         cliponaxis=False,
         width=0.34,
-        showlegend=False,
+        marker=dict(color=color, line_width=0),
+        **{"showlegend": False} | kw,
     )
-    bars = [
-        dict(
-            at,
-            x=four([*share, 1.0]),
-            offset=-0.17,
-            text=[*(f"{a:.3g} × {b:.3g}" for a, b in zip(w.tolist(), v.tolist())), f"{total:.3g}"],
-            marker=dict(color=HEARD, line_width=0),
-        ),
-        dict(
-            at,
-            x=four(heard),
-            text=[f"{x:.3g}" for x in heard],
-            marker=dict(color=HEARD, line_width=0),
-            xaxis="x2",
-            name="times its weight",
-            offset=[*[-0.35] * K, -0.17],
-            showlegend=True,
-        ),
-        dict(
-            at,
-            x=four(n[:-1]),
-            y=list(range(K)),
-            text=[f"{x:.3g}" for x in n[:-1]],
-            marker=dict(color=ALONE, line_width=0),
-            xaxis="x2",
-            name="alone",
-            offset=0.01,
-            showlegend=True,
-        ),
+
+
+def share_bars(x: Weighed) -> list:  # of traces
+    "What each term contributes to the total; its weight and its value as text."
+    text = [f"{a:.3g} × {b:.3g}" for a, b in zip(x.weights, x.values)]
+    return [_bars([*x.shares, 1.0], [*text, f"{x.total:.3g}"], HEARD, offset=-0.17)]
+
+
+def length_bars(x: Weighed) -> list:  # of traces
+    "The length of each gradient, times its weight and alone."
+    K, text = len(x.weights), lambda v: [f"{a:.3g}" for a in v]
+    second, alone = dict(xaxis="x2", showlegend=True), x.alone[:-1]
+    heard = dict(name="times its weight", offset=[*[-0.35] * K, -0.17])
+    return [
+        _bars(x.heard, text(x.heard), HEARD, **heard, **second),
+        _bars(alone, text(alone), ALONE, name="alone", offset=0.01, **second),
     ]
-    cells = [[None if math.isnan(c) else round(c, 3) for c in r] for r in cos.tolist()]
-    heat = dict(
+
+
+def cosine_map(x: Weighed) -> dict:  # a trace
+    "The cosines of all pairs of gradients; a dash where a gradient is 0."
+    cells = [[None if math.isnan(c) else round(c, 3) for c in r] for r in x.cos.tolist()]
+    at = list(range(len(x.names)))
+    return dict(
         type="heatmap",
         z=cells,
-        x=list(range(K + 1)),
-        y=list(range(K + 1)),
+        x=at,
+        y=at,
         xaxis="x3",
         yaxis="y3",
         zmin=-1,
@@ -373,31 +389,10 @@ def weight_figure(m: Measured, weights: dict, head: str) -> go.Figure:
         texttemplate="%{text}",
         textfont_size=10,
     )
-    lines = quarrels(rows, cos)
-    fig = go.Figure(
-        [*bars, heat], weight_layout(rows, max(1.0, *share), max(heard + n), len(lines))
-    )
-    fig.update_layout(
-        title=dict(
-            text="<br>".join(
-                [
-                    f"{head}: weighted total {total:.3g}",
-                    *(f"<span style='font-size:13px'>{l}</span>" for l in lines),
-                ]
-            ),
-            x=0,
-            xanchor="left",
-            y=1,
-            yref="container",
-            yanchor="top",
-            pad_t=12,
-            font_size=15,
-        )
-    )
-    return fig
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #6655f146
+# %% ../../nbs/widgets/02_loss_weights.ipynb #c8731602
 def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
+    "Axes and size for the three parts, with room above for so many `lines` of words."
     y = dict(
         tickvals=list(range(len(rows))),
         ticktext=rows,
@@ -407,7 +402,7 @@ def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
         automargin=True,
     )
     x = lambda d, title, **kw: dict(
-        domain=d, title=dict(text=title, font_size=12, standoff=6), tickfont_size=10, nticks=5, **kw
+        domain=d, title=caption(title, 12, 6), tickfont_size=10, nticks=5, **kw
     )
     return dict(
         height=150 + 54 * len(rows) + 20 * lines,
@@ -435,7 +430,21 @@ def weight_layout(rows: list, most: float, longest: float, lines: int) -> dict:
         yaxis3=y | dict(anchor="x3"),
     )
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #3a446088
+
+def weight_figure(m: Measured, weights: dict, head: str) -> go.Figure:
+    "Shares, lengths of the gradients and cosines of the terms, for these weights."
+    x = weighed(m, weights)
+    lines = quarrels(x.names, x.cos)
+    words = [f"<span style='font-size:13px'>{said}</span>" for said in lines]
+    fig = go.Figure(
+        [*share_bars(x), *length_bars(x), cosine_map(x)],
+        weight_layout(x.names, max(1.0, *x.shares), max(x.heard + x.alone), len(lines)),
+    )
+    title = "<br>".join([f"{head}: weighted total {x.total:.3g}", *words])
+    place = dict(x=0, xanchor="left", y=1, yref="container", yanchor="top", pad_t=12)
+    return fig.update_layout(title=dict(text=title, font_size=15, **place))
+
+# %% ../../nbs/widgets/02_loss_weights.ipynb #5d1dcee7
 class LossWeights(Panel):
     """Values, gradients and cosines of a method's terms on one batch, under sliders for its
     hyperparameters."""
@@ -538,7 +547,7 @@ class LossWeights(Panel):
         if [type(m) for m in parts] != [type(m) for m in self.method.parts]:
             return self.say("the Learner has another method by now; make the widget anew")
         set_params(parts, self.params, self.values())
-        self.say(f"written; the same method in code: {code_of(self.learn.distill.method)}", "note")
+        self.note(f"written; the same method in code: {code_of(self.learn.distill.method)}")
 
     def close(self):
         super().close()
