@@ -476,6 +476,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'kdmedlearn.data.masks.Values.__init__': ( 'data/masks.html#values.__init__',
                                                                                   'kdmedlearn/data/masks.py'),
                                        'kdmedlearn.data.masks.Values.cure': ('data/masks.html#values.cure', 'kdmedlearn/data/masks.py'),
+                                       'kdmedlearn.data.masks.Values.one': ('data/masks.html#values.one', 'kdmedlearn/data/masks.py'),
+                                       'kdmedlearn.data.masks.Values.rank': ('data/masks.html#values.rank', 'kdmedlearn/data/masks.py'),
                                        'kdmedlearn.data.masks.Values.refuse': ('data/masks.html#values.refuse', 'kdmedlearn/data/masks.py'),
                                        'kdmedlearn.data.masks.Values.say': ('data/masks.html#values.say', 'kdmedlearn/data/masks.py'),
                                        'kdmedlearn.data.masks.as_value': ('data/masks.html#as_value', 'kdmedlearn/data/masks.py'),

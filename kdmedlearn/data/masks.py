@@ -128,7 +128,7 @@ def match(
         (found[hit] if hit in found else alone).append(f if hit in found else key)
     return found, alone
 
-# %% ../../nbs/data/11_masks.ipynb #7d9b8903
+# %% ../../nbs/data/11_masks.ipynb #3ac7ce4b
 MISSING = ("error", "empty", "skip")
 
 
@@ -147,7 +147,7 @@ def name_hint(images, masks, suffix="") -> str:  # keys without partner
 def pairs_or_raise(
     ims: dict,
     found: dict,
-    alone: list,  # of `match`
+    alone: list,  # the mask files that `match` gave to none
     folder,
     missing: str,
     hint: str,
@@ -163,7 +163,8 @@ def pairs_or_raise(
         )
     if alone:
         raise ValueError(
-            f"{len(alone)} masks without an image in {folder}: {some(sorted(alone))}{end}"
+            f"{len(alone)} masks without an image in {folder}:"
+            f" {some(sorted(f.name for f in alone))}{end}"
         )
     if without and missing == "skip":
         warnings.warn(
@@ -204,7 +205,7 @@ def find_pairs(
     if list(ims) == [Path(folder).name] and len(alone) == len(ms):  # nuclei: 17/images/17.png
         found, alone = {Path(folder).name: list(ms.values())}, []
     hint = name_hint([k for k in found if not found[k]], alone, layout.suffix)
-    return pairs_or_raise(ims, found, alone, folder, missing, hint)
+    return pairs_or_raise(ims, found, [ms[k] for k in alone], folder, missing, hint)
 
 # %% ../../nbs/data/11_masks.ipynb #f9615a82
 def named_tests(test: Path, layout: Layout) -> dict:  # name -> folder
@@ -625,7 +626,7 @@ class ReadMask(Transform):
     def __getstate__(self):
         return {**self.__dict__, "kept": {}, "files": {}}
 
-# %% ../../nbs/data/11_masks.ipynb #08d6fbaa
+# %% ../../nbs/data/11_masks.ipynb #481f6b54
 TARGETS = ("index", "channel")
 FOREIGN = ("table", "file", "label", "split", "kind", "sep")  # of `Reading`, not for masks
 
@@ -667,10 +668,10 @@ class MaskReading(Reading):
                 raise ValueError(f"{name}= is for images with labels; masks are found by folder")
         if self.classes is not None and self.threshold is not None:
             raise ValueError("classes= and threshold= both say what a value means; pass one")
-        if self.target == "channel" and len(self.code.names) != 2:
+        names = self.code.names
+        if self.target == "channel" and len(names) != 2:
             raise ValueError(
-                f"target='channel' has two classes, and classes= {len(self.code.names)}; pass"
-                " target='index'"
+                f"target='channel' has two classes, and classes= {len(names)}; pass target='index'"
             )
 
     @property
@@ -729,7 +730,7 @@ def look_at(data: bytes, masker: ReadMask, keep=True, pack=False) -> Look:
     small = nearest(x, masker.size) if keep else None
     return Look(x.shape[::-1], count, small, packed, strange, lossy)
 
-# %% ../../nbs/data/11_masks.ipynb #d4beb784
+# %% ../../nbs/data/11_masks.ipynb #95543005
 class Values:
     "Which values the masks of a set hold, how often, and where they are first seen."
 
@@ -744,23 +745,25 @@ class Values:
                 self.first.setdefault(v, name)
 
     def say(self, values, most=8) -> str:
-        "The values with their shares; the rare ones with a file."
-        out = []
-        for v in sorted(values, key=lambda v: (isinstance(v, tuple), v))[:most]:
-            share = self.pixels[v] / self.total
-            where = f", first in {self.first[v]}" if share < 0.05 else ""
-            out.append(
-                f"{v} ({share:.2g}{where})" if share < 0.001 else f"{v} ({share:.1%}{where})"
-            )
-        more = len(values) - most
-        return ", ".join(out) + (f" and {more} more" if more > 0 else "")
+        "The values with their shares, the most frequent ones of many; the rare ones with a file."
+        order = (lambda v: -self.pixels[v]) if len(values) > most else self.rank
+        return some(map(self.one, sorted(values, key=order)), most)
+
+    def rank(self, v):  # greys before colours
+        return isinstance(v, tuple), v
+
+    def one(self, v) -> str:
+        share = self.pixels[v] / self.total
+        where = f", first in {self.first[v]}" if share < 0.05 else ""
+        return f"{v} ({share:{'.2g' if share < 0.001 else '.1%'}}{where})"
 
     def cure(self) -> str:
         "Two lines to choose from."
         vs = [v for v in self.pixels if v not in self.code.ignore]
-        vs = sorted(vs, key=lambda v: (isinstance(v, tuple), v))[:6]
-        last = 255 if 255 in vs and len(vs) > 2 else vs[-1]
-        names = [*self.code.names, *(f"class {k}" for k in range(2, 9))]
+        vs = sorted(vs, key=self.rank)[:6]
+        ids = all(isinstance(v, int) and (v < 64 or v == 255) for v in vs)
+        last = 255 if ids and 255 in vs else min(vs[1:], key=self.pixels.get)
+        names = [*self.code.names, *(f"class {k}" for k in range(2, 7))]
         ask = lambda vs: ", ".join(f'"{n}": {v}' for n, v in zip(names, vs))
         some_left = [v for v in vs if v != last]
         ways = [f"classes={{{ask(vs)}}}"]
@@ -770,6 +773,12 @@ class Values:
 
     def refuse(self):
         "Raise: two classes cannot be told by these values."
+        if len(self.pixels) > 8:
+            raise ValueError(
+                f"the masks hold {len(self.pixels)} values, most often {self.say(self.pixels, 4)},"
+                " and they are not on two sides: a soft rim, a third class, numbers of objects?"
+                " Save masks of two values, such as (x > 127) * 255, or name all in classes="
+            )
         raise ValueError(
             f"the masks hold the values {self.say(self.pixels)}, and two classes cannot be told by"
             f" them alone; say what each means, in this or another way:{self.cure()}"
