@@ -237,12 +237,31 @@ def test_three_values_are_refused_with_their_shares_and_the_cure(tmp_path, value
     assert cure in said and all(f"{v} (" in said for v in (0, *values)) and "%" in said
 
 
+def test_some_masks_in_0_and_1_and_some_in_0_and_255(tmp_path):
+    write(tmp_path, [blob(k, 1 if k % 2 else 255) for k in range(6)])
+    with pytest.raises(ValueError) as e:
+        read(tmp_path)
+    assert 'classes={"background": 0, "polyp": [1, 255]}' in str(e.value)
+    dls = read(tmp_path, classes={"background": 0, "polyp": [1, 255]})
+    for k in (2, 3):
+        assert np.array_equal(full(dls, f"{k}.png"), blob(k) > 0)
+
+
+def test_0_and_1_in_jpeg_and_colours_in_jpeg_are_lost(tmp_path):
+    write(tmp_path / "a", [blob(k, 1) for k in range(6)], "jpg", quality=95)
+    with pytest.raises(ValueError, match="JPEG changes values: save the masks as PNG"):
+        read(tmp_path / "a")
+    red = [stack(blob(k), 0 * blob(k), 0 * blob(k)) for k in range(6)]
+    with pytest.raises(ValueError, match="a colour mask of .* or a mask saved as JPEG"):
+        read(write(tmp_path / "b", red, "jpg"))
+
+
 def test_one_mask_of_many_with_another_value_is_named(tmp_path):
     write(tmp_path, [blob(k) for k in range(9)])
     m = blob(4)
     m[20, 3:6] = 7
     save(m, tmp_path / "masks" / "4.png")
-    with pytest.raises(ValueError, match=r"7 \(0.039%?.*first in 4.png|7 \(.*first in 4.png\)"):
+    with pytest.raises(ValueError, match=r"7 \(.*first in 4.png\)"):
         read(tmp_path)
 
 
@@ -519,7 +538,7 @@ def test_folders_of_other_names(tmp_path):
     with pytest.raises(ValueError, match="images= and masks= take other names"):
         list_pairs(tmp_path)
     assert len(list_pairs(tmp_path, Layout("original", "Ground Truth"))) == 1
-    with pytest.raises(ValueError, match="no masks folder"):
+    with pytest.raises(ValueError, match="no gt folder"):
         list_pairs(tmp_path, Layout("Original", "gt", "_x"))
 
 

@@ -128,7 +128,7 @@ def match(
         (found[hit] if hit in found else alone).append(f if hit in found else key)
     return found, alone
 
-# %% ../../nbs/data/11_masks.ipynb #3ac7ce4b
+# %% ../../nbs/data/11_masks.ipynb #adb5ee5e
 MISSING = ("error", "empty", "skip")
 
 
@@ -189,7 +189,8 @@ def find_pairs(
             return [(f"{d}/{k}", f, m) for d, (k, f, m) in each]
     if at is None or to is None:
         raise ValueError(
-            f"no {'images' if at is None else 'masks'} folder in {folder}; it holds "
+            f"no {layout.images or 'images' if at is None else layout.masks or 'masks'} folder in"
+            f" {folder}; it holds "
             f"{some(d.name for d in visible(folder)[0]) or 'no folders'}; "
             "expected images/ (or image/) and masks/ (or mask/); images= and masks= take other"
             " names, suffix='_mask' takes image and mask in one folder"
@@ -730,16 +731,18 @@ def look_at(data: bytes, masker: ReadMask, keep=True, pack=False) -> Look:
     small = nearest(x, masker.size) if keep else None
     return Look(x.shape[::-1], count, small, packed, strange, lossy)
 
-# %% ../../nbs/data/11_masks.ipynb #95543005
+# %% ../../nbs/data/11_masks.ipynb #76ed8a6b
 class Values:
     "Which values the masks of a set hold, how often, and where they are first seen."
 
     def __init__(self, looks, names, code: MaskCode):
         self.code, self.total = code, sum(int(k.count.sum()) for k in looks)
+        self.lossy, self.sets = any(k.lossy for k in looks), set()
         self.pixels, self.first = {}, {}
         for k, name in zip(looks, names):
             greys = [*range(256), *code.colours]
             seen = {greys[i]: int(k.count[i]) for i in np.flatnonzero(k.count[:-1])}
+            self.sets.add(frozenset(seen | k.strange) - {0, *code.ignore})
             for v, n in (seen | k.strange).items():
                 self.pixels[v] = self.pixels.get(v, 0) + n
                 self.first.setdefault(v, name)
@@ -758,9 +761,11 @@ class Values:
         return f"{v} ({share:{'.2g' if share < 0.001 else '.1%'}}{where})"
 
     def cure(self) -> str:
-        "Two lines to choose from."
+        "Two lines to choose from, or what else explains the values."
         vs = [v for v in self.pixels if v not in self.code.ignore]
         vs = sorted(vs, key=self.rank)[:6]
+        if self.lossy:
+            return " These are JPEG files, and JPEG changes values: save the masks as PNG."
         ids = all(isinstance(v, int) and (v < 64 or v == 255) for v in vs)
         last = 255 if ids and 255 in vs else min(vs[1:], key=self.pixels.get)
         names = [*self.code.names, *(f"class {k}" for k in range(2, 7))]
@@ -769,7 +774,14 @@ class Values:
         ways = [f"classes={{{ask(vs)}}}"]
         if len(some_left) > 1:
             ways.insert(0, f"classes={{{ask(some_left)}}}, ignore={last}")
-        return "\n    ".join(["", *ways])
+        say = ""
+        if 0 in vs and all(len(o) < 2 for o in self.sets):  # some in 0 and 1, some in 0 and 255
+            rest = [v for v in vs if v]
+            say = (
+                f" No mask holds two of {some(rest, 9)}; the first way is that they mean the same."
+            )
+            ways.insert(0, f'classes={{"{names[0]}": 0, "{names[1]}": {rest}}}')
+        return say + "\n    ".join(["", *ways])
 
     def refuse(self):
         "Raise: two classes cannot be told by these values."
@@ -781,7 +793,7 @@ class Values:
             )
         raise ValueError(
             f"the masks hold the values {self.say(self.pixels)}, and two classes cannot be told by"
-            f" them alone; say what each means, in this or another way:{self.cure()}"
+            f" them alone; say what each means, in this or another way.{self.cure()}"
         )
 
 
@@ -798,7 +810,8 @@ def settled(code: MaskCode, looks: list, names: list) -> MaskCode:
             raise ValueError(
                 f"the masks hold values that no class has: {values.say(unknown)}; name them in"
                 " classes= or in ignore="
-                + ", or save the masks as PNG: JPEG changes values" * lossy
+                + ", or save the masks as PNG: JPEG changes values (two classes are found without"
+                " classes=)" * lossy
             )
         return code
     if code.threshold is not None:
