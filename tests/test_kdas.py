@@ -396,7 +396,7 @@ def test_masks_are_not_taken_for_classes(polyps, tmp_path):
         save_masks(tiny(), d.valid, polyps / "validation" / "masks")
 
 
-def test_a_set_of_empty_masks_is_warned_of(polyps, tmp_path):
+def test_a_set_of_empty_masks_is_refused(polyps, tmp_path):
     import shutil
     from PIL import Image
     from kdmedlearn.data.masks import mask_dls
@@ -404,7 +404,7 @@ def test_a_set_of_empty_masks_is_warned_of(polyps, tmp_path):
     empty = shutil.copytree(polyps, tmp_path / "empty")
     for f in empty.rglob("masks/*"):
         Image.new("L", (32, 32)).save(f)
-    with pytest.warns(UserWarning, match="masks are empty"):
+    with pytest.raises(ValueError, match="masks are empty"):
         mask_dls(empty, size=32, device="cpu")
 
 

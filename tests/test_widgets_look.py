@@ -22,7 +22,8 @@ from kdmedlearn.models.unet import UNet
 from kdmedlearn.train.fusing import collect, fit_fusion, rows
 from kdmedlearn.viz.pictures import data_url, SIDE
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
-from kdmedlearn.widgets.attention import batches, painted, row_weights, undisturbed
+from kdmedlearn.viz.pictures import painted
+from kdmedlearn.widgets.attention import batches, row_weights, undisturbed
 from kdmedlearn.widgets.disagreement import class_kinds, ClassAnswers, outlined, top_bars
 
 

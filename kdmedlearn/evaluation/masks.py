@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice', 'iou', 'as_levels', 'as_mask',
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
-           'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'score_folder']
+           'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'all_paired', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #12b859db
+# %% ../../nbs/evaluation/02_masks.ipynb #37cae32c
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from kdmedlearn.core.checks import (
 from ..core.outputs import plain
 from ..data.files import as_pil
 from ..data.loaders import some
-from ..data.masks import all_paired, by_stem, mask_trouble, mask_values, ReadMask, side
+from ..data.masks import by_stem, mask_trouble, mask_values, ReadMask, side
 from .classes import eval_mode
 
 # %% ../../nbs/evaluation/02_masks.ipynb #6a2877bc
@@ -593,7 +593,7 @@ def save_masks(
         Image.fromarray(p).save(folder / f"{stem}.png")
     return folder
 
-# %% ../../nbs/evaluation/02_masks.ipynb #94767cdf
+# %% ../../nbs/evaluation/02_masks.ipynb #a31b04ed
 def _files_in(folder):  # -> files by their names without extension
     if Path(folder).is_file():
         raise ValueError(f"{folder} is a file; expected a folder of images")
@@ -615,6 +615,22 @@ def _read_pair(pred, mask, threshold):  # files -> grey levels, mask
     if trouble := mask_trouble(m, threshold):
         raise ValueError(f"mask {mask.name} has {trouble}")
     return p, m > threshold
+
+
+def all_paired(
+    a: dict,  # name without extension -> file
+    b: dict,
+    a_alone: str,  # how a message calls files of `a` without a partner
+    b_alone: str,
+):
+    "Raise unless each file of `a` has a partner of the same name in `b`, and the other way round."
+    for these, those, what in ((a, b, a_alone), (b, a, b_alone)):
+        alone = sorted(set(these) - set(those))
+        if alone:
+            raise ValueError(
+                f"{len(alone)} {what}: {some(these[s].name for s in alone)}; names must agree up to"
+                " the extension"
+            )
 
 
 def score_folder(

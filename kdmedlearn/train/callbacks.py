@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['scaled_side', 'rescaled', 'check_scales', 'ScaledBatches', 'MultiScale', 'ClipValue']
 
-# %% ../../nbs/train/04_callbacks.ipynb #2add3afd
+# %% ../../nbs/train/04_callbacks.ipynb #671ee9ff
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
+from fastai.torch_core import TensorMask
 from torch import Tensor, nn
 
-# %% ../../nbs/train/04_callbacks.ipynb #7feb3600
+# %% ../../nbs/train/04_callbacks.ipynb #4d195d37
 def scaled_side(side: int, scale: float, multiple: int = 32) -> int:
     "`side` times `scale`, rounded to the nearest multiple of `multiple`, at least one."
     return max(1, int(round(side * scale / multiple))) * multiple
@@ -24,14 +25,15 @@ def rescaled(
     multiple: int = 32,
 ) -> Tensor:
     """Images and float masks (B, C, H, W) bilinearly (corners on corners, as PraNet does), masks
-    (B, H, W) by the nearest pixel."""
+    (B, H, W), and those in which 255 marks ignored pixels, by the nearest pixel."""
     if not isinstance(x, Tensor) or x.ndim not in (3, 4):
         return x
     size = tuple(scaled_side(n, scale, multiple) for n in x.shape[-2:])
     if size == tuple(x.shape[-2:]):
         return x
     y = x.as_subclass(Tensor)
-    if x.is_floating_point() and x.ndim == 4:
+    exact = isinstance(x, TensorMask) and bool((y > 1).any())
+    if x.is_floating_point() and x.ndim == 4 and not exact:
         y = F.interpolate(y, size=size, mode="bilinear", align_corners=True)
     else:
         y = (
