@@ -15,7 +15,7 @@ from fastai.learner import Learner, load_learner
 from PIL import Image
 from torch import nn
 
-from kdmedlearn.data import images
+from kdmedlearn.data import images, reading
 from kdmedlearn.data.balance import balance
 from kdmedlearn.data.sets import endoscopy
 from kdmedlearn.data.sets.endoscopy import (
@@ -362,8 +362,8 @@ def test_the_folds_leave_no_test_set_to_cut(home):
 
 
 def test_random_changes_are_those_of_endoscopy(home, monkeypatch):
-    asked, real = [], images.augmentations
-    monkeypatch.setattr(images, "augmentations", lambda m=None: (asked.append(m), real(m))[1])
+    asked, real = [], reading.augmentations
+    monkeypatch.setattr(reading, "augmentations", lambda m=None: (asked.append(m), real(m))[1])
     said(kvasir_v2, home / "kvasir", 32)
     said(hyper_kvasir, home / "hyper", size=32)
     assert set(asked) == {"endoscopy"}

@@ -8,9 +8,9 @@ __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'number',
            'method_class', 'same_vocab', 'different', 'known_names', 'one_for_each', 'places_in', 'not_above',
            'makes_module', 'made_module', 'one_logit_a_class', 'finite_weights', 'finite_losses', 'enough_classes',
            'writable_folder', 'same_tensors', 'file_of', 'image_batch', 'can_be_halved', 'same_shapes', 'has_tensors',
-           'unknown', 'taken', 'text', 'of_type', 'one_loader', 'how_many', 'share', 'factor', 'as_many',
+           'all_tensors', 'unknown', 'taken', 'text', 'of_type', 'one_loader', 'how_many', 'share', 'factor', 'as_many',
            'foreground_map', 'map_fits_mask', 'labels_known', 'same_pixels', 'one_picture', 'levels_or_probabilities',
-           'all_different']
+           'flat_values', 'all_different']
 
 # %% ../../nbs/core/01_checks.ipynb #b7b34035
 import os
@@ -371,7 +371,7 @@ def can_be_halved(size: tuple, times: int, who: str):
             f" {h}x{w}, near it lies {near[0]}x{near[1]}: resize the images"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #425b544f
+# %% ../../nbs/core/01_checks.ipynb #16f8d6e8
 def same_shapes(what: str, got: list, expected: list, cure: str):
     "Raise unless the shapes that a network gives are those that are `expected`."
     if got != expected:
@@ -388,7 +388,7 @@ def has_tensors(state: dict, needed: Iterable[str], who: str):
         )
 
 
-def same_tensors(own: Iterable[str], given: Iterable[str], who: str):
+def all_tensors(own: Iterable[str], given: Iterable[str], who: str):
     "Raise unless a state dict has the tensors of a model, no fewer and no others."
     own, given = set(own), set(given)
     for names, what in ((own - given, "missing"), (given - own, "not known here")):
@@ -496,7 +496,7 @@ def same_pixels(p: Any, m: Any):
             " pixels; resize the prediction to the mask"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #74fba095
+# %% ../../nbs/core/01_checks.ipynb #6fd87e40
 def one_picture(a: Any, what: str, one: str):
     "Raise unless an array is (H, W), with pixels."
     if a.ndim != 2 or 0 in a.shape:
@@ -521,7 +521,7 @@ def levels_or_probabilities(p: Any):
         )
 
 
-def one_for_each(values: Any, of: str, such_as: str):
+def flat_values(values: Any, of: str, such_as: str):
     "Raise unless an array is a list of numbers."
     if values.ndim != 1:
         raise ValueError(

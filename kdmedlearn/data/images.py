@@ -171,25 +171,30 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
         warn_near(leaks)
     return whole, leaks
 
-# %% ../../nbs/data/11_images.ipynb #c4cfc4a5
+# %% ../../nbs/data/11_images.ipynb #1d488387
 @delegates(Reading)
 def image_dls(
     path,  # folder of the set: train/ + test/, train/ + valid/ (+ test/), class folders, or files
-    **options,  # of `Reading`: size, bs, group, table, label, norm, fraction, ...
+    size: int = Reading.size,
+    bs: int = Reading.bs,
+    **kwargs,  # of `Reading`: valid, group, table, label, norm, fraction, ...
 ) -> SetLoaders:  # a fastai DataLoaders; dls.test if there is a test set
     "DataLoaders of a set of images; every mistake in the set is answered before training."
-    return load_images(Reading.of(path, options))
+    return load_images(Reading.of(path, dict(size=size, bs=bs) | kwargs))
 
 
 @delegates(Reading)
 def table_dls(
     t,  # csv or DataFrame, one row an image; or what `list_images` gives
     path=".",  # the folder below which the images lie
-    **options,  # of `Reading`
+    size: int = Reading.size,
+    bs: int = Reading.bs,
+    **kwargs,  # of `Reading`
 ) -> SetLoaders:
     "`image_dls` for images that a table lists."
     listed = isinstance(t, pd.DataFrame) and {"file", "split", "label", "rel"} <= set(t)
-    reading = Reading.of(path, options | dict(table=None if listed else t))
+    own = dict(size=size, bs=bs, table=None if listed else t)
+    reading = Reading.of(path, own | kwargs)
     return load_images(reading, t if listed else None)
 
 # %% ../../nbs/data/11_images.ipynb #2574508f

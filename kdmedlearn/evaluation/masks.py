@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'threshold_curves', 's_measure', 'mask_scores', 'Curves', 'score_masks', 'summary', 'worst', 'bootstrap',
            'mask_predictions', 'evaluate_masks', 'worst_figure', 'save_masks', 'all_paired', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #37cae32c
+# %% ../../nbs/evaluation/02_masks.ipynb #e33b9b3a
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from kdmedlearn.core.checks import (
     map_fits_mask,
     maps_of,
     of_type,
-    one_for_each,
+    flat_values,
     one_loader,
     one_of,
     one_picture,
@@ -338,7 +338,7 @@ def worst(table: pd.DataFrame, n: int = 6, by: str = "dice") -> pd.DataFrame:
     how_many("n", n, "images")
     return table.sort_values(by, ascending=by != "MAE", kind="stable").head(n)
 
-# %% ../../nbs/evaluation/02_masks.ipynb #8ece9863
+# %% ../../nbs/evaluation/02_masks.ipynb #8718323c
 def _of_groups(v, group):  # -> the sum of each group's values, and how many it has
     g = (
         np.arange(len(v))
@@ -362,7 +362,7 @@ def bootstrap(
 ) -> dict:  # mean, low, high, images, groups
     "Mean over images and its percentile bootstrap interval (Efron 1979)."
     v = np.asarray(values, float)
-    one_for_each(v, "image", "table.dice")
+    flat_values(v, "image", "table.dice")
     how_many("n", n, "resamples")
     share("level", level, ".95")
     sums, counts = _of_groups(v, group)

@@ -7,7 +7,7 @@ __all__ = ['REDUCTIONS', 'POLYP_PVT_NAMES', 'PVT_V2', 'IN_POLYP_PVT', 'IN_PVT_V2
            'check_maps', 'timm_name', 'pyramid', 'CIM', 'up', 'CFM', 'GraphConv', 'SAM', 'PolypPVT', 'stages_of',
            'backbone_of', 'load_released_polyp_pvt']
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #2e473378
+# %% ../../nbs/models/04_polyp_pvt.ipynb #388c088e
 import math, re
 
 import timm, torch
@@ -21,7 +21,7 @@ from kdmedlearn.core.checks import (
     near_names,
     number,
     same_shapes,
-    same_tensors,
+    all_tensors,
 )
 from .hdkd import read_state
 from .mbcsa import ChannelAttention, conv_layer, SpatialAttention
@@ -332,7 +332,7 @@ def backbone_of(
     pools = sr is not None and sr.shape[-1] == 1  # instead of strides: linear attention
     return "pvt_v2_b2_li" if name == "pvt_v2_b2" and pools else name
 
-# %% ../../nbs/models/04_polyp_pvt.ipynb #b6c4cc0e
+# %% ../../nbs/models/04_polyp_pvt.ipynb #340d7960
 def load_released_polyp_pvt(
     source,  # path of a .safetensors or .pth file, or a state dict, in released or our names
 ) -> PolypPVT:
@@ -347,7 +347,7 @@ def load_released_polyp_pvt(
         channels=state["head_cfm.weight"].shape[1],
         anchors=math.isqrt(len(state["sam.graph.mix_nodes.weight"])),
     )
-    same_tensors(model.state_dict(), state, "Polyp-PVT")
+    all_tensors(model.state_dict(), state, "Polyp-PVT")
     model.to(next(v for v in state.values() if v.is_floating_point()).dtype).load_state_dict(state)
     return model.eval()
 
