@@ -468,6 +468,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'kdmedlearn.data.images.near_groups': ('data/images.html#near_groups', 'kdmedlearn/data/images.py'),
                                         'kdmedlearn.data.images.table_dls': ('data/images.html#table_dls', 'kdmedlearn/data/images.py'),
                                         'kdmedlearn.data.images.targets': ('data/images.html#targets', 'kdmedlearn/data/images.py'),
+                                        'kdmedlearn.data.images.too_alike': ('data/images.html#too_alike', 'kdmedlearn/data/images.py'),
                                         'kdmedlearn.data.images.warn_copies': ('data/images.html#warn_copies', 'kdmedlearn/data/images.py'),
                                         'kdmedlearn.data.images.warn_near': ('data/images.html#warn_near', 'kdmedlearn/data/images.py'),
                                         'kdmedlearn.data.images.with_groups': ( 'data/images.html#with_groups',

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MANY', 'FolderLabel', 'list_set', 'targets', 'warn_copies', 'looks_for_leaks', 'near_groups', 'warn_near',
-           'load_images', 'with_groups', 'cut_set', 'image_dls', 'table_dls', 'describe', 'count_answers', 'folds']
+           'load_images', 'with_groups', 'too_alike', 'cut_set', 'image_dls', 'table_dls', 'describe', 'count_answers',
+           'folds']
 
 # %% ../../nbs/data/11_images.ipynb #d25ae68a
 import warnings
@@ -92,7 +93,7 @@ def warn_copies(
             )
     return int((by.split.transform("nunique") > 1).sum())
 
-# %% ../../nbs/data/11_images.ipynb #5bebbdc2
+# %% ../../nbs/data/11_images.ipynb #ec8484d4
 MANY = 3000  # images; in larger sets near duplicates are looked for on request only
 
 
@@ -117,9 +118,10 @@ def near_groups(
     return t.assign(group=[str(g) for g in connected(len(t), pairs)]), leaks
 
 
-def warn_near(leaks: Leaks):
-    "Warn when near duplicates lie in two splits."
-    p = leaks.pairs[leaks.pairs.split_a != leaks.pairs.split_b]
+def warn_near(leaks: Leaks, prints):  # prints: the fingerprint of each image
+    "Warn when near duplicates, which are no exact copies, lie in two splits."
+    p, prints = leaks.pairs, np.asarray(prints)
+    p = p[(p.split_a != p.split_b) & (prints[p.a] != prints[p.b])]
     p = p[(p.split_a != "rest") & (p.split_b != "rest")]
     if len(p):
         a, b = (Path(p[f"file_{x}"].iloc[0]).name for x in "ab")
@@ -128,7 +130,7 @@ def warn_near(leaks: Leaks):
             " is too good by them: see dls.leaks.show(), and take them out or divide anew"
         )
 
-# %% ../../nbs/data/11_images.ipynb #2782308f
+# %% ../../nbs/data/11_images.ipynb #0bb80bb3
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -153,10 +155,22 @@ def load_images(
 def with_groups(t: pd.DataFrame, o: Reading) -> tuple:  # (the table, `Leaks` or None)
     "`t` with a column group: what must stay on one side of a cut."
     near, leaks = near_groups(t.reset_index(drop=True)) if "seen" in t else (t, None)
-    said = "group" in t or o.group not in (None, "near")
-    if said or o.manifest is not None or leaks is None:
+    said = "group" in t or o.group not in (None, "near") or o.manifest is not None
+    if said or leaks is None or o.group is None and too_alike(near):
         near = t if "group" in t else add_groups(t, o.path, o.group, o.manifest)
     return near.drop(columns="seen", errors="ignore").reset_index(drop=True), leaks
+
+
+def too_alike(t: pd.DataFrame) -> bool:  # split, group
+    "Is more than half of the images to cut one group? Then near duplicates cannot guide the cut."
+    group = t.group[t.split.isin(["train", "all"])]
+    alike = len(group) > 0 and group.value_counts().iloc[0] > len(group) / 2
+    if alike and "valid" not in set(t.split):
+        warnings.warn(
+            "more than half of the training images are near duplicates of one another (frames of a"
+            " video?) and can land on both sides of the cut: group='column' keeps them together"
+        )
+    return alike
 
 
 def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the table, `Leaks`)
@@ -168,7 +182,7 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
     whole = pd.concat([kept, t.drop(kept.index).assign(split="rest")])
     if leaks is not None:
         leaks = leaks.of(whole.split.reindex(range(len(t))))
-        warn_near(leaks)
+        warn_near(leaks, t.print)
     return whole, leaks
 
 # %% ../../nbs/data/11_images.ipynb #1d488387
