@@ -160,8 +160,8 @@ NAMES = {
     "data.endoscopy": "kvasir_v2 hyper_kvasir medmnist_dls write_phantom_endoscopy",
     "data.images": (
         "SPLITS HIDDEN MODALITIES TEST_SEED visible some find_splits class_files list_images as_pil"
-        " to_pixels is_grey find_channels read_all read_manifest file_groups cut add_groups in_range"
-        " split_off norm_stats augmentations random_tfms TensorGrey ReadImage SetLoaders"
+        " to_pixels is_grey find_channels read_all read_manifest file_groups cut add_groups"
+        " in_range split_off norm_stats augmentations random_tfms TensorGrey ReadImage SetLoaders"
         " make_loaders it_fits fill_memory sample_pixels batch_tfms"
     ),
     "data.phantom": "ReadImage",

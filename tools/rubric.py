@@ -78,8 +78,8 @@ WEAK = {
     "data/03_files": "every file is made up; of DICOM, no compressed one and none of a device.",
     "data/04_tables": "every folder and table is made up; no published table has been read.",
     "data/08_leaks": (
-        "the thresholds were chosen on made-up images and on one real set; other kinds of images may"
-        " want others."
+        "the thresholds were chosen on made-up images and on one real set; other kinds of images"
+        " may want others."
     ),
     "data/10_unlabelled": "whether images without labels help a student is not measured.",
     "data/11_images": "several labels and numbers are read, and nothing is trained on them.",
