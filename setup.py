@@ -53,6 +53,7 @@ setup(
         "smote": cfg["smote_requirements"].split(),
         "segment": cfg["segment_requirements"].split(),
         "medmnist": cfg["medmnist_requirements"].split(),
+        "dicom": cfg["dicom_requirements"].split(),
         "tune": cfg["tune_requirements"].split(),
     },
     entry_points={

@@ -35,9 +35,9 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|MutableSequence|torch|nn|fastai|fastcore|pd|pandas"
+        r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|torch|nn|fastai|fastcore|pd|pandas"
         r"|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module"
-        r"|Image|Iterable|Callable|L).*",
+        r"|Image|Iterable|Iterator|Sequence|Callable|L).*",
     ),
     ("py:class", r"(optional|module|a |an ).*"),
 ]

@@ -72,7 +72,7 @@ _moved = {
     "evaluation.compare": "evaluation.classes evaluation.cost viz.figures",
     "data.polyps": "data.sets.polyps",
     "data.endoscopy": "data.sets.endoscopy",
-    "data.images": "data.loaders data.splits data.augment data.tables",
+    "data.images": "data.loaders data.splits data.augment data.tables data.files data.reading",
     "data.phantom": "data.phantom",
     "models.small": "models.registry",
     "models.unet": "models.registry",

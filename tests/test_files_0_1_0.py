@@ -158,7 +158,12 @@ NAMES = {
     "evaluation.compare": "predictions scores paired cost flops n_params compare_figure",
     "data.polyps": "kvasir_seg pranet write_phantom_polyps",
     "data.endoscopy": "kvasir_v2 hyper_kvasir medmnist_dls write_phantom_endoscopy",
-    "data.images": "SetLoaders cut split_off augmentations MODALITIES",
+    "data.images": (
+        "SPLITS HIDDEN MODALITIES TEST_SEED visible some find_splits class_files list_images as_pil"
+        " to_pixels is_grey find_channels read_all read_manifest file_groups cut add_groups"
+        " in_range split_off norm_stats augmentations random_tfms TensorGrey ReadImage SetLoaders"
+        " make_loaders it_fits fill_memory sample_pixels batch_tfms"
+    ),
     "data.phantom": "ReadImage",
     "models.small": "create_model",
     "models.unet": "create_mask_model is_mask_model",
