@@ -7,7 +7,7 @@ __all__ = ['MANY', 'FolderLabel', 'list_set', 'targets', 'warn_copies', 'looks_f
            'load_images', 'with_groups', 'too_alike', 'cut_set', 'image_dls', 'table_dls', 'describe', 'count_answers',
            'folds']
 
-# %% ../../nbs/data/11_images.ipynb #d25ae68a
+# %% ../../nbs/data/11_images.ipynb #0ba863f9
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +28,7 @@ from kdmedlearn.data.tables import (
     kfold,
     list_images,
     read_table,
+    split_word,
     TableLabel,
 )
 
@@ -185,7 +186,7 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
         warn_near(leaks, t.print)
     return whole, leaks
 
-# %% ../../nbs/data/11_images.ipynb #1d488387
+# %% ../../nbs/data/11_images.ipynb #4dd77803
 @delegates(Reading)
 def image_dls(
     path,  # folder of the set: train/ + test/, train/ + valid/ (+ test/), class folders, or files
@@ -207,6 +208,8 @@ def table_dls(
 ) -> SetLoaders:
     "`image_dls` for images that a table lists."
     listed = isinstance(t, pd.DataFrame) and {"file", "split", "label", "rel"} <= set(t)
+    if listed:  # "val" is validation; a name that says nothing is a test set's
+        t = t.assign(split=[split_word(str(s)) or s for s in t.split])
     own = dict(size=size, bs=bs, table=None if listed else t)
     reading = Reading.of(path, own | kwargs)
     return load_images(reading, t if listed else None)

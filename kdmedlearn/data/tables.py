@@ -651,7 +651,7 @@ def hot_columns(t: pd.DataFrame, columns, kind, names) -> Labels:
         raise ValueError(f"kind='class', but {some(odd)} have not exactly one of the columns")
     return Labels("class", [columns[i] for i in hot.argmax(1)], None, list(columns))
 
-# %% ../../nbs/data/04_tables.ipynb #c5654c3d
+# %% ../../nbs/data/04_tables.ipynb #1a58b7fd
 def read_labels(
     t: pd.DataFrame,  # cells as text
     column,  # one name, or a list of names
@@ -679,7 +679,7 @@ def read_labels(
     if lost:
         raise ValueError(
             f"{len(lost)} of {len(t)} rows have no label in column {column!r}: {some(lost)}; drop"
-            " these rows, or give their images as unlabelled="
+            " these rows, or use their images without labels (with_unlabelled)"
         )
     if kind == "labels":
         return hot_columns(t, [column], kind, names)
