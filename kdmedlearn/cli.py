@@ -521,19 +521,20 @@ def asking(cls):
 
     return wrap
 
-# %% ../nbs/cli.ipynb #ac202c82
+# %% ../nbs/cli.ipynb #cb201856
 def reading_of(asked: Asked, **kw):  # kw: more options of the `Reading`
     "The `Reading` or `MaskReading` that is asked for; raises ValueError where it makes no sense."
     from kdmedlearn.data.masks import MaskReading
     from kdmedlearn.data.reading import Reading
+    from kdmedlearn.train.recipes import target_for
 
     options = asked.reader | kw
     if not asked.of_masks:
         return Reading.of(asked.data, options)
     if asked.balance:
         raise ValueError("--balance is about classes of images; leave it out for masks")
-    several = len(options.get("classes") or ()) > 2
-    return MaskReading.of(asked.data, {"target": "index" if several else "channel"} | options)
+    target = target_for(options.get("classes"))
+    return MaskReading.of(asked.data, options | dict(target=target))
 
 
 def read_data(asked: Asked, **kw):
