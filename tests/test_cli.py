@@ -210,6 +210,25 @@ def test_a_table_of_lesions(tmp_path, runs, distill):
     assert metrics["near duplicates"]["said"] in (run / "report.html").read_text()
 
 
+def test_several_labels_an_image(tmp_path, runs, distill):
+    ham(tmp_path)
+    f = tmp_path / "shapes" / "HAM10000_metadata.csv"
+    t = pd.read_csv(f)
+    t.assign(dx=[("nv", "mel", "nv;mel")[i // 2 % 3] for i in range(len(t))]).to_csv(f, index=False)
+    said = ("--table", f.name, "--sep", ";", "--group", "lesion_id", "--valid", 0.4)
+    r = distill(*said)
+    assert r.exit_code == 0, r.output
+    m = read(runs / "shapes" / "metrics.json")
+    assert list(m["table"]["teacher"])[:2] == ["mean AUC", "macro F1"]
+    assert about_model(runs / "shapes" / "student.safetensors")["vocab"] == ["mel", "nv"]
+    assert "Mean AUC: student alone" in r.output
+    r = distill(*said, "--method", "ensemble")
+    assert r.exit_code == 2 and "the data have several labels" in r.output
+    t.assign(dx=range(len(t))).to_csv(f, index=False)
+    r = distill("--table", f.name, "--kind", "number")
+    assert r.exit_code == 2 and "answered with numbers" in r.output
+
+
 @pytest.mark.parametrize(
     "args, words",
     [

@@ -6,7 +6,7 @@
 __all__ = ['SCORINGS', 'DIGITS', 'Scoring', 'class_scores', 'kind_of', 'scoring_of', 'scores_and_cost', 'compare', 'digits_of',
            'show_table']
 
-# %% ../../nbs/evaluation/04_compare.ipynb #d140f283
+# %% ../../nbs/evaluation/04_compare.ipynb #252f0aaf
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,11 +19,11 @@ from torch import nn, Tensor
 from ..core.checks import labels_known, of_type, one_loader
 from ..core.outputs import plain
 from ..core.teacher import norm_of, Teacher
-from .classes import predictions, scores
+from .classes import label_scores, LabelAUC, predictions, scores
 from .cost import cost
 from .regions import RegionDice, score_regions
 
-# %% ../../nbs/evaluation/04_compare.ipynb #b3748662
+# %% ../../nbs/evaluation/04_compare.ipynb #eb3cc059
 @dataclass(frozen=True)
 class Scoring:
     "How models are scored on one kind of data."
@@ -42,6 +42,9 @@ def class_scores(model, dl, name: str = "the model") -> dict:
 
 SCORINGS = {
     "classes": Scoring("accuracy", lambda: [accuracy], class_scores),
+    "labels": Scoring(
+        "mean AUC", lambda: [LabelAUC()], lambda m, dl, name="": label_scores(*predictions(m, dl))
+    ),
     "masks": Scoring("dice", lambda: [RegionDice()], lambda m, dl, name="": score_regions(m, dl)),
 }
 
@@ -59,11 +62,11 @@ def kind_of(dl) -> str:  # a loader, or DataLoaders
 
 
 def scoring_of(dl) -> Scoring:  # a loader, or DataLoaders
-    "How models are scored on `dl`; raises ValueError for what is neither classes nor masks."
+    "How models are scored on `dl`; raises ValueError where images are answered with numbers."
     kind = kind_of(dl)
     if kind not in SCORINGS:
         raise ValueError(
-            f"the images are answered with {kind}, and {' and '.join(SCORINGS)} are scored here;"
+            f"the images are answered with {kind}, and {', '.join(SCORINGS)} are scored here;"
             " collect answers with predictions(model, dl) and score them with scikit-learn"
         )
     return SCORINGS[kind]
@@ -97,8 +100,8 @@ def compare(
     rows = {name: scores_and_cost(name, m, dl, x) for name, m in models.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
-# %% ../../nbs/evaluation/04_compare.ipynb #0ea5ee5c
-DIGITS = {c: "{:.3f}" for c in ("accuracy", "balanced accuracy", "macro F1")} | {
+# %% ../../nbs/evaluation/04_compare.ipynb #0a2f6e92
+DIGITS = {c: "{:.3f}" for c in ("accuracy", "balanced accuracy", "macro F1", "mean AUC")} | {
     "parameters": "{:,.0f}",
     "MFLOPs": "{:.1f}",
     "kB on disk": "{:,.0f}",
