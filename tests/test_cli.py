@@ -4,6 +4,7 @@ import json, os, re, subprocess, sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -170,6 +171,90 @@ def test_distill_with_hdkd_and_rare_classes(tmp_path, runs, distill):
     assert "training the teacher" not in r.output
     r = hdkd(small, "--balance", "weight")
     assert r.exit_code == 2 and "weights" in r.output
+
+
+def ham(root, lesions=16):
+    "Made-up images in the form of HAM10000: two folders, a table, lesions seen twice."
+    rows = []
+    for i in range(2 * lesions):
+        lesion, part = i // 2, 1 + i // lesions
+        kind = lesion % 2
+        rng = np.random.default_rng(i)
+        x = rng.integers(0, 60, (24, 32, 3)) + 120 * kind
+        f = root / "shapes" / f"HAM10000_images_part_{part}" / f"ISIC_{i:07}.jpg"
+        f.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x.astype(np.uint8)).save(f)
+        rows.append((f"HAM_{lesion:07}", f.stem, ("nv", "mel")[kind], "histo"))
+    names = ["lesion_id", "image_id", "dx", "dx_type"]
+    pd.DataFrame(rows, columns=names).to_csv(root / "shapes" / "HAM10000_metadata.csv", index=False)
+    return root
+
+
+def test_a_table_of_lesions(tmp_path, runs, distill):
+    ham(tmp_path)
+    table = ("--table", "HAM10000_metadata.csv", "--group", "lesion_id", "--test", 0.25)
+    r = distill(*table)
+    assert r.exit_code == 0, r.output
+    run = runs / "shapes"
+    t = pd.read_csv(run / "images.csv")
+    assert set(t.split) == {"train", "valid", "test"} and len(t) == 32
+    assert t.groupby("group").split.nunique().max() == 1 and t.group.nunique() == 16
+    true = pd.read_csv(tmp_path / "shapes" / "HAM10000_metadata.csv").set_index("image_id")
+    listed = t.assign(id=t.file.str.extract(r"(ISIC_\d+)")[0]).set_index("id")
+    assert (listed.label == true.dx[listed.index]).all()
+    assert (listed.group == true.lesion_id[listed.index]).all()
+    config = json.loads((run / "config.json").read_text())
+    assert (config["table"], config["test"]) == ("HAM10000_metadata.csv", 0.25)
+    assert str(tmp_path) not in json.dumps(config)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["near duplicates"]["said"] in (run / "report.html").read_text()
+
+
+def test_several_labels_an_image(tmp_path, runs, distill):
+    ham(tmp_path)
+    f = tmp_path / "shapes" / "HAM10000_metadata.csv"
+    t = pd.read_csv(f)
+    t.assign(dx=[("nv", "mel", "nv;mel")[i // 2 % 3] for i in range(len(t))]).to_csv(f, index=False)
+    said = ("--table", f.name, "--sep", ";", "--group", "lesion_id", "--valid", 0.4)
+    r = distill(*said)
+    assert r.exit_code == 0, r.output
+    m = read(runs / "shapes" / "metrics.json")
+    assert list(m["table"]["teacher"])[:2] == ["mean AUC", "macro F1"]
+    assert about_model(runs / "shapes" / "student.safetensors")["vocab"] == ["mel", "nv"]
+    assert "Mean AUC: student alone" in r.output
+    r = distill(*said, "--method", "ensemble")
+    assert r.exit_code == 2 and "the data have several labels" in r.output
+    t.assign(dx=range(len(t))).to_csv(f, index=False)
+    r = distill("--table", f.name, "--kind", "number")
+    assert r.exit_code == 2 and "answered with numbers" in r.output
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (("--label", "diagnosis"), "diagnosis"),
+        (("--group", "patient"), "patient"),
+        (("--kind", "clas"), "near: 'class'"),
+        (("--label", "lesion_id", "--kind", "number"), "number"),
+        (("--masks", "masks"), "table= is for images with labels"),
+    ],
+)
+def test_wrong_use_of_a_table_is_one_sentence(tmp_path, distill, args, words):
+    ham(tmp_path, 4)
+    r = distill("--table", "HAM10000_metadata.csv", *args)
+    text = " ".join(r.output.split())
+    assert r.exit_code == 2 and words in text and "Traceback" not in text
+
+
+def test_images_of_more_than_8_bits_have_a_window(tmp_path, distill):
+    for k in range(16):
+        x = np.random.default_rng(k).integers(0, 900, (20, 20)) + 2000 * (k % 2)
+        f = tmp_path / "shapes" / ("dark", "light")[k % 2] / f"{k}.png"
+        f.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x.astype(np.uint16)).save(f)
+    assert distill().exit_code == 2
+    r = distill("--window", "0,4095")
+    assert r.exit_code == 0, r.output
 
 
 @pytest.mark.parametrize(

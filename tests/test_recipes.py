@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, asdict
 
 import fastai.callback.all  # no_bar
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -312,6 +313,35 @@ def test_image_dls(folders):
             r.image_dls(folders, **{name: value})
     with pytest.raises(TypeError, match=r"recipe.changed\(augment='mri'"):
         r.image_dls(folders, modality="mri")
+
+
+def test_the_options_of_the_readers_pass_through(folders, tmp_path):
+    r = Recipe(size=16, bs=4)
+    rows = [(f.relative_to(folders), f.parent.name, i % 5) for i, f in enumerate(
+        sorted(folders.glob("train/*/*.png")))]  # fmt: skip
+    pd.DataFrame(rows, columns=["image", "dx", "patient"]).to_csv(tmp_path / "t.csv", index=False)
+    d = r.image_dls(
+        folders, table=tmp_path / "t.csv", group="patient", valid=0.4, test=0.2, device="cpu"
+    )
+    assert list(d.vocab) == ["a", "b"] and len(d.table) == 19
+    assert d.table.groupby("group").split.nunique().max() == 1
+    for k in ("images", "annotations"):
+        (tmp_path / k).mkdir()
+    for i in range(8):
+        m = np.zeros((20, 20), np.uint8)
+        m[4:9, i : i + 9], m[12:15], m[9] = 1, 2, 255
+        Image.fromarray(100 * (m == 1).astype(np.uint8)).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(m).save(tmp_path / "annotations" / f"{i}_m.png")
+    said = dict(masks="annotations", suffix="_m", ignore=255, valid=0.4, device="cpu")
+    with pytest.warns(UserWarning):
+        d = r.mask_dls(tmp_path, classes=["wall", "polyp", "tool"], **said)
+        two = r.mask_dls(tmp_path, classes={"wall": [0, 2], "polyp": 1}, **said)
+    y, z = d.one_batch()[1], two.one_batch()[1]
+    assert y.shape == (4, 16, 16) and set(y.unique().tolist()) == {0, 1, 2, 255}
+    assert z.shape == (4, 1, 16, 16) and set(z.unique().tolist()) == {0, 1, 255}
+    assert d.loss_func.func.ignore_index == two.loss_func.ignore_index == 255
+    with pytest.raises(ValueError, match="target='channel' has two classes"):
+        r.mask_dls(tmp_path, classes=["wall", "polyp", "tool"], target="channel", **said)
 
 
 def test_the_same_seed_gives_the_same_batches(folders):

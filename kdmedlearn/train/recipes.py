@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'HDKD_COMMON', 'check_recipe', 'Recipe', 'hdkd_teacher_recipe', 'hdkd_student_recipe', 'kdas_recipe',
-           'schedule_of', 'optimizer_of', 'reader_args']
+           'schedule_of', 'optimizer_of', 'reader_args', 'target_for']
 
 # %% ../../nbs/train/03_recipes.ipynb #26900629
 from dataclasses import asdict, dataclass, fields, replace
@@ -53,7 +53,7 @@ def check_recipe(r):
     if r.schedule == "cosine":
         not_above("min_lr", r.min_lr, "lr", r.lr, "the cosine falls to min_lr")
 
-# %% ../../nbs/train/03_recipes.ipynb #c29f352d
+# %% ../../nbs/train/03_recipes.ipynb #cd9ba4bd
 @dataclass(frozen=True)
 class Recipe:
     """How a model is trained: optimizer, schedule, batches, augmentation. `fit` trains a `Learner`
@@ -130,14 +130,15 @@ class Recipe:
         reader=pair_dls,  # `mask_dls`, or a reader of one set such as `kvasir_seg` or `pranet`
         **kwargs,  # of `kdmedlearn.data.masks.mask_dls`: valid, group, seed, device, ...
     ) -> SetLoaders:
-        """DataLoaders of images and masks by this recipe; the target is one channel of 0 and 1
-        unless `target=` says otherwise."""
+        """DataLoaders of images and masks by this recipe; the target is one channel of 0 and 1,
+        with several `classes=` their numbers, unless `target=` says otherwise."""
         if self.balance is not None:
             raise ValueError(
                 f"balance={self.balance!r} is about classes of images; for masks:"
                 " recipe.changed(balance=None)"
             )
-        return reader(path, **reader_args(self, dict(target="channel") | kwargs))
+        target = target_for(kwargs.get("classes"))
+        return reader(path, **reader_args(self, dict(target=target) | kwargs))
 
     @property
     def cbs(self) -> list:
@@ -213,7 +214,7 @@ def optimizer_of(r: Recipe):
     decoupled = r.opt == "adamw"
     return partial(Adam, mom=0.9, sqr_mom=0.999, eps=r.eps, wd=r.wd, decouple_wd=decoupled)
 
-# %% ../../nbs/train/03_recipes.ipynb #4be5c897
+# %% ../../nbs/train/03_recipes.ipynb #c53ff00b
 def reader_args(r: Recipe, kwargs: dict) -> dict:
     """`kwargs` of a reader together with the recipe's fields; what the recipe says may not be said
     twice."""
@@ -227,3 +228,8 @@ def reader_args(r: Recipe, kwargs: dict) -> dict:
     if r.norm == "imagenet":
         kwargs = dict(channels=3) | kwargs
     return dict(size=r.size, bs=r.bs, norm=r.norm, augment=r.augment_tfms) | kwargs
+
+
+def target_for(classes) -> str:  # names, or name -> value; None: two
+    "The target of masks that a network with one logit a pixel takes, where there are two classes."
+    return "index" if classes is not None and len(classes) > 2 else "channel"

@@ -71,14 +71,15 @@ def compare_figure(
     )
     return fig
 
-# %% ../../nbs/viz/02_figures.ipynb #3b70e71a
+# %% ../../nbs/viz/02_figures.ipynb #c3ba7518
 def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
     """One `column` of the histories against the epoch; a line for each seed, a colour for each
     model."""
     if column not in history:
         raise ValueError(f"the history has no column {column!r}; it has {', '.join(history)}")
     colors = {"student alone": "#7f7f7f", "student distilled": "#d62728"}
-    where = "on the validation set" if column in ("accuracy", "valid_loss") else "in training"
+    on_valid = column in ("accuracy", "dice", "mean AUC", "valid_loss")
+    where = "on the validation set" if on_valid else "in training"
     fig = go.Figure(
         layout=dict(height=340, title=f"{column} {where}", xaxis_title="epoch", yaxis_title=column)
     )
