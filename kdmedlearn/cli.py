@@ -323,8 +323,8 @@ def option(help: str | None = None, *names: str, **kw):
     "What typer is told of an option: its help, other names, the least value."
     return typer.Option(*names, help=help, **kw)
 
-# %% ../nbs/cli.ipynb #6bc9ac6c
-OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "missing")
+# %% ../nbs/cli.ipynb #c7f3be5e
+OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "missing", "mask")
 OF_TABLES = ("table", "file", "label", "split", "kind", "sep")
 ALWAYS = ("size", "bs", "valid", "group", "manifest", "modality", "bad")
 OF_READING = (*ALWAYS, "test", "window", *OF_TABLES, *OF_MASKS)
@@ -382,7 +382,7 @@ PARSED = {
     "label": lambda text: text.split(",") if "," in text else text,
 }
 
-# %% ../nbs/cli.ipynb #a0b2a907
+# %% ../nbs/cli.ipynb #6d914eb3
 @dataclass(frozen=True)
 class AskedData:
     "Which images `kdmedlearn distill` is asked to read, and how."
@@ -441,6 +441,7 @@ class AskedData:
     missing: Annotated[
         Optional[str], option("images without a mask: error, empty (nothing on them) or skip")
     ] = None
+    mask: Annotated[Optional[str], option("column of --table with the mask of each image")] = None
     window: Annotated[
         Optional[str], option("of more than 8 bits: low,high or range (each image's own)")
     ] = None
@@ -529,7 +530,7 @@ def asking(cls):
 
     return wrap
 
-# %% ../nbs/cli.ipynb #56703215
+# %% ../nbs/cli.ipynb #a1eddd1a
 def reading_of(asked: Asked, **kw):  # kw: more options of the `Reading`
     "The `Reading` or `MaskReading` that is asked for; raises ValueError where it makes no sense."
     from kdmedlearn.data.masks import MaskReading
@@ -549,11 +550,11 @@ def read_data(asked: Asked, **kw):
     "DataLoaders of what is asked for; `kw` are more options of the `Reading`."
     from kdmedlearn.data.balance import balance
     from kdmedlearn.data.images import load_images
-    from kdmedlearn.data.masks import list_pairs, load_pairs
+    from kdmedlearn.data.masks import list_masks, load_pairs
 
     o = reading_of(asked, **kw)
     if asked.of_masks:
-        return load_pairs(list_pairs(o.path, o.layout, o.missing), o)
+        return load_pairs(list_masks(o), o)
     return balance(load_images(o), asked.balance) if asked.balance else load_images(o)
 
 
