@@ -236,7 +236,7 @@ def test_several_labels_an_image(tmp_path, runs, distill):
         (("--group", "patient"), "patient"),
         (("--kind", "clas"), "near: 'class'"),
         (("--label", "lesion_id", "--kind", "number"), "number"),
-        (("--masks", "masks"), "table= is for images with labels"),
+        (("--masks", "masks"), "mask"),
     ],
 )
 def test_wrong_use_of_a_table_is_one_sentence(tmp_path, distill, args, words):

@@ -380,15 +380,15 @@ def test_a_student_map_of_another_size_is_told_what_to_do(dls):
 
 
 def test_masks_are_not_taken_for_classes(polyps, tmp_path):
-    from kdmedlearn.cli import method_with
+    from kdmedlearn.cli import fits_task, method_with
     from kdmedlearn.data.images import image_dls
     from kdmedlearn.data.masks import mask_dls
     from kdmedlearn.evaluation.masks import evaluate_masks, save_masks
 
     with pytest.raises(ValueError, match="read them with mask_dls"):
         image_dls(polyps)
-    with pytest.raises(ValueError, match="kdas is for masks"):
-        method_with("kdas", [])
+    with pytest.raises(ValueError, match="kdas is for binary masks, and the data have classes"):
+        fits_task("kdas", method_with("kdas", []), "classes")
     d = mask_dls(polyps, size=32, bs=4, device="cpu")
     with pytest.raises(TypeError, match="dls.valid"):
         evaluate_masks(tiny(), d)

@@ -4,6 +4,7 @@ prediction, any mask and any folder."""
 import json
 import sys
 
+import fastai.callback.all  # no_bar
 import numpy as np
 import pandas as pd
 import pytest

