@@ -278,7 +278,7 @@ def laid_on(
     inside = (grid.abs() <= 1 - 1 / SIDE).all(-1)
     return correlation(a, b, WINDOW * inside), k, shift
 
-# %% ../../nbs/data/08_leaks.ipynb #ed6d5559
+# %% ../../nbs/data/08_leaks.ipynb #244ed8a4
 LIKELY, LEAST = 0.7, 0.9  # chosen on phantoms and half of brain MRI
 
 
@@ -320,7 +320,9 @@ def near_pairs(
     t = torch.cat(rows).numpy() if rows else np.zeros((0, 5))
     t = pd.DataFrame(t, columns=["a", "b", "correlation", "how", "moved"])
     t = t.astype(dict(a=int, b=int)).assign(how=[HOW[int(k)] for k in t.how])
-    return t.sort_values("correlation", ascending=False, ignore_index=True)
+    t = t.sort_values("correlation", ascending=False, ignore_index=True)
+    t.attrs["blank"] = int((s.abs().sum(1) == 0).sum())  # images without contrast
+    return t
 
 # %% ../../nbs/data/08_leaks.ipynb #57b6ebf7
 def thumbs(
@@ -460,7 +462,7 @@ class Leaks:
                 va="top",
             )
 
-# %% ../../nbs/data/08_leaks.ipynb #6eb46852
+# %% ../../nbs/data/08_leaks.ipynb #eba3c1e3
 def file_table(files, splits=None) -> pd.DataFrame:  # file, split
     "What `find_leaks` was given, as a table."
     if isinstance(files, SetLoaders):
@@ -505,5 +507,5 @@ def find_leaks(
     x = thumb_tensor(thumbs(t.file, threads, bad=bad) if ready is None else ready)
     if len(x) != len(t):
         raise ValueError(f"{len(x)} thumbnails for {len(t)} files; expected one for each file")
-    blank = sum(int((spectra(p).abs().sum(1) == 0).sum()) for p in x.split(1024))
-    return Leaks(t, near_pairs(x, likely, least), blank)
+    near = near_pairs(x, likely, least)
+    return Leaks(t, near, near.attrs["blank"])

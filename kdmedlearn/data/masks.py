@@ -13,7 +13,7 @@ __all__ = ['MISSING', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COLUMNS',
            'pair_of', 'read_masks', 'read_pairs', 'check_sizes', 'settle_all', 'MaskToChannel', 'MaskBCE', 'loss_of',
            'by_folder', 'warn_folders', 'load_pairs', 'mask_dls', 'describe_masks']
 
-# %% ../../nbs/data/12_masks.ipynb #d33cce76
+# %% ../../nbs/data/12_masks.ipynb #c18d5989
 import os
 import re
 import warnings
@@ -40,7 +40,14 @@ from .files import to_pixels, upright, which_page
 from .images import cut_set, looks_for_leaks, warn_copies, with_groups
 from .leaks import thumb
 from .loaders import SetLoaders, some
-from .reading import it_fits, make_loaders, ReadImage, reader_of, Reading
+from kdmedlearn.data.reading import (
+    it_fits,
+    make_loaders,
+    ReadImage,
+    reader_of,
+    Reading,
+    small_enough,
+)
 from kdmedlearn.data.tables import (
     FILES,
     find_column,
@@ -972,7 +979,7 @@ def check_counts(t, counts, code: MaskCode):
         gone = some(n for n, s in zip(code.names, seen) if not s)
         warnings.warn(f"no training mask holds {gone}; are the values in classes= right?")
 
-# %% ../../nbs/data/12_masks.ipynb #bdb62b17
+# %% ../../nbs/data/12_masks.ipynb #4e1a61d3
 def pair_of(
     looks: list,  # of the files of one mask
     size: tuple,  # (W, H) of the image
@@ -1017,7 +1024,8 @@ def read_pairs(
     def image(data):
         im = reader.open(data)
         x = to_pixels(im, reader.size, reader.channels)
-        return im.size, x if cache else None, None if see is None else see(im)
+        seen = None if see is None else see(small_enough(im, x))
+        return im.size, x if cache else None, seen
 
     xs, prints = read_all(list(t["file"]), image, bad)
     ms = read_masks(t, masker, bad, cache)

@@ -79,7 +79,7 @@ def unlabelled_files(
         raise ValueError(f"no images in {folder} or below; expected files such as .png or .jpg")
     return files
 
-# %% ../../nbs/data/10_unlabelled.ipynb #ff0d00e1
+# %% ../../nbs/data/10_unlabelled.ipynb #50cee256
 def seen_in_tests(
     t: pd.DataFrame,  # unlabelled images: file, print, seen (thumbnail)
     judged: pd.DataFrame,  # images of validation and test: file, split, print
@@ -98,7 +98,8 @@ def seen_in_tests(
 
 def thumbed(t: pd.DataFrame, reader) -> pd.DataFrame:  # file; the same with a column seen
     "Thumbnails of files that were read before."
-    got = watched(map(thumb, (reader.open(f) for f in t.file)), len(t), "looking for leaks")
+    look = reader if reader.size >= 32 else reader.open  # pixels in memory, where they are enough
+    got = watched((thumb(look(f)) for f in t.file), len(t), "looking for leaks")
     return t.assign(seen=list(got))
 
 # %% ../../nbs/data/10_unlabelled.ipynb #5184c587
