@@ -232,7 +232,7 @@ def test_wrong_use_is_answered(folder):
         (lambda: find_leaks(f, ready=x), "4 thumbnails for 30 files"),
         (lambda: find_leaks(pd.DataFrame({"path": f})), "no column 'file'"),
         (lambda: find_leaks([*f, folder / "nowhere.png"]), "cannot be read as images"),
-        (lambda: thumb(np.zeros((9, 9))), "expected uint8"),
+        (lambda: thumb(np.zeros((9, 9), bool)), "expected uint8"),
     ):
         with pytest.raises(ValueError, match=words):
             call()

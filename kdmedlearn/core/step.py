@@ -129,9 +129,10 @@ class StudentAndTeachers(nn.Module):
         seats = [Network("the student", unwrapped(self.student), xb)]
         return seats + [Network(t.name, t.model, t.prepare(xb, self.norm)) for t in self.teachers]
 
-# %% ../../nbs/core/10_step.ipynb #c575dbde
+# %% ../../nbs/core/10_step.ipynb #b6c337d0
 def valid_pixels(target: Any, loss_func: Any, task: str | None) -> Tensor | None:
-    "(B, H, W), False where the task loss ignores the pixel; None where it ignores none."
+    """(B, H, W), False where the task loss ignores the pixel; None where it ignores none. An image
+    of which every pixel is ignored has no label: there the teacher speaks of all."""
     loss = getattr(loss_func, "func", loss_func)
     index = getattr(loss, "ignore_index", None)
     if (
@@ -141,9 +142,10 @@ def valid_pixels(target: Any, loss_func: Any, task: str | None) -> Tensor | None
     ):
         return None
     y = target[:, 0] if target.ndim == 4 else target
-    return y != index
+    known = y != index
+    return known | ~known.flatten(1).any(1)[:, None, None]
 
-# %% ../../nbs/core/10_step.ipynb #8a8ec886
+# %% ../../nbs/core/10_step.ipynb #850682af
 class Result(NamedTuple):
     "What one step gives."
 
@@ -161,7 +163,9 @@ class DistillStep(StudentAndTeachers):
         teacher: Any,  # a module, a Learner, a `Teacher`, or a list of these
         method: Any = "response",  # a name, a `Method`, a sum of them
         loss_func: Callable | None = None,  # of the task; None: the method's own, or cross-entropy
-        norm: tuple | None = None,  # (mean, std) that the student's images are normalised with
+        # (mean, std) that the student's images are normalised with; None: they are in [0, 1], or
+        # the teacher says nothing of its own
+        norm: tuple | None = None,
     ):
         super().__init__(student, teacher, norm)
         self.method = as_method(method)

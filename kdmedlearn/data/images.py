@@ -7,13 +7,14 @@ __all__ = ['MANY', 'FolderLabel', 'list_set', 'targets', 'warn_copies', 'looks_f
            'load_images', 'with_groups', 'too_alike', 'cut_set', 'image_dls', 'table_dls', 'describe', 'count_answers',
            'folds']
 
-# %% ../../nbs/data/11_images.ipynb #0ba863f9
+# %% ../../nbs/data/11_images.ipynb #ce7c89a7
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastai.data.core import TfmdDL
 from fastai.data.transforms import Categorize, EncodedMultiCategorize, RegressionSetup
 from fastcore.meta import delegates
 from fasttransform import Transform
@@ -32,7 +33,7 @@ from kdmedlearn.data.tables import (
     TableLabel,
 )
 
-# %% ../../nbs/data/11_images.ipynb #dc49acee
+# %% ../../nbs/data/11_images.ipynb #78e0d9ac
 class FolderLabel(Transform):
     "File -> name of the folder it lies in."
 
@@ -73,7 +74,8 @@ def targets(
     if kind == "labels":
         return [TableLabel(t), EncodedMultiCategorize(vocab=t.attrs["vocab"])]
     named = all(Path(f).parent.name == c for f, c in zip(t.file, t.label))
-    return [FolderLabel() if named else TableLabel(t), Categorize(vocab=sorted(t.label.unique()))]
+    vocab = t.attrs.get("vocab") or sorted(t.label.unique())
+    return [FolderLabel() if named else TableLabel(t), Categorize(vocab=vocab, sort=False)]
 
 # %% ../../nbs/data/11_images.ipynb #1a57e7c6
 def warn_copies(
@@ -131,7 +133,7 @@ def warn_near(leaks: Leaks, prints):  # prints: the fingerprint of each image
             " is too good by them: see dls.leaks.show(), and take them out or divide anew"
         )
 
-# %% ../../nbs/data/11_images.ipynb #0bb80bb3
+# %% ../../nbs/data/11_images.ipynb #0a419168
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -176,7 +178,12 @@ def too_alike(t: pd.DataFrame) -> bool:  # split, group
 
 def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the table, `Leaks`)
     "`t` with final splits train, valid, any tests, and rest: what `fraction` leaves out."
-    ours = o.test is not None and set(t.split) == {"all"}  # the test set is ours to cut
+    ours = o.test is not None  # the test set is ours to cut
+    if ours and set(t.split) != {"all"}:
+        raise ValueError(
+            f"test={o.test}, but the set is divided already ({some(t.split.unique())}); leave test="
+            " out, or take the division out of the folders or the table"
+        )
     if ours:
         t = split_test(t, o.test, o.group is not None)
     kept = split_off(t, o.valid, o.fraction, o.seed, ours or o.group is not None)
@@ -247,13 +254,22 @@ def count_answers(t: pd.DataFrame) -> pd.DataFrame:  # one row per split
         out["imbalance"] = (counts.max(axis=1) / counts.min(axis=1).clip(lower=1)).round(2)
     return out
 
-# %% ../../nbs/data/11_images.ipynb #67c3cd1b
+# %% ../../nbs/data/11_images.ipynb #6b3c7e7f
 def folds(
     dls: SetLoaders,  # from `image_dls`, `table_dls` or `mask_dls`
     k: int = 5,  # number of folds
     seed: int = 0,  # same seed, same folds
 ) -> Iterator[SetLoaders]:  # k times: each fold is the validation set once; test sets stay
     "DataLoaders of each fold; whole groups, like shares of the classes."
+    if dls.facts["group"] is None:
+        warnings.warn(
+            "folds are cut by image: if a patient (or video) has several images, they can land on"
+            " both sides and the score is too good. group='column' keeps them together"
+        )
+    if type(dls.train) is not TfmdDL:
+        raise ValueError("cut the folds first, then balance them or add unlabelled images")
     for t in kfold(dls.table, k, seed):
         t.attrs = dls.table.attrs
-        yield dls.again(t)
+        fold = dls.again(t)
+        fold.rest = dls.rest
+        yield fold

@@ -6,10 +6,10 @@
 __all__ = ['CHANGES', 'SIDE', 'LEVELS', 'FINEST', 'BLANK', 'WINDOW', 'WAVES', 'RINGS', 'TURNS', 'DFT', 'HOW', 'ORDERS', 'MOST',
            'LIKELY', 'LEAST', 'move', 'relight', 'save_again', 'resize', 'crop', 'altered', 'thumb', 'correlation',
            'blur', 'contrast', 'window', 'half_disc', 'ring_means', 'waves', 'from_waves', 'spectra', 'oriented',
-           'orders', 'candidates', 'peak', 'laid_on', 'thumb_tensor', 'near_pairs', 'thumbs', 'connected', 'Leaks',
-           'file_table', 'find_leaks']
+           'orders', 'candidates', 'peak', 'laid_on', 'thumb_tensor', 'near_pairs', 'thumbs', 'connected', 'as_shown',
+           'Leaks', 'file_table', 'find_leaks']
 
-# %% ../../nbs/data/08_leaks.ipynb #a0dca207
+# %% ../../nbs/data/08_leaks.ipynb #f5b1c0d0
 import io
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.checks import number, one_of
-from .files import as_pil, read_all
+from .files import as_pil, is_dicom, open_image, read_all, Unclear
 from .loaders import SetLoaders, some
 
 # %% ../../nbs/data/08_leaks.ipynb #4e05de4a
@@ -85,7 +85,7 @@ def altered(
         x = np.ascontiguousarray(CHANGES[one_of("change", c, CHANGES)](x, rng))
     return x
 
-# %% ../../nbs/data/08_leaks.ipynb #14c7d99e
+# %% ../../nbs/data/08_leaks.ipynb #ecc1a5e6
 SIDE = 32  # of a thumbnail, pixels
 
 
@@ -96,6 +96,8 @@ def thumb(
     from_file = isinstance(im, (str, Path, bytes))
     if isinstance(im, Tensor):
         im = im.as_subclass(Tensor)
+    if from_file and is_dicom(im):
+        im = open_image(im, window="range")
     im = as_pil(im)
     if from_file:
         im.draft("L", (2 * SIDE, 2 * SIDE))
@@ -357,7 +359,15 @@ def connected(
         first[b] = a
     return pd.factorize(np.array([root(i) for i in range(n)], dtype=int))[0]
 
-# %% ../../nbs/data/08_leaks.ipynb #2bb3c6c4
+# %% ../../nbs/data/08_leaks.ipynb #e9103644
+def as_shown(file) -> Image.Image:
+    "An image as it is meant to be seen; of more than 8 bits, stretched to its own range."
+    try:
+        return open_image(file)
+    except Unclear:
+        return open_image(file, window="range", page=0)
+
+
 class Leaks:
     "Near duplicates of a set; made by `find_leaks`."
 
@@ -449,7 +459,7 @@ class Leaks:
             ax.axis("off")
         for i, row in enumerate(p.itertuples()):
             for ax, side in zip(axs[2 * i : 2 * i + 2], "ab"):
-                im = as_pil(getattr(row, f"file_{side}"))
+                im = as_shown(getattr(row, f"file_{side}"))
                 ax.imshow(im, cmap="gray" if im.mode == "L" else None)
                 ax.set_title(getattr(row, f"split_{side}"), fontsize=8)
             moved = f", moved by {row.moved:.0%}" if row.moved > 0.01 else ""

@@ -227,14 +227,14 @@ def find_pairs(
     hint = name_hint([k for k in found if not found[k]], alone, layout.suffix)
     return pairs_or_raise(ims, found, [ms[k] for k in alone], folder, missing, hint)
 
-# %% ../../nbs/data/12_masks.ipynb #f9615a82
+# %% ../../nbs/data/12_masks.ipynb #5de86875
 def named_tests(test: Path, layout: Layout) -> dict:  # name -> folder
     "The test sets in the folder `test`, or nothing where it is a test set itself."
     sets = {d.name: d for d in visible(test)[0]}
     inner = [d for d in sets.values() if any(layout.folders(d))]
     if any(layout.folders(test)) or layout.suffix and not inner:
         return {}
-    if not sets or {"train", "valid", "all"} & set(sets):
+    if not sets or {"train", "valid", "all", "rest"} & set(sets):
         raise ValueError(
             f"test folder {test} holds {some(sets) or 'no folders'}; expected images/ and"
             " masks/, or named test sets that hold these"
@@ -713,7 +713,7 @@ class MaskReading(Reading):
     def layout(self) -> Layout:
         return Layout(self.images, self.masks, self.suffix)
 
-# %% ../../nbs/data/12_masks.ipynb #9470749f
+# %% ../../nbs/data/12_masks.ipynb #1c370eaf
 MASK_COLUMNS = ("mask", "mask_file", "mask_path", "mask_id", "segmentation", "annotation")
 
 
@@ -734,6 +734,12 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
     if o.group not in (None, "near"):
         t["group"] = group_cells(raw, o.group)
     rows = t.groupby("file", sort=False)
+    for name in {"split", "group"} & set(t):
+        if len(two := rows[name].unique().loc[lambda u: u.map(len) > 1]):
+            raise ValueError(
+                f"{Path(two.index[0]).name} is in the table with the {name}s {some(two.iloc[0])};"
+                " one of them is wrong"
+            )
     whole = rows.first().reset_index().assign(folder="")
     whole["mask"] = [tuple(dict.fromkeys(m.dropna())) or None for _, m in rows["mask"]]
     lost = whole["mask"].isna()

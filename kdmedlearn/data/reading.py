@@ -30,7 +30,7 @@ from .files import read_all, to_pixels
 from .loaders import SetLoaders
 from .splits import in_range
 
-# %% ../../nbs/data/09_reading.ipynb #74b6a3bd
+# %% ../../nbs/data/09_reading.ipynb #f4081c83
 def norm_stats(
     norm,  # "train", "imagenet" or (mean, std) in [0, 1] units
     pixels: Tensor,  # (N, C, H, W) uint8, training images
@@ -49,20 +49,21 @@ def norm_stats(
         return imagenet_stats
     if not isinstance(norm, (tuple, list)) or len(norm) != 2:
         raise ValueError(f"norm={norm!r}; expected 'train', 'imagenet' or (mean, std)")
+    norm = [v.cpu() if isinstance(v, Tensor) else v for v in norm]
     fits = [np.size(v) in (1, channels) for v in norm]
     if not all(fits):
         raise ValueError(
             f"norm={norm!r} does not fit {channels} channels; give one number or {channels} each"
             " for mean and std"
         )
-    mean, std = (np.broadcast_to(np.asarray(v, float), (channels,)).tolist() for v in norm)
+    mean, std = (np.broadcast_to(np.ravel(v).astype(float), (channels,)).tolist() for v in norm)
     if min(std) <= 0 or max(mean) > 1:
         raise ValueError(
             f"norm={norm!r}; expected [0, 1] units: mean up to 1, std above 0 (divide by 255)"
         )
     return mean, std
 
-# %% ../../nbs/data/09_reading.ipynb #4dbe1360
+# %% ../../nbs/data/09_reading.ipynb #dd62a216
 @dataclass(frozen=True)
 class Reading:
     """Everything about a data set that is not the data: what is read, how it is cut, how it is
@@ -104,6 +105,10 @@ class Reading:
         one_of("channels", self.channels, (None, 1, 3))
         one_of("kind", self.kind, KINDS)
         one_of("leaks", self.leaks, (None, True, False))
+        number("seed", self.seed, 0, whole=True)
+        number("num_workers", self.num_workers, 0, whole=True)
+        if self.page is not None:
+            number("page", self.page, 0, whole=True)
         augmentations(self.modality)
         random_tfms(self.modality, self.augment)
         norm_stats(self.norm, torch.zeros(1, self.channels or 3, 2, 2), self.channels or 3)

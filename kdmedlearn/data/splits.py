@@ -54,7 +54,7 @@ def in_range(name, x, upto=1.0, closed=False):
             f"{name}={x!r}; expected a share between 0 and {upto:g}, such as {name}=.1"
         )
 
-# %% ../../nbs/data/06_splits.ipynb #6a7754a1
+# %% ../../nbs/data/06_splits.ipynb #fa34ddcf
 def split_off(
     t: pd.DataFrame,  # file, split, label, group
     valid,
@@ -80,8 +80,8 @@ def split_off(
         if not grouped:
             warnings.warn(
                 "validation is cut at random by image: if a patient (or video) has several images,"
-                " they can land on both sides and the score is too good. group='column' with a"
-                " manifest keeps them together"
+                " they can land on both sides and the score is too good. group='column' (of the"
+                " table, or of manifest.csv) keeps them together"
             )
         t.loc[tr.index[took], "split"] = "valid"
         gone = set(tr.label) - set(tr.label[took])
@@ -96,7 +96,7 @@ def split_off(
         else t.drop(tr.index[~cut(tr.label, tr.group, fraction, seed, leave=False)])
     )
 
-# %% ../../nbs/data/06_splits.ipynb #1dbe1518
+# %% ../../nbs/data/06_splits.ipynb #90f854e0
 TEST_SEED = 2017  # of every test cut: `seed` does not move the test set
 
 
@@ -105,13 +105,16 @@ def split_test(
     share,  # of each class
     grouped: bool,  # do the groups come from a manifest?
 ) -> pd.DataFrame:  # splits "test" and "all"
-    "A test set of whole groups, always the same for the same files."
-    t = t.assign(split=np.where(cut(t.label, t.group, share, TEST_SEED), "test", "all"))
+    "A test set of whole groups, the same for the same files; more files can mean another one."
+    rows = np.argsort(t.rel.to_numpy(dtype=str), kind="stable") if "rel" in t else np.arange(len(t))
+    taken = np.zeros(len(t), bool)  # by name, so that the order of the rows does not matter
+    taken[rows] = cut(t.label.iloc[rows], t.group.iloc[rows], share, TEST_SEED)
+    t = t.assign(split=np.where(taken, "test", "all"))
     if not grouped:
         warnings.warn(
             "test and validation are cut at random by image: if a patient (or video) has"
             " several images, they can land on both sides and the score is too good."
-            " group='column' with a manifest keeps them together"
+            " group='column' (of the table, or of manifest.csv) keeps them together"
         )
     return t
 

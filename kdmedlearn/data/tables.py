@@ -250,7 +250,7 @@ def warn_across(t: pd.DataFrame, group) -> pd.DataFrame:  # split, group; the sa
         )
     return t
 
-# %% ../../nbs/data/04_tables.ipynb #9d6965ac
+# %% ../../nbs/data/04_tables.ipynb #a945d0d6
 FILES = ("file", "filename", "image", "image_id", "image_name", "image_index", "image_file")
 FILES += ("img", "img_id", "img_name", "path", "filepath", "image_path", "isic_id", "id")
 LABELS = ("label", "labels", "class", "class_name", "dx", "diagnosis", "category", "finding")
@@ -285,16 +285,17 @@ def find_column(
             f" {near_hint(asked, t.columns)}it has {some(t.columns, 12)}"
         )
     near = [c for c in t if near_names(plain(c), map(plain, usual), 1)]
+    such = f"; near: {near[0]}" if near else ""
     raise ValueError(
         f"no column of the table is called {some(usual, 5)}; it has {some(t.columns, 12)};"
-        f" say which one: {what}={(near or list(t))[0]!r}"
+        f" name it with {what}={such}"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #c991a579
+# %% ../../nbs/data/04_tables.ipynb #459eb253
 def csv_text(f: Path) -> str:
     "The text of a csv file, with or without a byte order mark."
     data = f.read_bytes()
-    if f.suffix.lower() in (".xlsx", ".xls", ".ods") or data[:2] in (b"PK", b"\xd0\xcf"):
+    if f.suffix.lower() in (".xlsx", ".xls", ".ods") or data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
         raise ValueError(
             f"{f.name} is an Excel file, and no text; save it there as 'CSV UTF-8', or pass"
             f" pandas.read_excel({f.name!r}, dtype=str)"
@@ -849,7 +850,7 @@ class TableLabel(Transform):
         new.__dict__.update(self.__dict__)
         return new
 
-# %% ../../nbs/data/04_tables.ipynb #d218a8b8
+# %% ../../nbs/data/04_tables.ipynb #2126e869
 def kfold(
     t: pd.DataFrame,  # split, label, rel, perhaps group
     k: int,  # number of folds, at least 2
@@ -861,7 +862,8 @@ def kfold(
     label = t.label.to_numpy()[rows]
     group = (t.group if "group" in t else t.rel).to_numpy()[rows]
     held = np.full(len(rows), "the set") if "target" in t else label
-    enough_groups(held, group, k, "groups" if "group" in t else "images")
+    if "share" not in t:  # of masks, an empty one more or less is no matter
+        enough_groups(held, group, k, "groups" if "group" in t else "images")
     grouped = "group" in t
     if not grouped:
         warnings.warn(
@@ -889,7 +891,7 @@ def enough_groups(label, group, k, what):
         cure = f"k={few} is the most" if few > 1 else "leave the class out, or collect more"
         raise ValueError(f"k={k}, but {name!r} has {few} {what}, and each fold needs one; {cure}")
 
-# %% ../../nbs/data/04_tables.ipynb #8d97ff0f
+# %% ../../nbs/data/04_tables.ipynb #8da2f9e8
 def read_manifest(
     manifest,  # csv file (also relative to `path`), DataFrame, or None for path/manifest.csv
     path,  # the folder of the set
@@ -905,7 +907,8 @@ def read_manifest(
                 f"no manifest {f}; group={column!r} needs a csv with columns "
                 f"file, {column} (and class, split)"
             )
-        manifest = pd.read_csv(f, dtype={"file": str, "class": str, "split": str})
+        text = dict(dtype=str, keep_default_na=False, na_values=[""])  # 01 is not 1
+        manifest = pd.read_csv(f, **text)
     for c in ("file", column):
         if c not in manifest:
             raise ValueError(

@@ -237,7 +237,7 @@ def _check_names(kw, call, known):
                 f"{call} has no argument {k!r}; {near_hint(k, known)}known: {', '.join(known)}"
             )
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #327ba5ee
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #6c393aa0
 def kvasir_v2(
     # the folder kvasir-dataset-v2 or the one that holds it: class folders, or train/ and test/ with
     # class folders
@@ -261,6 +261,7 @@ def kvasir_v2(
     )
     t = list_images(path)
     _warn_counts(path, count_trouble(t.label, KVASIR_V2))
+    test = test if set(t.split) == {"all"} else None  # the folders say it already
     return table_dls(t, path, size=size, test=test, **dict(modality="endoscopy") | kw)
 
 # %% ../../../nbs/data/sets/02_endoscopy.ipynb #81fdec62
