@@ -359,7 +359,7 @@ def connected(
         first[b] = a
     return pd.factorize(np.array([root(i) for i in range(n)], dtype=int))[0]
 
-# %% ../../nbs/data/08_leaks.ipynb #e9103644
+# %% ../../nbs/data/08_leaks.ipynb #554d0d89
 def as_shown(file) -> Image.Image:
     "An image as it is meant to be seen; of more than 8 bits, stretched to its own range."
     try:
@@ -367,7 +367,7 @@ def as_shown(file) -> Image.Image:
     except Unclear:
         return open_image(file, window="range", page=0)
 
-
+# %% ../../nbs/data/08_leaks.ipynb #a51632a1
 class Leaks:
     "Near duplicates of a set; made by `find_leaks`."
 

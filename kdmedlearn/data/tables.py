@@ -291,11 +291,14 @@ def find_column(
         f" name it with {what}={such}"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #459eb253
+# %% ../../nbs/data/04_tables.ipynb #ef2318ae
 def csv_text(f: Path) -> str:
     "The text of a csv file, with or without a byte order mark."
     data = f.read_bytes()
-    if f.suffix.lower() in (".xlsx", ".xls", ".ods") or data[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"):
+    if f.suffix.lower() in (".xlsx", ".xls", ".ods") or data[:4] in (
+        b"PK\x03\x04",
+        b"\xd0\xcf\x11\xe0",
+    ):
         raise ValueError(
             f"{f.name} is an Excel file, and no text; save it there as 'CSV UTF-8', or pass"
             f" pandas.read_excel({f.name!r}, dtype=str)"
