@@ -306,7 +306,7 @@ def partner(file, layout: Layout = Layout()) -> tuple:  # its mask files
         )
     return tuple(hits)
 
-# %% ../../nbs/data/12_masks.ipynb #f8482cc5
+# %% ../../nbs/data/12_masks.ipynb #f328116b
 def from_alpha(im: Image.Image) -> np.ndarray:  # (H, W) or (H, W, 3) uint8
     "The mask in an image with transparency: the part that varies."
     x = np.asarray(im.convert("RGBA"))
@@ -344,7 +344,7 @@ def from_deep(x: np.ndarray) -> np.ndarray:  # (H, W) of 16 bits or more -> uint
         )
     return x.astype(np.uint8)
 
-
+# %% ../../nbs/data/12_masks.ipynb #d9ca4828
 def mask_pixels(
     im: Image.Image,  # as it was opened
     page=None,  # of a file with several
@@ -467,7 +467,7 @@ def find_threshold(
         return None
     return M // 2
 
-# %% ../../nbs/data/12_masks.ipynb #2102f34b
+# %% ../../nbs/data/12_masks.ipynb #8bc92985
 IGNORE = 255  # in targets: nothing is learned from this pixel, and nothing scored on it
 UNKNOWN = 254  # in targets, while reading: no class has this value
 
@@ -500,7 +500,7 @@ def named_values(classes) -> dict:  # name -> values
         )
     return {str(c): as_values(f"classes, {c!r}", v) for c, v in classes.items()}
 
-
+# %% ../../nbs/data/12_masks.ipynb #e2a59658
 @dataclass(frozen=True)
 class MaskCode:
     "What the numbers of a mask mean."
@@ -572,7 +572,7 @@ def mask_numbers(im: Image.Image, code: MaskCode, page=None) -> np.ndarray:  # (
     table = code.table
     return x if UNKNOWN not in table[x] or UNKNOWN in table[index] else index
 
-# %% ../../nbs/data/12_masks.ipynb #491c21d6
+# %% ../../nbs/data/12_masks.ipynb #f1c1078e
 def nearest(x: np.ndarray, size: int) -> np.ndarray:  # (H, W) -> (size, size)
     "`x` squeezed to a square, each pixel one that was there."
     rows, cols = (((np.arange(size) + 0.5) * n / size).astype(int) for n in x.shape)
@@ -592,7 +592,7 @@ def union(parts: list) -> np.ndarray:  # (H, W) uint8 each: classes, IGNORE
         out[take] = x[take]
     return out
 
-
+# %% ../../nbs/data/12_masks.ipynb #9d0106b3
 class ReadMask(Transform):
     "Image file -> its mask (size, size) uint8: the number of the class, 255 where none counts."
 
@@ -1139,7 +1139,7 @@ def loss_of(reading: MaskReading):
     kw = dict(ignore_index=IGNORE) if ignored else {}
     return CrossEntropyLossFlat(axis=1, **kw)
 
-# %% ../../nbs/data/12_masks.ipynb #9947d0ab
+# %% ../../nbs/data/12_masks.ipynb #e4679543
 def by_folder(t: pd.DataFrame) -> pd.DataFrame:  # with a column group
     "The folder of an image is its group."
     if not t.folder.any():
@@ -1167,7 +1167,7 @@ def warn_folders(t: pd.DataFrame, o: MaskReading):
             " video, group='folder' keeps it on one side of the cut"
         )
 
-
+# %% ../../nbs/data/12_masks.ipynb #5dbe4e60
 def load_pairs(
     t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel; perhaps folder, group
     reading: MaskReading,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ignored_value', 'without_labels', 'has_label', 'at_least_one', 'unlabelled_files', 'seen_in_tests', 'thumbed', 'Both',
-           'endless', 'BothLoader', 'with_unlabelled', 'can_be_missing', 'is_dataset', 'checked']
+           'endless', 'BothLoader', 'can_be_missing', 'is_dataset', 'checked', 'with_unlabelled']
 
 # %% ../../nbs/data/10_unlabelled.ipynb #967734a7
 import warnings
@@ -109,7 +109,7 @@ def thumbed(t: pd.DataFrame, reader) -> pd.DataFrame:  # file; the same with a c
     got = watched((thumb(look(f)) for f in t.file), len(t), "looking for leaks")
     return t.assign(seen=list(got))
 
-# %% ../../nbs/data/10_unlabelled.ipynb #5184c587
+# %% ../../nbs/data/10_unlabelled.ipynb #271f8895
 class Both(Sequence):
     "Labelled items, and behind them images with the target of the first item in its place."
 
@@ -136,13 +136,13 @@ class Both(Sequence):
             raise AttributeError(k)
         return getattr(self.labelled, k)
 
-
+# %% ../../nbs/data/10_unlabelled.ipynb #1b8ae0cc
 def endless(order) -> Iterator[int]:  # order: a function that gives one pass
     "Pass after pass."
     while True:
         yield from order()
 
-
+# %% ../../nbs/data/10_unlabelled.ipynb #0b360f55
 class BothLoader(TfmdDL):
     """Batches of `bs` images: labelled ones, then `extra` without labels, whose targets are
     `ignored` (or NaN)."""
@@ -172,31 +172,7 @@ class BothLoader(TfmdDL):
             return super().new(None, BothLoader, **(own | kw))
         return super().new(dataset, cls or TfmdDL, **kw)
 
-# %% ../../nbs/data/10_unlabelled.ipynb #7a682785
-def with_unlabelled(
-    dls: SetLoaders,  # fastai DataLoaders with one target an image
-    where: Any,  # a folder, a list of files, "rest" (what fraction= left out), or a dataset
-    bs: int | None = None,  # unlabelled images in a batch; None: as many as labelled ones
-    seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
-    bad: str = "error",  # files that cannot be read: "error", or "skip" them
-) -> SetLoaders:  # the same validation and tests
-    """`dls` whose training batches hold unlabelled images behind the labelled ones. Raises
-    ValueError where a file of them stands in validation or test; images of a dataset are not
-    compared."""
-    one_of("seen", seen, ("error", "skip"))
-    dl = dls.train
-    if isinstance(dl, BothLoader):
-        raise ValueError("these loaders have unlabelled images already; begin with the labelled")
-    bs = number("bs", dl.bs if bs is None else bs, 1, whole=True)
-    can_be_missing(dl.one_batch()[-1])
-    images = where if is_dataset(where) else checked(unlabelled_files(where, dls), dls, seen, bad)
-    ignored = ignored_value(getattr(dls, "loss_func", None))
-    kw = dict(labelled=dl, extra=bs, ignored=ignored, bs=dl.bs + bs, drop_last=True)
-    out = copy(dls)
-    out.loaders = [dl.new(Both(dl.dataset, images), BothLoader, **kw), *dls.loaders[1:]]
-    return out
-
-
+# %% ../../nbs/data/10_unlabelled.ipynb #bd99c1d8
 def can_be_missing(y):
     "Raise unless the targets of a batch are whole numbers: classes, or masks of classes."
     if torch.as_tensor(y).is_floating_point():
@@ -213,7 +189,7 @@ def is_dataset(o) -> bool:
         return False
     return not len(o) or not isinstance(o[0], (str, Path))
 
-
+# %% ../../nbs/data/10_unlabelled.ipynb #b99463ac
 def checked(
     files: list, dls: SetLoaders, seen: str, bad: str
 ) -> list:  # the files that may be used
@@ -237,3 +213,27 @@ def checked(
             raise ValueError(say + "; take them out, or pass seen='skip'")
         warnings.warn(say + "; left out")
     return at_least_one([f for f in t.file if f not in set(found.file)])
+
+# %% ../../nbs/data/10_unlabelled.ipynb #ef76fedd
+def with_unlabelled(
+    dls: SetLoaders,  # fastai DataLoaders with one target an image
+    where: Any,  # a folder, a list of files, "rest" (what fraction= left out), or a dataset
+    bs: int | None = None,  # unlabelled images in a batch; None: as many as labelled ones
+    seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
+    bad: str = "error",  # files that cannot be read: "error", or "skip" them
+) -> SetLoaders:  # the same validation and tests
+    """`dls` whose training batches hold unlabelled images behind the labelled ones. Raises
+    ValueError where a file of them stands in validation or test; images of a dataset are not
+    compared."""
+    one_of("seen", seen, ("error", "skip"))
+    dl = dls.train
+    if isinstance(dl, BothLoader):
+        raise ValueError("these loaders have unlabelled images already; begin with the labelled")
+    bs = number("bs", dl.bs if bs is None else bs, 1, whole=True)
+    can_be_missing(dl.one_batch()[-1])
+    images = where if is_dataset(where) else checked(unlabelled_files(where, dls), dls, seen, bad)
+    ignored = ignored_value(getattr(dls, "loss_func", None))
+    kw = dict(labelled=dl, extra=bs, ignored=ignored, bs=dl.bs + bs, drop_last=True)
+    out = copy(dls)
+    out.loaders = [dl.new(Both(dl.dataset, images), BothLoader, **kw), *dls.loaders[1:]]
+    return out
