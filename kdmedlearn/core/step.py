@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'valid_pixels',
-           'Result', 'DistillStep']
+           'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
 # %% ../../nbs/core/10_step.ipynb #9918a199
 from copy import deepcopy
@@ -20,12 +20,17 @@ from .tasks import task_of
 from .teacher import as_teachers
 from .trial import check_pass, check_terms, tried, untouched
 
-# %% ../../nbs/core/10_step.ipynb #7583bd4a
+# %% ../../nbs/core/10_step.ipynb #dee82ef4
 def total_loss(terms: dict, weights: dict) -> Tensor:
     "Sum of the `terms` times their `weights`; terms of weight 0 are left out."
     if not any(weights.get(k, 1) for k in terms):
         raise ValueError(
             f"all weights are 0 ({', '.join(terms)}); give the task or one term a weight above 0"
+            if terms
+            else (
+                "nothing to learn from: the batch has no label, and no term of a teacher has a"
+                " weight"
+            )
         )
     unknown = sorted(set(terms) - set(weights))
     if unknown:
@@ -145,7 +150,26 @@ def valid_pixels(target: Any, loss_func: Any, task: str | None) -> Tensor | None
     known = y != index
     return known | ~known.flatten(1).any(1)[:, None, None]
 
-# %% ../../nbs/core/10_step.ipynb #850682af
+# %% ../../nbs/core/10_step.ipynb #7f1eb236
+def first(out: Any, n: int) -> Any:
+    "The first `n` images of an output or of targets: of a tensor, or of each in a tuple or list."
+    if isinstance(out, (tuple, list)):
+        return type(out)(first(o, n) for o in out)
+    return out[:n] if isinstance(out, Tensor) and out.ndim and len(out) > n else out
+
+
+def n_images(out: Any) -> int:
+    "The number of images in an output: a tensor, or a tuple or list of them."
+    return n_images(out[0]) if isinstance(out, (tuple, list)) else len(out)
+
+
+def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
+    "`valid` (B, H, W) for `n` images: of those behind the labelled ones every pixel counts."
+    if valid is None or len(valid) >= n:
+        return valid
+    return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
+
+# %% ../../nbs/core/10_step.ipynb #cf459059
 class Result(NamedTuple):
     "What one step gives."
 
@@ -193,11 +217,12 @@ class DistillStep(StudentAndTeachers):
             check_terms(self, p)
         return self
 
-    def forward(self, xb, yb, pct: float = 0.0, valid: Tensor | None = None) -> Result:
-        "Loss and terms for a batch at progress `pct` of training, from 0 to 1."
-        xb, yb, plan = as_tuple(xb), as_tuple(yb), self.plan(pct)
+    def forward(self, xb, yb=None, pct: float = 0.0, valid: Tensor | None = None) -> Result:
+        """Loss and terms for a batch at progress `pct` of training, from 0 to 1. Targets `yb` of
+        fewer images than `xb` has are those of the first ones; None: no image has a label."""
+        xb, yb, plan = as_tuple(xb), () if yb is None else as_tuple(yb), self.plan(pct)
         student = self.run_student(xb, plan.student)
-        terms = {"task": plain(self.task_loss(student, yb))}
+        terms = {"task": plain(self.task_loss(student, yb))} if yb else {}
         if plan.parts:
             p = self.make_pass(student, self.ask(xb, plan.teachers), yb, valid)
             terms |= self.terms_of(p, plan.parts)
@@ -212,16 +237,19 @@ class DistillStep(StudentAndTeachers):
         return Plan.of(self.bound, weights, len(self.teachers), self.method.task_layer, every)
 
     def task_loss(self, student: Outputs, yb: tuple) -> Tensor:
-        "The loss of the task: of the student's output, or of the layer that the method names."
+        """The loss of the task on the images that have a target: of the student's output, or of the
+        layer that the method names."""
         head = self.method.task_layer
-        return self.loss_func(student.features[head] if head else student.out, *yb)
+        out = student.features[head] if head else student.out
+        return self.loss_func(first(out, n_images(yb)), *yb)
 
     def make_pass(self, student: Outputs, teachers: tuple, yb: tuple, valid=None) -> Pass:
         "The batch as methods see it."
         target = yb[0] if len(yb) == 1 else yb
         if valid is None:
             valid = valid_pixels(target, self.loss_func, self.task)
-        task = lambda z: plain(self.loss_func(z, *yb))
+        valid = all_valid_behind(valid, n_images(student.out))
+        task = lambda z: plain(self.loss_func(first(z, n_images(yb)), *yb))
         return Pass(student, teachers, target, valid, self.task, task)
 
     def terms_of(self, p: Pass, parts: list) -> dict[str, Tensor]:
