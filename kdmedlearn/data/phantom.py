@@ -490,7 +490,7 @@ def __getattr__(name):
         return ReadShot
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-# %% ../../nbs/data/01_phantom.ipynb #3183e48d
+# %% ../../nbs/data/01_phantom.ipynb #c756eb66
 MEAN, STD = (0.52, 0.32, 0.28), (
     0.27,
     0.18,
@@ -499,12 +499,12 @@ MEAN, STD = (0.52, 0.32, 0.28), (
 CODES = ["background", "polyp"]
 
 
-def split_seeds(seed: int) -> tuple:  # two different integers
-    "The seeds of the training and the validation images."
+def split_seeds(seed: int) -> tuple:  # three different integers
+    "The seeds of the training, the validation and the unlabelled images."
     check_phantom(1, 32, "classify", seed, 0)
-    return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(2))
+    return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(3))
 
-# %% ../../nbs/data/01_phantom.ipynb #06de23c8
+# %% ../../nbs/data/01_phantom.ipynb #b5de9d3c
 def phantom_dls(
     n_train: int = 1000,
     n_valid: int = 1000,  # images
@@ -516,6 +516,7 @@ def phantom_dls(
     augment: bool = True,  # turn and mirror the training images
     device=None,  # fastai's default where None
     num_workers: int = 0,  # the images are in memory: workers would only cost
+    n_unlabelled: int = 0,  # images without a label beside them, as `dls.rest`
     **kw  # passed on to `Datasets.dataloaders`
 ) -> DataLoaders:
     "fastai DataLoaders of phantoms, for classification or segmentation."
@@ -538,6 +539,10 @@ def phantom_dls(
         t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)
     ]  # `from_stats` knows only the default device
     tfms = [IntToFloatTensor(), *([Dihedral(p=0.9)] if augment else []), Normalize(*stats)]
-    return dsets.dataloaders(
+    dls = dsets.dataloaders(
         bs=min(bs, n_train), device=device, num_workers=num_workers, after_batch=tfms, **kw
     )
+    if n_unlabelled:
+        x, _ = phantom(n_unlabelled, size, task, split_seeds(seed)[2], difficulty)
+        dls.rest = Datasets([Shot(image, None) for image in x], [[ReadShot(size)]])
+    return dls

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ignored_value', 'without_labels', 'has_label', 'at_least_one', 'unlabelled_files', 'seen_in_tests', 'thumbed', 'Both',
-           'endless', 'BothLoader', 'can_be_missing', 'is_dataset', 'checked', 'with_unlabelled']
+           'endless', 'BothLoader', 'is_dataset', 'checked', 'refuse', 'unseen', 'judged_names', 'with_unlabelled']
 
-# %% ../../nbs/data/10_unlabelled.ipynb #967734a7
+# %% ../../nbs/data/10_unlabelled.ipynb #a728e004
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from fastai.data.core import TfmdDL
 from torch import Tensor
+from torch.utils.data import Subset
 
 from ..core.checks import number, one_of
 from .files import watched
@@ -142,7 +143,7 @@ def endless(order) -> Iterator[int]:  # order: a function that gives one pass
     while True:
         yield from order()
 
-# %% ../../nbs/data/10_unlabelled.ipynb #0b360f55
+# %% ../../nbs/data/10_unlabelled.ipynb #1189723d
 class BothLoader(TfmdDL):
     """Batches of `bs` images: labelled ones, then `extra` without labels, whose targets are
     `ignored` (or NaN)."""
@@ -162,9 +163,14 @@ class BothLoader(TfmdDL):
         sizes = (known, self.bs - self.extra), (other, self.extra)
         return [i for _ in range(self.steps) for xs, k in sizes for i in islice(xs, k)]
 
+    @property
+    def n_labelled(self) -> int:
+        "The labelled images of a batch; they come first."
+        return self.bs - self.extra
+
     def __iter__(self):
         for x, y in super().__iter__():
-            yield x, without_labels(y, self.bs - self.extra, self.ignored)
+            yield x, without_labels(y, self.n_labelled, self.ignored)
 
     def new(self, dataset=None, cls=None, **kw):
         own = dict(labelled=self.labelled, extra=self.extra, ignored=self.ignored)
@@ -172,24 +178,14 @@ class BothLoader(TfmdDL):
             return super().new(None, BothLoader, **(own | kw))
         return super().new(dataset, cls or TfmdDL, **kw)
 
-# %% ../../nbs/data/10_unlabelled.ipynb #bd99c1d8
-def can_be_missing(y):
-    "Raise unless the targets of a batch are whole numbers: classes, or masks of classes."
-    if torch.as_tensor(y).is_floating_point():
-        raise ValueError(
-            "these targets are numbers or 0 and 1 in floating point, and their loss cannot leave an"
-            " image out; unlabelled images go beside one class an image, or masks with"
-            " target='index'"
-        )
-
-
+# %% ../../nbs/data/10_unlabelled.ipynb #75923a8b
 def is_dataset(o) -> bool:
     "Is `o` a dataset, and no list of files?"
     if isinstance(o, (str, Path, list, tuple, pd.Series)) or not hasattr(o, "__getitem__"):
         return False
     return not len(o) or not isinstance(o[0], (str, Path))
 
-# %% ../../nbs/data/10_unlabelled.ipynb #b99463ac
+# %% ../../nbs/data/10_unlabelled.ipynb #bc159fec
 def checked(
     files: list, dls: SetLoaders, seen: str, bad: str
 ) -> list:  # the files that may be used
@@ -205,33 +201,77 @@ def checked(
     found = seen_in_tests(t, judged if "seen" in judged else thumbed(judged, reader))
     if len(found):
         row = found.iloc[0]
-        say = (
-            f"{len(found)} of {len(t)} unlabelled images stand in {some(found.split.unique())},"
-            f" such as {row.file.name} ({row.how} as {Path(row.other).name})"
-        )
-        if seen == "error":
-            raise ValueError(say + "; take them out, or pass seen='skip'")
-        warnings.warn(say + "; left out")
+        one = f"{row.file.name} ({row.how} as {Path(row.other).name})"
+        refuse(len(found), len(t), found.split.unique(), one, seen)
     return at_least_one([f for f in t.file if f not in set(found.file)])
 
-# %% ../../nbs/data/10_unlabelled.ipynb #ef76fedd
+
+def refuse(n: int, of: int, splits, one: str, seen: str):
+    "Say that `n` unlabelled images stand in `splits`, as an error or as a warning."
+    say = f"{n} of {of} unlabelled images stand in {some(splits)}, such as {one}"
+    if seen == "error":
+        raise ValueError(
+            f"{say}; take them out, or leave them out: with_unlabelled(dls, ..., seen='skip')"
+        )
+    warnings.warn(f"{say}; left out")
+
+# %% ../../nbs/data/10_unlabelled.ipynb #723c7929
+def unseen(images, dls, seen: str):  # a dataset; the same without what stands in validation or test
+    "The images of a dataset that nobody is judged on."
+    image = lambda o: o[0] if isinstance(o, tuple) else o
+    if getattr(image(images[0]), "dtype", None) != torch.uint8:
+        warnings.warn(
+            "the unlabelled images are no bytes (uint8), so they are not compared with those of"
+            " validation and test; is none of them there?"
+        )
+        return images
+    parts = {"unlabelled": images} | {
+        name: dl.dataset for name, dl in zip(judged_names(dls), dls.loaders[1:])
+    }
+    got = [
+        (f"image {i}", k, thumb(image(ds[i]))) for k, ds in parts.items() for i in range(len(ds))
+    ]
+    files, splits, seen_as = zip(*got)
+    names = [f"{k}: {f}" for f, k in zip(files, splits)]
+    p = find_leaks(names, list(splits), ready=np.stack(seen_as)).pairs
+    hit = p[(p.split_a == "unlabelled") != (p.split_b == "unlabelled")]
+    bad = set(hit.file_a) | set(hit.file_b)
+    kept = [i for i in range(len(images)) if names[i] not in bad]
+    if len(kept) < len(images):
+        row = hit.iloc[0]
+        splits = sorted(({*hit.split_a} | {*hit.split_b}) - {"unlabelled"})
+        refuse(len(images) - len(kept), len(images), splits, f"{row.file_a}, {row.file_b}", seen)
+    return Subset(images, at_least_one(kept))
+
+
+def judged_names(dls) -> list:
+    "Names of the loaders behind the training loader."
+    tests = list(getattr(dls, "test_names", ()))
+    return ["valid", *tests, *[f"test {i}" for i in range(len(dls.loaders))]]
+
+# %% ../../nbs/data/10_unlabelled.ipynb #dbf25369
 def with_unlabelled(
     dls: SetLoaders,  # fastai DataLoaders with one target an image
-    where: Any,  # a folder, a list of files, "rest" (what fraction= left out), or a dataset
+    # a folder, a list of files, a dataset, or "rest": what fraction= left out, or the phantoms of
+    # n_unlabelled=
+    where: Any,
     bs: int | None = None,  # unlabelled images in a batch; None: as many as labelled ones
     seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
     bad: str = "error",  # files that cannot be read: "error", or "skip" them
 ) -> SetLoaders:  # the same validation and tests
     """`dls` whose training batches hold unlabelled images behind the labelled ones. Raises
-    ValueError where a file of them stands in validation or test; images of a dataset are not
-    compared."""
+    ValueError where one of them stands in validation or test."""
     one_of("seen", seen, ("error", "skip"))
     dl = dls.train
     if isinstance(dl, BothLoader):
         raise ValueError("these loaders have unlabelled images already; begin with the labelled")
     bs = number("bs", dl.bs if bs is None else bs, 1, whole=True)
-    can_be_missing(dl.one_batch()[-1])
-    images = where if is_dataset(where) else checked(unlabelled_files(where, dls), dls, seen, bad)
+    if isinstance(where, str) and where == "rest" and is_dataset(getattr(dls, "rest", ())):
+        where = dls.rest
+    if is_dataset(where):
+        images = unseen(where, dls, seen)
+    else:
+        images = checked(unlabelled_files(where, dls), dls, seen, bad)
     ignored = ignored_value(getattr(dls, "loss_func", None))
     kw = dict(labelled=dl, extra=bs, ignored=ignored, bs=dl.bs + bs, drop_last=True)
     out = copy(dls)

@@ -6,7 +6,7 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #b5f07638
+# %% ../../nbs/train/02_distillation.ipynb #c0bb52bf
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from ..core.method import as_method, Method
 from ..core.outputs import main_output, Outputs, plain, unwrapped
-from ..core.step import DistillStep, total_loss
+from ..core.step import DistillStep, first, total_loss
 from ..core.taps import tap_next
 from ..core.teacher import as_teachers, norm_of
+from ..data.unlabelled import with_unlabelled
 from .trial import device_of, try_learner
 
-# %% ../../nbs/train/02_distillation.ipynb #fdac031e
+# %% ../../nbs/train/02_distillation.ipynb #f9d387fc
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -78,20 +79,23 @@ class DistillCallback(Callback):
         step, plan = self.step, self.plan
         step.loss_func = self.learn.loss_func  # mixup and its like replace it while they run
         student = Outputs(plain(self.pred), plain(self.tap.features) if self.tap else {})
-        yb = plain(tuple(self.yb))
-        head = self.method.task_layer
-        terms = {"task": plain(step.task_loss(student, self.yb) if head else self.learn.loss_grad)}
+        n = getattr(self.learn.dl, "n_labelled", None)  # the images behind them have no label
+        yb = self.yb if n is None else first(self.yb, n)
+        own = n is not None or self.method.task_layer  # else fastai has computed it
+        terms = {"task": plain(step.task_loss(student, yb) if own else self.learn.loss_grad)}
         if plan.parts:
             teachers = step.ask(self.xb, plan.teachers)
-            terms |= step.terms_of(step.make_pass(student, teachers, yb), plan.parts)
+            p = step.make_pass(student, teachers, plain(tuple(yb)))
+            terms |= step.terms_of(p, plan.parts)
         self.learn.loss_grad = total_loss(terms, plan.weights)
         self.learn.loss = self.learn.loss_grad.detach().clone()
-        self.count(terms, len(self.xb[0]))
+        self.count(terms, len(self.xb[0]), n)
 
-    def count(self, terms: dict, n: int):
+    def count(self, terms: dict, n: int, labelled: int | None):
         for k, v in terms.items():
-            self.sums[k] = self.sums.get(k, 0.0) + v.detach() * n
-            self.n_seen[k] = self.n_seen.get(k, 0) + n
+            seen = labelled if k == "task" and labelled is not None else n
+            self.sums[k] = self.sums.get(k, 0.0) + v.detach() * seen
+            self.n_seen[k] = self.n_seen.get(k, 0) + seen
 
     def forget(self):
         if self.tap:
@@ -239,7 +243,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #58086c0d
+# %% ../../nbs/train/02_distillation.ipynb #ef3f1f39
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -247,6 +251,10 @@ def distill(
     method="response",  # a name, a `Method` such as Response(T=4, alpha=.9), a sum of them
     metrics=None,
     cbs=None,
+    # images without labels that the teacher answers too: a folder, a list of files, a dataset, or
+    # "rest", see `with_unlabelled`
+    unlabelled=None,
+    unlabelled_bs: int | None = None,  # of them in a batch; None: as many as labelled ones
     **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
 ) -> Learner:
     "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
@@ -269,6 +277,8 @@ def distill(
             " or a function that makes one, call it first"
         )
     cb = DistillCallback(teacher, method)
+    if unlabelled is not None:
+        dls = with_unlabelled(dls, unlabelled, unlabelled_bs)
     if cb.method.loss_func and kwargs.get("loss_func") is None:
         kwargs["loss_func"] = cb.method.loss_func()
     cbs = [cb, MainOutput(), TermColumns(), *L(cbs)]
