@@ -41,6 +41,9 @@ _home = {
     "hyper_kvasir": "data.sets.endoscopy",
     "medmnist_dls": "data.sets.endoscopy",
     "compare": "evaluation.compare",
+    "PseudoLabels": "methods.controls",
+    "with_unlabelled": "data.unlabelled",
+    "fit_steps": "train.budget",
 }
 __all__ = [*_home]
 
