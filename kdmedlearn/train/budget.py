@@ -119,9 +119,11 @@ class WeightAverage(Callback):
         self.put(self.average)
         self.average = None
 
-# %% ../../nbs/train/07_budget.ipynb #f67f0e1d
+# %% ../../nbs/train/07_budget.ipynb #7a751a64
 class MixUpBoth(MixUp):
     "fastai's mixup; in batches with unlabelled images each kind is mixed within itself."
+
+    keeps_kinds = True
 
     def before_batch(self):
         n = getattr(self.learn.dl, "n_labelled", None)

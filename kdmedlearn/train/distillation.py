@@ -6,7 +6,7 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #c0bb52bf
+# %% ../../nbs/train/02_distillation.ipynb #1c9c173d
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from ..core.method import as_method, Method
 from ..core.outputs import main_output, Outputs, plain, unwrapped
-from ..core.step import DistillStep, first, total_loss
+from ..core.step import at_size, DistillStep, first, total_loss
 from ..core.taps import tap_next
 from ..core.teacher import as_teachers, norm_of
 from ..data.unlabelled import with_unlabelled
-from .trial import device_of, try_learner
+from .trial import device_of, mixes_kinds, try_learner
 
-# %% ../../nbs/train/02_distillation.ipynb #f9d387fc
+# %% ../../nbs/train/02_distillation.ipynb #b5ef9471
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -56,6 +56,7 @@ class DistillCallback(Callback):
         return self.step
 
     def before_fit(self):
+        mixes_kinds(self.learn)
         # lr_find restores the student after its excursion; adapters went along and come back too
         step = self.step or self.check(self.learn)
         self.saved = deepcopy(step.bound.state_dict()) if hasattr(self, "lr_finder") else None
@@ -243,7 +244,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #ef3f1f39
+# %% ../../nbs/train/02_distillation.ipynb #d905091a
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -255,6 +256,7 @@ def distill(
     # "rest", see `with_unlabelled`
     unlabelled=None,
     unlabelled_bs: int | None = None,  # of them in a batch; None: as many as labelled ones
+    student_size: int | None = None,  # pixels a side that the student sees; None: those of `dls`
     **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
 ) -> Learner:
     "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
@@ -277,6 +279,8 @@ def distill(
             " or a function that makes one, call it first"
         )
     cb = DistillCallback(teacher, method)
+    if student_size is not None:
+        at_size(student, student_size)
     if unlabelled is not None:
         dls = with_unlabelled(dls, unlabelled, unlabelled_bs)
     if cb.method.loss_func and kwargs.get("loss_func") is None:

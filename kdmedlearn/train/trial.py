@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['first_images', 'device_of', 'same_names', 'same_number', 'loss_fits', 'changes_targets', 'shapes', 'loss_cure',
-           'try_learner', 'after_step', 'class_names', 'one_class', 'one_loader']
+           'try_learner', 'after_step', 'mixes_kinds', 'class_names', 'one_class', 'one_loader']
 
-# %% ../../nbs/train/01_trial.ipynb #bae218c6
+# %% ../../nbs/train/01_trial.ipynb #9a02f876
 from typing import Any
 
 import numpy as np
 import torch
+from fastai.callback.mixup import MixHandler
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import to_device
@@ -135,6 +136,16 @@ def after_step(learn: Learner, step: DistillStep, student: Outputs, yb: tuple):
     same_number(student.out, learn.dls)
     head = step.method.task_layer
     loss_fits(learn, student.features[head] if head else student.out, yb)
+
+# %% ../../nbs/train/01_trial.ipynb #0065220c
+def mixes_kinds(learn: Learner):
+    "Raise if images with a label would be mixed with images without."
+    mixers = [c for c in learn.cbs if isinstance(c, MixHandler) and not hasattr(c, "keeps_kinds")]
+    if mixers and hasattr(learn.dls.train, "n_labelled"):
+        raise ValueError(
+            f"{type(mixers[0]).__name__} would mix images with and without a label; take MixUpBoth"
+            " of kdmedlearn.train.budget, or fit_steps(learn, mixup=.2)"
+        )
 
 # %% ../../nbs/train/01_trial.ipynb #8405f3d9
 def class_names(dls: Any) -> list:

@@ -71,8 +71,8 @@ def score(learn, dl):
 
 def tune(folder, seeds=(100, 101)):
     "The student alone over its rate, average and mixup; then the taught one over its batch."
-    grid = [dict(lr=lr, average=a, mixup=None) for lr in (3e-3, 1e-2, 3e-2) for a in (None, 0.999)]
-    grid += [dict(lr=1e-2, average=a, mixup=0.2) for a in (None, 0.999)]
+    grid = [dict(lr=lr, average=None, mixup=None) for lr in (1e-2, 3e-2, 3e-3)]
+    grid += [dict(lr=1e-2, average=a, mixup=m) for a, m in ((0.999, None), (None, 0.2))]
     for seed in seeds:
         for kw in grid:
             key = dict(kind="alone", seed=seed, steps=STEPS) | kw
@@ -83,7 +83,7 @@ def tune(folder, seeds=(100, 101)):
 
 def tune_taught(folder, seeds=(100, 101), **kw):
     for seed in seeds:
-        for extra, alpha in ((24, 0.9), (24, 1.0), (31, 1.0), (16, 0.9)):
+        for extra, alpha in ((24, 0.9), (24, 1.0), (16, 0.9)):
             key = dict(kind="taught", seed=seed, steps=STEPS, extra=extra, alpha=alpha) | kw
             how = Response(alpha=alpha)
             make = lambda: trained(LABELS, how=how, **key)
