@@ -83,6 +83,7 @@ _moved = {
 _renamed = {
     "methods.method.Seen": "Outputs",
     "methods.response.check_T": "check_temperature",
+    "evaluation.runs.train_pair": "train_arms",
     "tuning.knobs_of": "params_of",
     "tuning.with_knobs": "with_params",
     "data.phantom.ReadImage": "ReadShot",

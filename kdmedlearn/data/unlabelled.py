@@ -249,13 +249,13 @@ def judged_names(dls) -> list:
     tests = list(getattr(dls, "test_names", ()))
     return ["valid", *tests, *[f"test {i}" for i in range(len(dls.loaders))]]
 
-# %% ../../nbs/data/10_unlabelled.ipynb #dbf25369
+# %% ../../nbs/data/10_unlabelled.ipynb #0f0889a7
 def with_unlabelled(
     dls: SetLoaders,  # fastai DataLoaders with one target an image
     # a folder, a list of files, a dataset, or "rest": what fraction= left out, or the phantoms of
     # n_unlabelled=
     where: Any,
-    bs: int | None = None,  # unlabelled images in a batch; None: as many as labelled ones
+    share: float = 0.75,  # of each batch that has no label; the batch stays as large as it is
     seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
     bad: str = "error",  # files that cannot be read: "error", or "skip" them
 ) -> SetLoaders:  # the same validation and tests
@@ -265,7 +265,12 @@ def with_unlabelled(
     dl = dls.train
     if isinstance(dl, BothLoader):
         raise ValueError("these loaders have unlabelled images already; begin with the labelled")
-    bs = number("bs", dl.bs if bs is None else bs, 1, whole=True)
+    extra = round(dl.bs * number("share", share, 0, 1))
+    if not 0 < extra < dl.bs:
+        raise ValueError(
+            f"share={share} of bs={dl.bs} images leaves {dl.bs - extra} with and {extra} without a"
+            " label in a batch; there must be one of each, so take a larger bs or another share"
+        )
     if isinstance(where, str) and where == "rest" and is_dataset(getattr(dls, "rest", ())):
         where = dls.rest
     if is_dataset(where):
@@ -273,7 +278,7 @@ def with_unlabelled(
     else:
         images = checked(unlabelled_files(where, dls), dls, seen, bad)
     ignored = ignored_value(getattr(dls, "loss_func", None))
-    kw = dict(labelled=dl, extra=bs, ignored=ignored, bs=dl.bs + bs, drop_last=True)
+    kw = dict(labelled=dl, extra=extra, ignored=ignored, bs=dl.bs, drop_last=True)
     out = copy(dls)
     out.loaders = [dl.new(Both(dl.dataset, images), BothLoader, **kw), *dls.loaders[1:]]
     return out

@@ -244,7 +244,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #d905091a
+# %% ../../nbs/train/02_distillation.ipynb #b9dab11b
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -255,7 +255,7 @@ def distill(
     # images without labels that the teacher answers too: a folder, a list of files, a dataset, or
     # "rest", see `with_unlabelled`
     unlabelled=None,
-    unlabelled_bs: int | None = None,  # of them in a batch; None: as many as labelled ones
+    unlabelled_share: float = 0.75,  # of each batch; the batch stays as large as it is
     student_size: int | None = None,  # pixels a side that the student sees; None: those of `dls`
     **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
 ) -> Learner:
@@ -282,7 +282,7 @@ def distill(
     if student_size is not None:
         at_size(student, student_size)
     if unlabelled is not None:
-        dls = with_unlabelled(dls, unlabelled, unlabelled_bs)
+        dls = with_unlabelled(dls, unlabelled, unlabelled_share)
     if cb.method.loss_func and kwargs.get("loss_func") is None:
         kwargs["loss_func"] = cb.method.loss_func()
     cbs = [cb, MainOutput(), TermColumns(), *L(cbs)]

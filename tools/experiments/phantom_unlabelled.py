@@ -51,13 +51,13 @@ ARMS = {  # name -> (labelled images, unlabelled in a batch of 32, method or los
 def trained(n, extra, how, seed, steps, lr, average, mixup, **_):
     "A student trained on phantoms of `seed`."
     more = MORE if extra else 0
-    dls = phantom_dls(n, 1000, 64, seed=seed, bs=BATCH - extra, n_unlabelled=more, device="cpu")
+    dls = phantom_dls(n, 1000, 64, seed=seed, bs=BATCH, n_unlabelled=more, device="cpu")
     restart(dls, seed)
     student = small_student()
     if how is None or isinstance(how, CrossEntropyLossFlat):
         learn = Learner(dls, student, loss_func=how or dls.loss_func)
     else:
-        kw = dict(unlabelled="rest", unlabelled_bs=extra) if extra else {}
+        kw = dict(unlabelled="rest", unlabelled_share=extra / BATCH) if extra else {}
         learn = distill(dls, student, phantom_teacher(), how, **kw)
     restart(learn.dls, seed)
     with learn.no_bar(), learn.no_logging():
