@@ -65,7 +65,7 @@ def read(path):
 
 @pytest.mark.slow
 def test_demo_writes_a_run_and_never_over_one(runs):
-    short = ("--epochs", 1, "--seeds", 1, "--n-train", 48, "--size", 32)
+    short = ("--steps", 3, "--n-train", 48, "--unlabelled", 48, "--size", 32)
     demo = lambda: call("demo", *short, "--runs", runs)
     first = demo()
     assert first.exit_code == 0

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ignored_value', 'without_labels', 'has_label', 'at_least_one', 'unlabelled_files', 'seen_in_tests', 'thumbed', 'Both',
-           'endless', 'BothLoader', 'is_dataset', 'checked', 'refuse', 'unseen', 'judged_names', 'with_unlabelled']
+           'endless', 'BothLoader', 'is_dataset', 'checked', 'refuse', 'unseen', 'judged_names', 'Compared',
+           'unlabelled_images', 'with_unlabelled']
 
 # %% ../../nbs/data/10_unlabelled.ipynb #a728e004
 import warnings
@@ -249,19 +250,39 @@ def judged_names(dls) -> list:
     tests = list(getattr(dls, "test_names", ()))
     return ["valid", *tests, *[f"test {i}" for i in range(len(dls.loaders))]]
 
-# %% ../../nbs/data/10_unlabelled.ipynb #0f0889a7
-def with_unlabelled(
-    dls: SetLoaders,  # fastai DataLoaders with one target an image
+# %% ../../nbs/data/10_unlabelled.ipynb #0d90bafc
+class Compared(list):
+    "Unlabelled images that have been compared with validation and test: files, or items."
+
+
+def unlabelled_images(
+    dls: SetLoaders,  # the labelled set
     # a folder, a list of files, a dataset, or "rest": what fraction= left out, or the phantoms of
     # n_unlabelled=
     where: Any,
+    seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
+    bad: str = "error",  # files that cannot be read: "error", or "skip" them
+) -> Any:  # a list of files, or a dataset
+    "The images without labels that may stand beside `dls`: read once, and compared."
+    one_of("seen", seen, ("error", "skip"))
+    if isinstance(where, Compared):
+        return where
+    if isinstance(where, str) and where == "rest" and is_dataset(getattr(dls, "rest", ())):
+        where = dls.rest
+    if is_dataset(where):
+        return unseen(where, dls, seen)
+    return Compared(checked(unlabelled_files(where, dls), dls, seen, bad))
+
+# %% ../../nbs/data/10_unlabelled.ipynb #1c26c87b
+def with_unlabelled(
+    dls: SetLoaders,  # fastai DataLoaders with one target an image
+    where: Any,  # see `unlabelled_images`
     share: float = 0.75,  # of each batch that has no label; the batch stays as large as it is
     seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
     bad: str = "error",  # files that cannot be read: "error", or "skip" them
 ) -> SetLoaders:  # the same validation and tests
     """`dls` whose training batches hold unlabelled images behind the labelled ones. Raises
     ValueError where one of them stands in validation or test."""
-    one_of("seen", seen, ("error", "skip"))
     dl = dls.train
     if isinstance(dl, BothLoader):
         raise ValueError("these loaders have unlabelled images already; begin with the labelled")
@@ -271,12 +292,7 @@ def with_unlabelled(
             f"share={share} of bs={dl.bs} images leaves {dl.bs - extra} with and {extra} without a"
             " label in a batch; there must be one of each, so take a larger bs or another share"
         )
-    if isinstance(where, str) and where == "rest" and is_dataset(getattr(dls, "rest", ())):
-        where = dls.rest
-    if is_dataset(where):
-        images = unseen(where, dls, seen)
-    else:
-        images = checked(unlabelled_files(where, dls), dls, seen, bad)
+    images = unlabelled_images(dls, where, seen, bad)
     ignored = ignored_value(getattr(dls, "loss_func", None))
     kw = dict(labelled=dl, extra=extra, ignored=ignored, bs=dl.bs, drop_last=True)
     out = copy(dls)
