@@ -1,0 +1,254 @@
+"""Brain MRI with a tenth of its labels: what the images without labels are worth.
+
+    python tools/experiments/mri_unlabelled.py tune DATA CACHE
+    python tools/experiments/mri_unlabelled.py run DATA CACHE [--draws 0 1 2 3 4]
+    python tools/experiments/mri_unlabelled.py collect DATA CACHE --out docs/results/mri_unlabelled.json
+
+Plan, written before the runs.
+
+- A draw picks a tenth of the training images (whole near-duplicate groups) and a validation set.
+  The draw is the unit of the error: five of them.
+- Teacher: EfficientNet-Lite0 with ImageNet weights, fine-tuned on the labelled tenth alone, at 128
+  pixels. Student: 51 thousand parameters, 64 pixels.
+- The images without labels are the other nine tenths, minus those that stand, nearly, in
+  validation or test.
+- Equal steps: 1,000 of 64 images, the one-cycle policy. Longer: 3,000.
+- Choice: rate and mixup for the student ALONE on the validation images of draws 100 and 101
+  (`tune`). All arms take them.
+- Arms: alone; label smoothing .1; taught on the labelled tenth; pseudo-labels on all images; taught
+  on all images; alone and taught on all images for 3,000 steps.
+- What the teacher says is computed once, for eight random views of each image, which the taught
+  students see in turn; students without a teacher get new random views all the time.
+- Test: the test folder, scored after the last step, nothing chosen on it.
+- What decides: taught on all images minus the best arm without a teacher at equal steps (chosen on
+  validation images), and minus pseudo-labels, paired by draw.
+"""
+
+import argparse, sys, warnings
+from functools import lru_cache
+from pathlib import Path
+
+warnings.filterwarnings("ignore")
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from torch import nn
+
+from kdmedlearn import distill, image_dls, PseudoLabels, Response, Teacher
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.teacher import norm_of
+from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.unlabelled import Compared, unlabelled_images
+from kdmedlearn.evaluation.classes import predictions, scores
+from kdmedlearn.experiments.report import write_json
+from kdmedlearn.models.small import small_student
+from kdmedlearn.models.weights import load_teacher, save_model
+from kdmedlearn.train.budget import fit_steps
+from kdmedlearn.train.finetune import finetune
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from memo import keys
+from runs import kept_runs, one_run
+
+SMALL, LARGE, VIEWS, BATCH, ARCH = 64, 128, 8, 64, "tf_efficientnet_lite0"
+RECIPE = dict(lr=1e-2, mixup=None)  # what `tune` chose
+ARMS = {  # name -> (method or loss, images without labels, steps)
+    "alone": (None, False, 1000),
+    "label smoothing": ("smooth", False, 1000),
+    "taught on the labelled images": (Response(), False, 1000),
+    "pseudo-labels": (PseudoLabels(), True, 1000),
+    "taught on all images": (Response(), True, 1000),
+    "alone, longer": (None, False, 3000),
+    "taught on all images, longer": (Response(), True, 3000),
+}
+
+
+def read(data, draw, size, share=0.1, bs=BATCH, **kw):
+    "The loaders of a draw."
+    kw = dict(group="near_dup_group", modality="mri", channels=1, device="cpu") | kw
+    return image_dls(data, size, bs, fraction=share, seed=draw, leaks=False, **kw)
+
+
+@lru_cache
+def teacher_of(data, cache, draw, share):
+    "The teacher of a draw, fine-tuned or read."
+    file = Path(cache) / f"teacher-{draw}-{share:g}.safetensors"
+    dls = read(data, draw, LARGE, share, bs=32)
+    if not file.is_file():
+        t = finetune(dls, ARCH, steps=300, seed=draw, log=None)
+        kw = dict(norm=t.norm, img_size=LARGE, score=t.score)
+        save_model(t.model, file, ARCH, list(dls.vocab), 3, **kw)
+    return load_teacher(file), dls
+
+
+class Views:
+    "Images in fixed random views, small ones for a student: every access draws one."
+
+    def __init__(self, x, y=None):
+        self.x, self.y = x, y  # (V, N, 1, SMALL, SMALL) in [0, 1], (N,)
+
+    def __len__(self):
+        return self.x.shape[1]
+
+    def __getitem__(self, i):
+        x = self.x[np.random.randint(len(self.x)), i]
+        return (x,) if self.y is None else (x, self.y[i])
+
+
+class Beside(Compared):
+    "`Views` without labels, compared before."
+
+    def __init__(self, views):
+        self.views = views
+
+    def __len__(self):
+        return len(self.views)
+
+    def __getitem__(self, i):
+        return self.views[i]
+
+
+class Answers(nn.Module):
+    "A teacher that has answered beforehand: reads its logits from memory."
+
+    def __init__(self, x, logits):
+        super().__init__()
+        self.table, self.logits = {k: i for i, k in enumerate(keys(x))}, logits
+
+    def forward(self, x):
+        return self.logits[[self.table[k] for k in keys(x)]]
+
+
+@lru_cache(1)
+def answered(data, cache, draw, share):
+    "Views of labelled, unlabelled and validation images, and the teacher's answers to them."
+    file = Path(cache) / f"answers-{draw}-{share:g}.pt"
+    if file.is_file():
+        return torch.load(file, weights_only=True)
+    t, dls = teacher_of(data, cache, draw, share)
+    t.ready("cpu")
+    norm = norm_of(dls)
+    rest = unlabelled_images(dls, "rest", seen="skip") if share < 1 else []
+    out, dl = {}, dls.train.new(shuffle=False, drop_last=False, bs=64)
+    restart(dls, draw)
+    parts = {"labelled": dl, "valid": dls.valid.new(bs=64)}
+    if rest:
+        parts["rest"] = dls.test_dl(list(rest), bs=64)
+        parts["rest"].after_batch = dl.after_batch
+    for name, loader in parts.items():
+        random = name != "valid"
+        xs, zs, ys = [], [], []
+        for _ in range(VIEWS if random else 1):
+            loader.after_batch.split_idx = 0 if random else 1
+            got = [(*seen(t, plain(b[0]), norm), plain(b[-1])) for b in loader]
+            x, z, y = zip(*got)
+            xs.append(torch.cat(x)), zs.append(torch.cat(z)), ys.append(torch.cat(y))
+        out[name] = dict(x=torch.stack(xs), z=torch.stack(zs), y=ys[0])
+    torch.save(out, file)
+    return out
+
+
+def seen(t, x, norm):
+    "A batch as the student will see it, in [0, 1], and the teacher's logits."
+    pixels = x * norm[1] + norm[0]
+    small = F.interpolate(pixels, (SMALL, SMALL), mode="bilinear", antialias=True)
+    small = (small.clamp(0, 1) * 255).round() / 255
+    return small, t.see((x,), norm).out
+
+
+def loaders(a):
+    "fastai DataLoaders over the views."
+    own, valid = a["labelled"], a["valid"]
+    few = Views(valid["x"], valid["y"])
+    out = DataLoaders(
+        TfmdDL(Views(own["x"], own["y"]), bs=BATCH, shuffle=True, drop_last=True),
+        TfmdDL(few, bs=BATCH),
+    )
+    out.n_inp = 1
+    return out
+
+
+def memory(a):
+    x = torch.cat([p["x"].flatten(0, 1) for p in a.values()])
+    return Teacher(Answers(x, torch.cat([p["z"].flatten(0, 1) for p in a.values()])))
+
+
+def trained(data, cache, draw, share, how, beside, steps, lr, mixup, **_):
+    "A student; for its scores also the loaders whose images it can read."
+    dls = read(data, draw, SMALL, share, norm=((0.0,), (1.0,)))
+    restart(dls, draw)
+    student = small_student(4, 1)
+    if how is None or how == "smooth":
+        loss = CrossEntropyLossFlat(label_smoothing=0.1 if how else 0.0)
+        learn = Learner(dls, student, loss_func=loss)
+    else:
+        a = answered(data, cache, draw, share)
+        kw = dict(unlabelled=Beside(Views(a["rest"]["x"]))) if beside else {}
+        loss = CrossEntropyLossFlat()
+        learn = distill(loaders(a), student, memory(a), how, loss_func=loss, **kw)
+    restart(learn.dls, draw)
+    with learn.no_bar(), learn.no_logging():
+        fit_steps(learn, steps, lr, looks=1, mixup=mixup)
+    return learn, dls
+
+
+def scored(learn, dls, test):
+    out = {}
+    for name, dl in {"valid": dls.valid, **({"test": dls.test} if test else {})}.items():
+        s = scores(*predictions(learn.model, dl))
+        out |= {f"{name} {k}": v for k, v in s.items()}
+    return out
+
+
+def tune(a):
+    "Rate and mixup of the student alone, on validation images."
+    for draw in (100, 101):
+        for lr, mixup in ((1e-2, None), (3e-2, None), (1e-2, 0.2), (3e-2, 0.2)):
+            key = dict(kind="tune", draw=draw, share=0.1, steps=1000, lr=lr, mixup=mixup)
+            run = lambda: scored(*trained(a.data, a.cache, how=None, beside=False, **key), False)
+            print(one_run(a.cache / "runs", key, run), flush=True)
+
+
+def run(a):
+    for draw in a.draws:
+        for name, (how, beside, steps) in ARMS.items():
+            key = dict(kind="run", draw=draw, share=a.share, arm=name, steps=steps) | RECIPE
+            go = lambda: scored(
+                *trained(a.data, a.cache, how=how, beside=beside, **key), True
+            )
+            print(one_run(a.cache / "runs", key, go), flush=True)
+        key = dict(kind="run", draw=draw, share=a.share, arm="teacher")
+        print(one_run(a.cache / "runs", key, lambda: teacher_scores(a, draw)), flush=True)
+
+
+def teacher_scores(a, draw):
+    t, dls = teacher_of(a.data, a.cache, draw, a.share)
+    out = {}
+    for name, dl in (("valid", dls.valid), ("test", dls.test)):
+        s = scores(*predictions(t, dl))
+        out |= {f"{name} {k}": v for k, v in s.items()}
+    return out
+
+
+def collect(a):
+    rows = [r for r in kept_runs(a.cache / "runs") if r["kind"] == "run"]
+    command = "python tools/experiments/mri_unlabelled.py run DATA CACHE"
+    tuned = [r for r in kept_runs(a.cache / "runs") if r["kind"] == "tune"]
+    write_json(a.out, dict(command=command, recipe=RECIPE, tune=tuned, runs=rows))
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("what", choices=("tune", "run", "collect"))
+    p.add_argument("data", type=Path)
+    p.add_argument("cache", type=Path)
+    p.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    p.add_argument("--share", type=float, default=0.1, help="of the labels")
+    p.add_argument("--out")
+    args = p.parse_args()
+    {"tune": tune, "run": run, "collect": collect}[args.what](args)
