@@ -11,8 +11,9 @@ __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS'
            'as_text', 'table_file', 'read_csv_table', 'one', 'bare', 'tails', 'candidates', 'locate', 'not_there',
            'split_word', 'split_names', 'Labels', 'several_readings', 'guess_kind', 'as_classes', 'plain_numbers',
            'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'label_columns',
-           'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table', 'group_cells', 'kind_of',
-           'check_answers', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
+           'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table', 'with_answers', 'group_cells',
+           'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest',
+           'file_groups', 'add_groups']
 
 # %% ../../nbs/data/04_tables.ipynb #7637e88d
 import csv, io, os, re, warnings
@@ -881,7 +882,7 @@ def below(f: Path, path: Path) -> str:
     "The path of `f` below `path`, with slashes; its whole path where it lies elsewhere."
     return (f.relative_to(path) if f.is_relative_to(path) else f).as_posix()
 
-# %% ../../nbs/data/04_tables.ipynb #e5baf90c
+# %% ../../nbs/data/04_tables.ipynb #b85e1e48
 def read_table(
     table,  # csv file (also relative to `path`) or DataFrame
     path,  # the folder below which the images lie
@@ -901,10 +902,7 @@ def read_table(
     t = pd.DataFrame(dict(file=pd.Series(locate(raw[at], path), dtype=object)))
     t["split"] = split_names(raw[cut], cut) if cut else "all"
     t["label"], t["rel"] = got.label, [below(f, path) for f in t.file]
-    if got.target is not None:
-        t["target"] = pd.Series(got.target)
-    if got.kind == "labels":
-        t["names"] = [tuple(got.vocab)] * len(t)
+    t = with_answers(t, got)
     if group is None:
         taken = [at, answer] if isinstance(answer, str) else [at, *answer]
         group_hint(raw.drop_duplicates(at), taken)
@@ -913,8 +911,18 @@ def read_table(
     t = once(t, got.vocab)
     if got.kind != "number":
         check_answers(t, got)
-    t.attrs = dict(kind=got.kind, vocab=got.vocab)
     return t if group is None else warn_across(t, group)
+
+
+def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
+    "`t` with the columns label, perhaps target, and names: those of several labels."
+    t = t.drop(columns=["target", "names"], errors="ignore").assign(label=got.label)
+    if got.target is not None:
+        t["target"] = pd.Series(got.target, index=t.index)
+    if got.kind == "labels":
+        t["names"] = [tuple(got.vocab)] * len(t)
+    t.attrs = dict(kind=got.kind, vocab=got.vocab)
+    return t
 
 
 def group_cells(t: pd.DataFrame, group) -> list:
@@ -935,7 +943,7 @@ def kind_of(t: pd.DataFrame) -> tuple:  # label, perhaps target, names -> (kind,
         if vocab is not None and seen <= set(vocab):
             return "class", list(vocab)
         folders = "file" in t and all(Path(f).parent.name == c for f, c in zip(t.file, t.label))
-        whole = not folders and all(map(WHOLE.fullmatch, seen))
+        whole = not folders and all(isinstance(c, str) and WHOLE.fullmatch(c) for c in seen)
         return "class", sorted(seen, key=int if whole else str)
     several = t.target.map(lambda v: isinstance(v, (list, tuple, np.ndarray)))
     if several.all():
@@ -961,6 +969,41 @@ def check_answers(t: pd.DataFrame, got: Labels):
     if lacks.any():
         names = some(np.array(got.vocab)[lacks], 9)
         warnings.warn(f"no training image has the label {names}: it cannot be learned")
+
+# %% ../../nbs/data/04_tables.ipynb #c6326dc0
+def listed_again(
+    t: pd.DataFrame,  # file, split, label, rel, perhaps target
+    path,
+    file=None,
+    label=None,
+    split=None,
+    kind=None,
+    sep=None,  # of `read_table`
+) -> pd.DataFrame:
+    "A listed table, its columns read anew as far as an option says so."
+    text = lambda c: list(map(as_text, t[find_column(t, c, (), "column")]))
+    if file is not None:
+        found = locate(text(file), path)
+        t = t.assign(file=pd.Series(found, dtype=object).to_numpy())
+        t["rel"] = [below(f, Path(path)) for f in found]
+    if split is not None:
+        t = t.assign(split=split_names(text(split), split))
+    words = all(isinstance(c, str) for c in t.label)
+    if label is None and kind is None and sep is None and (words or "target" in t):
+        return t
+    if label is None and "target" in t:
+        own = kind_of(t)[0]
+        if kind != own or sep is not None:
+            said = f"kind={kind!r}" if sep is None else f"sep={sep!r}"
+            raise ValueError(
+                f"{said}, but the labels of this table are read already (kind={own!r}); name the"
+                " column to read them from with label="
+            )
+        return t
+    column = label_columns(t, "label" if label is None else label)
+    several = not isinstance(column, str)
+    cells = pd.DataFrame({c: text(c) for c in (column if several else [column])}, index=t.index)
+    return with_answers(t, read_labels(cells, column, kind, sep, list(t.rel)))
 
 # %% ../../nbs/data/04_tables.ipynb #612b1192
 class TableLabel(Transform):
