@@ -69,7 +69,7 @@ def files_below(folder) -> list:  # paths below `folder`, such as "ring/0.png", 
         found += [n if rel == "." else f"{rel}/{n}" for n in files if not is_hidden(n)]
     return sorted(found)
 
-# %% ../../nbs/data/04_tables.ipynb #0530dd67
+# %% ../../nbs/data/04_tables.ipynb #e96b4253
 def check_folder(path) -> Path:
     "`path`, if it is a folder; else what it is."
     path = Path(path)
@@ -96,7 +96,8 @@ def warn_unread(
 ):
     "Warn of images in `folder` that nobody reads: in other folders, or loose."
     dirs, loose = visible(folder)
-    rest = {d: len(images_below(d)) for d in dirs if d not in set(read)}
+    inner = {p for f in read for p in (f, *f.parents)}
+    rest = {d: len(images_below(d)) for d in dirs if d not in inner}
     left = [f"{d.name}/ ({n} images)" for d, n in rest.items() if n and not OWN.match(d.name)]
     left += [f.name for f in loose if files and f.name.lower().endswith(IMAGES)]
     if left:
