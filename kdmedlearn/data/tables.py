@@ -341,7 +341,7 @@ def find_column(
         f" name it with {what}={such}"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #70393fe4
+# %% ../../nbs/data/04_tables.ipynb #ba79e57d
 def csv_text(f: Path) -> str:
     "The text of a csv file, with or without a byte order mark."
     data = f.read_bytes()
@@ -376,8 +376,11 @@ def no_swallowed_rows(rows, sep: str, name: str):  # rows: of `csv_rows`
     "Raise where a double quote that nothing closes has made one row of several."
     full = len(rows[0][-1])
     for a, b, lines, row in rows:
-        inner = lines[1:]  # of a cell with line breaks: text, and no rows of the table
-        if inner and (len(row) != full or any(s.count(sep) >= full - 1 for s in inner[:-1])):
+        if a == b:
+            continue
+        inner = [*lines[1:-1], lines[-1].partition('"')[0]]  # text, and no rows of the table
+        closed = sum(s.count('"') for s in lines) % 2 == 0
+        if not closed or len(row) != full or any(s.count(sep) >= full - 1 for s in inner):
             raise ValueError(
                 f"a double quote in line {a} of {name} makes one row of the lines {a} to {b}; take"
                 " it out, or close it in its own line. Inside of a cell it is written twice"
