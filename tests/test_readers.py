@@ -605,7 +605,9 @@ def test_labels_that_fall_out_of_the_training_set_are_said(folders, seed):
     lost = [n for n, k in zip(names, hot) if not k]
     said = [s for s in says if "is left after the cuts" in s]
     assert len(said) == bool(lost)
-    assert all(s.startswith(f"no training image of {', '.join(sorted(lost))} is left") for s in said)
+    assert all(
+        s.startswith(f"no training image of {', '.join(sorted(lost))} is left") for s in said
+    )
 
 
 def test_a_label_that_only_left_out_images_have_is_said(folders):

@@ -342,7 +342,7 @@ def why_bad(f, e: Exception) -> str:  # e: what reading the file `f` raised
         return f"it is {hint}"
     return "it is no image" if "cannot identify" in str(e) else str(e)
 
-# %% ../../nbs/data/03_files.ipynb #9ffc60bf
+# %% ../../nbs/data/03_files.ipynb #cc6e8bae
 def read_all(
     files,  # paths
     read,  # bytes -> anything; raises on a bad file
@@ -369,7 +369,9 @@ def read_all(
         names = some("/".join(Path(f).parts[-3:]) for f, _ in wrong)
         if bad == "error" and isinstance(wrong[0][1], Unclear):
             deep = isinstance(wrong[0][1], Deep) and len(wrong) < len(files)
-            more = ". The others have 8 bits, and a window is not for these: save all with one depth"
+            more = (
+                ". The others have 8 bits, and a window is not for these: save all with one depth"
+            )
             say = f"{len(wrong)} of {len(files)} files, {names}: {wrong[0][1]}"
             raise Unclear(say + more * deep)
         say = f"{len(wrong)} of {len(files)} files cannot be read as images: {names} (the first: "

@@ -71,7 +71,7 @@ def targets(
     named = all(Path(f).parent.name == c for f, c in zip(t.file, t.label))
     return [FolderLabel() if named else TableLabel(t), Categorize(vocab=vocab, sort=False)]
 
-# %% ../../nbs/data/11_images.ipynb #b1521c2e
+# %% ../../nbs/data/11_images.ipynb #b38e51ea
 def answer_of(t: pd.DataFrame) -> tuple:  # (one text for each image, what it is)
     "What each image of a table is answered with: its mask, number, labels or class."
     if "answer" in t:
@@ -87,7 +87,7 @@ def warn_copies(
     "Warn when files with the same bytes lie in two splits, or are answered in two ways."
     own, word = answer_of(t)
     t = t.assign(own=own)
-    by = t.groupby("print")
+    by, says = t.groupby("print"), []
     for column, what, why in (
         ("split", "split", "the score is too good by them"),
         ("own", word, f"at least one {word} is wrong"),
@@ -95,10 +95,12 @@ def warn_copies(
         twice = t[by[column].transform("nunique") > 1]
         if len(twice):
             a, b = twice[twice.print == twice.print.iloc[0]].drop_duplicates(column).rel.iloc[:2]
-            warnings.warn(
+            says.append(
                 f"{len(twice)} files have an exact copy in another {what} (e.g. {a} = {b}): {why};"
                 " remove the copies"
             )
+    if says:
+        warnings.warn(". ".join(says))
     return int((by.split.transform("nunique") > 1).sum())
 
 # %% ../../nbs/data/11_images.ipynb #ec8484d4

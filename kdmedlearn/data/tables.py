@@ -302,7 +302,7 @@ def warn_across(t: pd.DataFrame, group) -> pd.DataFrame:  # split, group; the sa
         )
     return t
 
-# %% ../../nbs/data/04_tables.ipynb #5975016a
+# %% ../../nbs/data/04_tables.ipynb #405afcb2
 FILES = ("file", "filename", "image", "image_id", "image_name", "image_index", "image_file")
 FILES += ("img", "img_id", "img_name", "path", "filepath", "image_path", "isic_id", "id")
 LABELS = ("label", "labels", "class", "class_name", "dx", "diagnosis", "category", "finding")
@@ -310,9 +310,6 @@ LABELS += ("finding_labels", "target")
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 GROUPS = ("patient", "subject", "person", "participant", "case", "lesion", "exam", "study")
 GROUPS += ("series", "video", "group")
-
-
-
 
 
 def find_column(
