@@ -250,3 +250,20 @@ def test_near_duplicates_of_brain_mri():
     same = (group[near.a] == group[near.b]).sum()
     n = m.near_dup_group.value_counts()
     assert same >= 0.8 * (n * (n - 1) // 2).sum() and same >= 0.9 * len(near)
+
+
+def test_leaks_of_a_part_are_those_of_its_images(folder):
+    from kdmedlearn.data.splits import hold_out
+
+    with pytest.warns(UserWarning):
+        dls = image_dls(folder, size=32, bs=4, valid=0.2, leaks=True, device="cpu")
+    sides = hold_out(dls, 0.5)
+    for side in sides:
+        own = set(side.table.file)
+        pairs = side.leaks.pairs
+        inside = pairs[(pairs.split_a != "rest") & (pairs.split_b != "rest")]
+        assert len(side.leaks.table) == len(dls.leaks.table)
+        assert set(inside.file_a) | set(inside.file_b) <= own
+        every = dls.leaks.pairs
+        here = every.file_a.isin(own) & every.file_b.isin(own)
+        assert len(inside) == here.sum()

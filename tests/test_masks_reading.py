@@ -742,3 +742,139 @@ def test_a_webp_and_a_gif(tmp_path):
 
 def test_pixels_of_a_mask_are_never_shared_with_the_file(tmp_path):
     assert mask_pixels(Image.fromarray(blob(0)).convert("1")).max() == 255
+
+
+# ---- what must not be misread in silence
+
+
+def told(f, *args, **kw):
+    "What a call returns, and what it warned of."
+    with warnings.catch_warnings(record=True) as got:
+        warnings.simplefilter("always")
+        out = f(*args, **kw)
+    return out, [str(w.message) for w in got]
+
+
+def odd_pairs(root, n=8):
+    "Images and masks whose names have nothing in common, and their table."
+    for k in range(n):
+        save(photo(blob(k), k), root / "images" / f"a{k}.png")
+        save(blob(k), root / "masks" / f"z{n - k}.png")
+    return pd.DataFrame(
+        dict(image=[f"images/a{k}.png" for k in range(n)],
+             mask=[f"masks/z{n - k}.png" for k in range(n)])
+    )  # fmt: skip
+
+
+def test_images_of_a_table_that_are_left_out_are_counted(tmp_path):
+    t = odd_pairs(tmp_path)
+    t.loc[[2, 5], "mask"] = ""
+    dls, says = told(read, tmp_path, table=t, missing="skip")
+    assert len(dls.table) == 6
+    assert any("2 of 8 images of the table have no mask and are left out" in s for s in says)
+    with pytest.raises(ValueError, match="no image of the table has a mask"):
+        read(tmp_path, table=t.assign(mask=""), missing="skip")
+
+
+@pytest.mark.parametrize(
+    "kw, says",
+    [
+        (dict(suffix="_mask"), "suffix='_mask' finds a mask by its name, and table= says"),
+        (dict(masks="segmentations"), "masks='segmentations', but there is no such folder"),
+        (dict(images="photos"), "images='photos', but there is no such folder"),
+        (dict(group="folder"), "name a column of the table"),
+        (dict(manifest="m.csv"), "group= names a column of the table"),
+        (dict(classes=["wall", "polyp"], codes=["a", "b"]), "leave codes= out"),
+    ],
+)
+def test_options_beside_a_table_of_masks_that_could_not_be_used(tmp_path, kw, says):
+    t = odd_pairs(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        read(tmp_path, table=t, **kw)
+
+
+def test_folders_beside_a_table_of_masks_are_used(tmp_path):
+    t = odd_pairs(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "photos")
+    t = t.assign(image=[f"a{k}" for k in range(8)], mask=t["mask"].str[6:-4])
+    dls = read(tmp_path, table=t, images="photos", masks="masks")
+    assert np.array_equal(full(dls, "photos/a3.png"), blob(3) > 0)
+
+
+@pytest.mark.parametrize("missing", ["error", "empty"])
+def test_an_exported_learner_of_a_table_does_not_guess_masks(tmp_path, missing):
+    from fastai.learner import Learner, load_learner
+
+    t = odd_pairs(tmp_path / "set")
+    save(blob(0), tmp_path / "set" / "masks" / "a1.png")  # called as an image of another mask
+    dls = read(tmp_path / "set", table=t, missing=missing, save_to=tmp_path)
+    learn = Learner(dls, nn.Conv2d(3, 2, 1))
+    learn.export("s.pkl")
+    again = load_learner(tmp_path / "s.pkl")
+    new = tmp_path / "new.png"
+    save(photo(blob(5), 99), new)
+    with learn.no_bar(), again.no_bar():
+        for f in (new, dls.valid.items[0]):
+            want, got = learn.predict(f), again.predict(f)
+            assert torch.allclose(want[2], got[2]) and torch.equal(want[1], got[1])
+    for f in (new, tmp_path / "set" / "images" / "a1.png"):
+        with pytest.raises(FileNotFoundError, match="does not name"):
+            again.dls.test_dl([f], with_labels=True).one_batch()
+
+
+def test_copies_with_other_masks_are_found(tmp_path):
+    write(tmp_path, [blob(k) for k in range(8)])
+    (tmp_path / "images" / "1.png").write_bytes((tmp_path / "images" / "0.png").read_bytes())
+    for cache in (True, False):
+        dls, says = told(read, tmp_path, cache=cache)
+        assert dls.table.label.nunique() == 1
+        assert any("an exact copy in another mask (e.g. 0.png = 1.png)" in s for s in says)
+    save(blob(0, 1), tmp_path / "masks" / "1.png")  # the same mask, written in another way
+    for f in (tmp_path / "masks").iterdir():
+        save((np.asarray(Image.open(f)) > 0).astype(np.uint8), f)
+    assert not any("another mask" in s for s in told(read, tmp_path)[1])
+
+
+def test_folders_beside_images_and_masks_are_named(tmp_path):
+    write(tmp_path, [blob(k) for k in range(6)])
+    _, says = told(read, tmp_path)
+    assert not any("not read in" in s for s in says)
+    save(blob(0), tmp_path / "new images" / "9.png")
+    save(blob(0), tmp_path / "cover.png")
+    _, says = told(read, tmp_path)
+    assert sum("not read in" in s for s in says) == 1
+    assert any("new images/ (1 images), cover.png, since only images, masks are" in s for s in says)
+
+
+def test_a_patient_without_masks_is_named(tmp_path):
+    for p in "ab":
+        write(tmp_path / "train" / p, [blob(k) for k in range(3)])
+        write(tmp_path / "valid" / p, [blob(k) for k in range(4, 6)])
+    save(photo(blob(1)), tmp_path / "train" / "c" / "images" / "0.png")
+    t, says = told(list_pairs, tmp_path)
+    assert len(t) == 10 and len(says) == 1 and "c/ (1 images), since only a, b are" in says[0]
+
+
+def test_a_second_set_beside_train_is_refused(tmp_path):
+    for s in ("train", "valid", "test_external"):
+        write(tmp_path / s, [blob(k) for k in range(3)])
+    with pytest.raises(ValueError, match="test_external in .* looks like a split"):
+        list_pairs(tmp_path)
+
+
+def test_masks_of_loaders_without_masks_are_answered():
+    from kdmedlearn.data.phantom import phantom_dls
+
+    with pytest.raises(ValueError, match="have no masks of `mask_dls`; describe"):
+        describe_masks(phantom_dls(8, 4, size=32))
+
+
+def test_masks_in_colour_and_late_colour_images(tmp_path):
+    n = 120
+    for k in range(n):
+        save(photo(blob(k), k)[..., 0], tmp_path / "images" / f"{k:03}.png")
+        save(blob(k), tmp_path / "masks" / f"{k:03}.png")
+    save(photo(blob(7), 7), tmp_path / "images" / "007.png")
+    with pytest.raises(ValueError, match="1 of 120 files are in colour, 007.png"):
+        read(tmp_path)
+    assert read(tmp_path, channels=1).one_batch()[0].shape[1] == 1

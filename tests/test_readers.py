@@ -18,7 +18,7 @@ from kdmedlearn.data.images import describe, image_dls, table_dls
 from kdmedlearn.data.reading import norm_stats, Reading
 from kdmedlearn.data.tables import list_images
 from kdmedlearn.data.masks import mask_dls, mask_trouble, MaskReading
-from kdmedlearn.data.splits import cut
+from kdmedlearn.data.splits import cut, hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -475,3 +475,201 @@ def test_options_are_the_arguments_of_their_reader(read, kind):
     "Same names, same defaults: an option added to one is added to the other."
     said = {k: p.default for k, p in signature(read).parameters.items() if k != "path"}
     assert said == {f.name: f.default for f in fields(kind) if f.name != "path"}
+
+
+# --- what must not be misread in silence
+
+
+def told(f, *args, **kw):
+    "What a call returns, and what it warned of."
+    with warnings.catch_warnings(record=True) as got:
+        warnings.simplefilter("always")
+        out = f(*args, **kw)
+    return out, [str(w.message) for w in got]
+
+
+@pytest.mark.parametrize(
+    "kw, says",
+    [
+        (dict(group="folder", manifest="m.csv"), "group='folder' does not look into manifest="),
+        (dict(group="near", manifest="m.csv"), "group='near' does not look into manifest="),
+        (dict(table="t.csv", manifest="m.csv"), "group= names a column of the table"),
+        (dict(table="t.csv", group="folder"), "name a column of the table"),
+        (dict(kind="class"), "kind='class' speaks of a table, and none is given"),
+    ],
+)
+def test_options_that_could_not_be_used_are_refused(tmp_path, kw, says):
+    with pytest.raises(ValueError, match=says):
+        image_dls(tmp_path, **kw)
+    if "kind" not in kw:
+        with pytest.raises(ValueError, match=says):
+            mask_dls(tmp_path, **kw)
+
+
+def test_a_share_of_validation_beside_a_validation_set_is_said(folders):
+    (folders / "test").rename(folders / "valid")
+    _, says = told(dls_of, folders, group=None, valid=0.3)
+    assert any("valid=0.3 is not used" in s for s in says)
+    _, says = told(dls_of, folders, group=None, valid=0.1)
+    assert not any("is not used" in s for s in says)
+
+
+def listed_of(folders):
+    t = list_images(folders).assign(split="all")
+    return t.assign(who=[f.split("/")[-1].split("_")[0] for f in t.rel], age=np.arange(len(t)) / 4)
+
+
+def table_of(t, folders, **kw):
+    return table_dls(t, folders, **{**dict(size=16, bs=4, valid=0.2, device="cpu"), **kw})
+
+
+def test_options_beside_a_listed_table_are_used(folders):
+    t = listed_of(folders)
+    d = table_of(t, folders, label="age", group="who")
+    assert d.train_ds[0][1].item() == d.table.age[d.table.split == "train"].iloc[0]
+    assert d.table.groupby("who").split.nunique().max() == 1
+    t["part"] = np.where(t.index % 3 == 0, "val", "train")
+    d = table_of(t, folders, split="part")
+    assert set(d.table[d.table.split == "valid"].index) == set(t.index[::3])
+    d = table_of(t.assign(label=np.arange(len(t)) % 5), folders, kind="number", group="who")
+    assert d.table.target.tolist() == (np.arange(len(t)) % 5.0)[d.table.index].tolist()
+    moved = t.assign(other=t.rel[::-1].to_numpy())
+    d = table_of(moved, folders, file="other", split="part")
+    assert [d.table.rel[0], d.table.file[0]] == [t.rel.iloc[-1], t.file.iloc[-1]]
+
+
+def test_options_beside_a_listed_table_that_do_not_fit_are_refused(folders):
+    t = listed_of(folders)
+    aged = table_of(t, folders, label="age", group="who").table
+    with pytest.raises(ValueError, match="kind='class', but the labels of this table are read"):
+        table_of(aged, folders, kind="class")
+    with pytest.raises(ValueError, match="label='agee', but the table has no column 'agee'"):
+        table_of(t, folders, label="agee")
+    with pytest.raises(ValueError, match="this table is listed already"):
+        table_of(t, folders, group="folder")
+    with pytest.raises(ValueError, match="manifest= without group="):
+        table_of(t.assign(group="x"), folders, manifest="manifest.csv")
+
+
+def test_a_listed_table_keeps_its_kind_through_merge_and_copy(folders):
+    t = listed_of(folders)
+    aged = table_of(t, folders, label="age", group="who").table.drop(columns="print")
+    bare = pd.DataFrame(aged.to_dict("list")).merge(aged[["rel"]])
+    assert not bare.attrs
+    d = table_of(bare, folders)
+    assert "mean" in describe(d) and d.train_ds[0][1].dtype == torch.float32
+    several = t.assign(x=t.index % 2, y=t.index % 3 // 2)
+    d = table_of(several, folders, label=["x", "y"], group="who")
+    bare = pd.DataFrame(d.table.to_dict("list"))
+    d = table_of(bare, folders)
+    assert d.vocab == ["x", "y"] and d.one_batch()[1].shape == (4, 2)
+
+
+def test_copies_with_other_numbers_and_labels_are_found(folders):
+    t = listed_of(folders)
+    t.file[1].write_bytes(t.file[0].read_bytes())
+    d, says = told(table_of, t.assign(age=5 + t.index / 1000), folders, label="age", group="who")
+    assert d.table.label[0] == d.table.label[1]  # one quarter of the values
+    assert any("an exact copy in another number" in s for s in says)
+    several = t.assign(x=1, y=t.index % 2)
+    _, says = told(table_of, several, folders, label=["x", "y"], group="who")
+    assert any("an exact copy in another set of labels" in s for s in says)
+
+
+def test_a_class_that_a_cut_test_set_lacks_is_said(folders):
+    t = listed_of(folders)
+    t.loc[:2, "label"] = "rare"  # one patient
+    t["who"] = t.label + t.rel.str[:5] + t.who
+    _, says = told(table_of, t, folders, group="who", test=0.2)
+    assert any("no test image of rare" in s for s in says)
+    assert any("no validation image of rare" in s for s in says)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fraction_keeps_an_image_of_each_class(folders, seed):
+    for kw in (dict(group="patient"), dict(group=None)):
+        d, says = told(dls_of, folders, fraction=0.01, seed=seed, bs=1, **kw)
+        assert set(d.table[d.table.split == "train"].label) == {"a", "b"}
+        assert not any("is left after the cuts" in s for s in says)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_that_fall_out_of_the_training_set_are_said(folders, seed):
+    "`far` is never the rarest label of an image, so no cut looks at it."
+    t = listed_of(folders)
+    t["near"], t["often"] = (t.index % 4 == 0).astype(int), 1
+    t["far"] = (t.index % 8 == 4).astype(int) + (t.index % 4 == 1)
+    names = ["near", "far", "often"]
+    d, says = told(table_of, t, folders, label=names, fraction=0.01, seed=seed, bs=1, group="who")
+    hot = np.array(d.table[d.table.split == "train"].target.tolist()).sum(0)
+    lost = [n for n, k in zip(names, hot) if not k]
+    said = [s for s in says if "is left after the cuts" in s]
+    assert len(said) == bool(lost)
+    assert all(
+        s.startswith(f"no training image of {', '.join(sorted(lost))} is left") for s in said
+    )
+
+
+def test_a_label_that_only_left_out_images_have_is_said(folders):
+    from kdmedlearn.data.images import warn_lost
+
+    t = pd.DataFrame(dict(split=["train"] * 3, label=["a", "a", "b"]))
+    t["target"], t["names"] = [[1, 1], [1, 0], [0, 1]], [("a", "b")] * 3
+    _, says = told(warn_lost, t, t.assign(split=["rest", "train", "rest"]))
+    assert len(says) == 1 and says[0].startswith("no training image of b is left after the cuts")
+    assert told(warn_lost, t, t[:1])[1] == []
+    masks = t.assign(share=0.5).assign(**{"share polyp": [0, 0.5, 0], "share tool": [0.1, 0, 0.1]})
+    assert "of polyp is left" in told(warn_lost, masks, masks[:1])[1][0]
+
+
+def test_only_bad_files_of_a_quarter_of_the_numbers_stop_nothing(folders):
+    t = listed_of(folders)
+    kw = dict(label="age", kind="number", group="who", bad="skip")
+    for f in t.file[t.age > t.age.quantile(0.75)]:
+        f.write_text("no image")
+    d, says = told(table_of, t, folders, **kw)
+    assert len(d.table) < 80 and any("cannot be read" in s for s in says)
+    for f in t.file:
+        f.write_text("no image")
+    with pytest.raises(ValueError, match=f"nothing is left of all .{len(t)} files.; repair them"):
+        table_of(t, folders, **kw)
+
+
+def test_parts_keep_what_is_known(folders):
+    d = dls_of(folders, fraction=0.6, leaks=True)
+    sides = hold_out(d, 0.4)
+    assert sum(len(s.train_ds) for s in sides) == len(d.train_ds)
+    for side in sides:
+        counts = side.leaks.table.split.value_counts()
+        assert counts["train"] == len(side.train_ds) and counts["test"] == len(d.test.dataset)
+        assert list(side.rest) == list(d.rest)
+        assert side.again(side.table).train.n == len(side.train_ds)
+
+
+def test_unlabelled_images_are_added_after_holding_out(folders):
+    from kdmedlearn.data.unlabelled import with_unlabelled
+
+    d = dls_of(folders, fraction=0.5)
+    with pytest.raises(ValueError, match="hold out first, then add unlabelled"):
+        hold_out(with_unlabelled(d, "rest"))
+    rest, _ = hold_out(d, 0.3)
+    assert with_unlabelled(rest, "rest").train.one_batch()[0].shape[0] == 8
+
+
+def test_a_late_colour_image_in_a_grey_set_is_refused(folders):
+    files, at = list(list_images(folders).file), 5  # every second file is looked at
+    Image.fromarray(picture(1, colour=True)).save(files[at])
+    with pytest.raises(ValueError, match=f"1 of 102 files are in colour, {files[at].name}"):
+        dls_of(folders)
+    assert dls_of(folders, channels=1).one_batch()[0].shape[1] == 1
+    assert dls_of(folders, channels=3).one_batch()[0].shape[1] == 3
+
+
+def test_two_depths_in_one_set_are_refused(folders):
+    files = list(list_images(folders).file)
+    Image.fromarray(picture(1).astype(np.uint16) * 16).save(files[5])
+    with pytest.raises(ValueError, match="more than 8 bits.*The others have 8 bits"):
+        dls_of(folders)
+    for window in ((0, 4095), "range"):
+        with pytest.raises(ValueError, match="two scales of grey"):
+            dls_of(folders, window=window)

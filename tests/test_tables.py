@@ -17,6 +17,7 @@ from kdmedlearn.data.tables import (
     FILES,
     guess_kind,
     kfold,
+    kind_of,
     LABELS,
     list_images,
     locate,
@@ -814,3 +815,121 @@ def test_rare_labels_do_not_stop_folds(chest):
         assert len(kfold(t, 5)) == 5
         with pytest.raises(ValueError, match="'the set' has 50 groups"):
             kfold(t, 51)
+
+
+# --- what must not be misread in silence
+
+
+@pytest.mark.parametrize(
+    "cells, says",
+    [
+        (["1,234", "2"], "says a .1,234.: is the comma decimal, or between thousands"),
+        (["1,234", "2,500"], "says a .1,234., b .2,500.: is the comma"),
+        (["1,234,567", "2"], "1 cells that are no number: a .1,234,567. .commas between"),
+        (["1,5", "2.5"], "with a comma, a .1,5., and others with a point, b .2.5."),
+        (["1,234.5", "2"], "1 cells that are no number: a .1,234.5."),
+        (["1e400", "2"], "1 numbers that are too large: a .1e400."),
+        (["2", "-1e999"], "too large: b .-1e999."),
+    ],
+)
+def test_numbers_that_are_not_plain_are_refused_with_their_rows(cells, says):
+    with pytest.raises(ValueError, match=says):
+        read_labels(pd.DataFrame(dict(x=cells)), "x", "number", names=["a", "b"])
+
+
+def test_a_comma_that_can_only_be_decimal_is_read_so_and_said(told):
+    for cells, want in ((["1,5", "1,234"], [1.5, 1.234]), (["0,234", "7"], [0.234, 7.0])):
+        got, says = told(read_labels, pd.DataFrame(dict(x=cells)), "x", "number")
+        assert got.target == want
+        assert len(says) == 1 and f"{cells[0]} is {want[0]}" in says[0]
+    t = pd.DataFrame(dict(x=["1,234", "2,500"]))  # the cures of the message
+    for cure, want in (("", [1234.0, 2500.0]), (".", [1.234, 2.5])):
+        cured = t.assign(x=t["x"].str.replace(",", cure))
+        assert silent(read_labels, cured, "x", "number").target == want
+
+
+def test_images_beside_the_splits_are_named(tmp_path, told):
+    root = two_classes(tmp_path)
+    pictures(root, "logo.png", "figures/roc.png", "unlabelled/0.png", "train/loose.png")
+    (root / "docs").mkdir()
+    (root / "notes.txt").write_text("")
+    t, says = told(list_images, root)
+    assert len(t) == 18 and len(says) == 2
+    assert "figures/ (1 images), logo.png, since only train, valid, test are" in says[0]
+    assert "loose.png" in says[1] and "unlabelled" not in "".join(says)
+
+
+@pytest.mark.parametrize("name", ["holdout", "test_external", "Test 2", "external", "train_extra"])
+def test_a_folder_that_looks_like_one_more_split_is_refused(tmp_path, name):
+    root = two_classes(tmp_path, ("train", "test"))
+    (root / name / "a").mkdir(parents=True)
+    silent(list_images, root)  # it is empty
+    picture(root / name / "a" / "0.png")
+    with pytest.raises(ValueError, match=f"{name} in .* looks like a split, and only"):
+        list_images(root)
+
+
+@pytest.mark.parametrize(
+    "lines, says",
+    [
+        (['a.png,"disc', "b.png,ring", 'c.png,disc"'], "in line 2 of t.csv .* lines 2 to 4"),
+        (["a.png,disc", 'b.png,"ring', "c.png,disc"], "in line 3 of t.csv .* lines 3 to 4"),
+        (['"a.png,disc', "b.png,ring"], "in line 2 of t.csv .* lines 2 to 3"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_stray_quote_swallows_no_rows(tmp_path, lines, says, end):
+    (tmp_path / "t.csv").write_bytes(end.join(["file,label", *lines, ""]).encode())
+    with pytest.raises(ValueError, match=says):
+        read_csv_table("t.csv", tmp_path)
+
+
+def test_line_breaks_in_a_cell_and_quotes_in_the_middle_stay(tmp_path):
+    text = 'file,label,note\na.png,disc,"one\ntwo"\nb.png,ring,5" wide\n'
+    (tmp_path / "t.csv").write_text(text)
+    t = silent(read_csv_table, "t.csv", tmp_path)
+    assert t.note.tolist() == ["one\ntwo", '5" wide'] and t.file.tolist() == ["a.png", "b.png"]
+    (tmp_path / "t.csv").write_text("sep=;\n\nfile;label\na.png;x\nb.png\n")
+    with pytest.raises(ValueError, match="line 5 of t.csv has 1 cells"):
+        read_csv_table("t.csv", tmp_path)
+
+
+def test_the_advice_on_other_values_of_labels_works(flat, tmp_path):
+    "CheXpert: -1 is unsure, an empty cell is not mentioned."
+    t = pd.read_csv(flat / "meta.csv").drop(columns="dx")
+    t["Edema"] = [1.0, 0.0, -1.0, np.nan] * 3
+    t["Mass"] = [-1.0, 1.0, 1.0, 0.0] * 3
+    t.to_csv(flat / "chexpert.csv", index=False)
+    path = flat
+    for table in (t, "chexpert.csv"):
+        with pytest.raises(ValueError, match="expected 0 or 1") as e:
+            read_table(table, path, label=["Edema", "Mass"])
+        lines = [s.strip() for s in str(e.value).splitlines() if s.startswith("    ")]
+        known = dict(table=table, path=path)
+        exec("\n".join(lines), known)
+        got = silent(read_table, known["t"], path, label=["Edema", "Mass"])
+        assert got.target[:4].tolist() == [[1, 0], [0, 1], [0, 1], [0, 0]]
+
+
+def test_the_kind_of_a_table_outlives_its_attrs(flat, chest):
+    meta = pd.read_csv(flat / "meta.csv").assign(age=np.arange(12) + 0.5)
+    path, table = chest
+    flat = flat / "images"
+    aged = silent(read_table, meta, flat, label="age")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both sets lie in one folder
+        found = read_table(table, path, sep="|")
+    for t in (aged, found, silent(read_table, meta, flat, label="dx")):
+        bare = pd.DataFrame(t.to_dict("list")).merge(t[["rel"]])
+        assert not bare.attrs and kind_of(bare) == kind_of(t) == (t.attrs["kind"], t.attrs["vocab"])
+    with pytest.raises(ValueError, match="'target' of the table holds something else"):
+        kind_of(found.assign(target=found.target.map(str)))
+
+
+def test_a_manifest_is_read_as_any_table(tmp_path):
+    root = two_classes(tmp_path, ("train", "test"))
+    t = list_images(root)
+    m = pd.DataFrame(dict(file=t.rel, patient=[f"{i // 2:03}" for i in range(12)]))
+    m.to_csv(root / "who.csv", sep=";", index=False, encoding="utf-16")
+    got = add_groups(t.assign(print="x"), root, "patient", "who.csv")
+    assert list(got.group) == list(m.patient)

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COLUMNS', 'LOSSY', 'side', 'Layout', 'below',
-           'files_below', 'by_key', 'by_stem', 'match', 'name_hint', 'pairs_or_raise', 'find_pairs', 'named_tests',
-           'inner_splits', 'list_pairs', 'partner', 'from_alpha', 'from_deep', 'mask_pixels', 'open_mask',
-           'mask_values', 'between', 'count_trouble', 'mask_trouble', 'hill', 'find_threshold', 'as_value', 'as_values',
-           'named_values', 'MaskCode', 'coloured', 'mask_numbers', 'nearest', 'union', 'ReadMask', 'check_codes',
-           'MaskReading', 'list_masks', 'placed', 'Look', 'strange_colours', 'look_at', 'Values', 'settled',
-           'mask_files', 'orientation', 'size_trouble', 'raise_first', 'shares_of', 'labels_of', 'check_counts',
-           'pair_of', 'read_masks', 'read_pairs', 'check_sizes', 'settle_all', 'MaskToChannel', 'MaskBCE', 'loss_of',
-           'by_folder', 'warn_folders', 'load_pairs', 'mask_dls', 'describe_masks']
+           'files_below', 'by_key', 'by_stem', 'match', 'name_hint', 'pairs_or_raise', 'two_sides', 'find_pairs',
+           'named_tests', 'inner_splits', 'list_pairs', 'partner', 'from_alpha', 'from_deep', 'mask_pixels',
+           'open_mask', 'mask_values', 'between', 'count_trouble', 'mask_trouble', 'hill', 'find_threshold', 'as_value',
+           'as_values', 'named_values', 'MaskCode', 'coloured', 'mask_numbers', 'nearest', 'union', 'ReadMask',
+           'check_codes', 'MaskReading', 'list_masks', 'named_folders', 'placed', 'Look', 'strange_colours', 'look_at',
+           'Values', 'settled', 'mask_files', 'orientation', 'size_trouble', 'raise_first', 'shares_of', 'labels_of',
+           'check_counts', 'pair_of', 'read_masks', 'check_sizes', 'settle_all', 'read_pairs', 'MaskToChannel',
+           'MaskBCE', 'loss_of', 'by_folder', 'warn_folders', 'load_pairs', 'mask_dls', 'describe_masks']
 
-# %% ../../nbs/data/12_masks.ipynb #c18d5989
+# %% ../../nbs/data/12_masks.ipynb #f7103e86
+import hashlib
 import os
 import re
 import warnings
@@ -32,12 +33,14 @@ from fastai.torch_core import TensorMask
 from fastai.vision.core import AddMaskCodes
 from fastcore.meta import delegates
 from fasttransform import Transform
+from multiprocessing.context import get_spawning_popen
 from torch import nn, Tensor
 
 from ..core.checks import number, one_of
-from .files import as_pil, is_dicom, open_image, read_all
+from .files import as_pil, check_scales, is_dicom, open_image, read_all
 from .files import to_pixels, upright, which_page
-from .images import cut_set, looks_for_leaks, warn_copies, with_groups
+from .images import cut_set, looks_for_leaks, of_splits, warn_copies, warn_lost
+from .images import with_groups
 from .leaks import thumb
 from .loaders import SetLoaders, some
 from kdmedlearn.data.reading import (
@@ -46,6 +49,7 @@ from kdmedlearn.data.reading import (
     ReadImage,
     reader_of,
     Reading,
+    scale_in,
     small_enough,
 )
 from kdmedlearn.data.tables import (
@@ -58,6 +62,7 @@ from kdmedlearn.data.tables import (
     split_column,
     split_names,
     visible,
+    warn_unread,
 )
 
 # %% ../../nbs/data/12_masks.ipynb #74cf85b1
@@ -147,7 +152,7 @@ def match(
         (found[hit] if hit in found else alone).append(f if hit in found else key)
     return found, alone
 
-# %% ../../nbs/data/12_masks.ipynb #adb5ee5e
+# %% ../../nbs/data/12_masks.ipynb #9301280a
 MISSING = ("error", "empty", "skip")
 
 
@@ -193,19 +198,10 @@ def pairs_or_raise(
     one = lambda fs: fs[0] if len(fs) == 1 else tuple(fs)
     return [(k, ims[k], one(m) if m else None) for k, m in found.items() if m or missing == "empty"]
 
-
-def find_pairs(
-    folder: Path,  # holds images/ and masks/
-    layout: Layout = Layout(),
-    missing: str = "error",  # "error", "empty" or "skip"
-) -> list:  # (key, image file, mask file; a tuple of files; None)
-    "Images and masks of one split, paired by name."
+# %% ../../nbs/data/12_masks.ipynb #bbc80d0b
+def two_sides(folder: Path, layout: Layout) -> tuple:  # (images, masks), each key -> file
+    "The files of images and of masks in `folder` by their keys."
     at, to = layout.sides(folder)
-    if not any(layout.folders(folder)):
-        inner = [d for d in visible(folder)[0] if None not in layout.folders(d)]
-        if inner:  # a folder for each patient, or each image, that holds images/ and masks/
-            each = [(d.name, p) for d in inner for p in find_pairs(d, layout, missing)]
-            return [(f"{d}/{k}", f, m) for d, (k, f, m) in each]
     if at is None or to is None:
         raise ValueError(
             f"no {layout.images or 'images' if at is None else layout.masks or 'masks'} folder in"
@@ -214,13 +210,31 @@ def find_pairs(
             "expected images/ (or image/) and masks/ (or mask/); images= and masks= take other"
             " names, suffix='_mask' takes image and mask in one folder"
         )
+    if folder not in (at, to):
+        warn_unread(folder, list(dict.fromkeys((at, to))))
     files = files_below(at)
     if at == to:
         ms = [f for f in files if layout.image_of(f.stem)]
         files = [f for f in files if not layout.image_of(f.stem)]
     else:
         ms, files = files_below(to), [f for f in files if not f.is_relative_to(to)]
-    ims, ms = by_key(files, at), by_key(ms, to)
+    return by_key(files, at), by_key(ms, to)
+
+# %% ../../nbs/data/12_masks.ipynb #f3358732
+def find_pairs(
+    folder: Path,  # holds images/ and masks/
+    layout: Layout = Layout(),
+    missing: str = "error",  # "error", "empty" or "skip"
+) -> list:  # (key, image file, mask file; a tuple of files; None)
+    "Images and masks of one split, paired by name."
+    folder = Path(folder)
+    if not any(layout.folders(folder)):
+        inner = [d for d in visible(folder)[0] if None not in layout.folders(d)]
+        if inner:  # a folder for each patient, or each image, that holds images/ and masks/
+            warn_unread(folder, inner)
+            each = [(d.name, p) for d in inner for p in find_pairs(d, layout, missing)]
+            return [(f"{d}/{k}", f, m) for d, (k, f, m) in each]
+    ims, ms = two_sides(folder, layout)
     found, alone = match(ims, ms, layout)
     if list(ims) == [Path(folder).name] and len(alone) == len(ms):  # nuclei: 17/images/17.png
         found, alone = {Path(folder).name: list(ms.values())}, []
@@ -592,11 +606,12 @@ def union(parts: list) -> np.ndarray:  # (H, W) uint8 each: classes, IGNORE
         out[take] = x[take]
     return out
 
-# %% ../../nbs/data/12_masks.ipynb #9d0106b3
+# %% ../../nbs/data/12_masks.ipynb #fde97819
 class ReadMask(Transform):
     "Image file -> its mask (size, size) uint8: the number of the class, 255 where none counts."
 
     input_types = (Path, str)
+    listed = False  # does a table say which mask is whose?
 
     def __init__(
         self,
@@ -624,14 +639,26 @@ class ReadMask(Transform):
             raise ValueError(f"{o}: some values are of no class")
         return x
 
-    def full(self, o) -> np.ndarray:  # (H, W) uint8, in the size of the file
-        "The mask of the image file `o`."
+    def masks_of(self, o) -> tuple:  # files, none where the image has no mask
+        "The mask files of the image file `o`."
+        if str(o) in self.files:
+            return self.files[str(o)]
+        if self.listed:
+            raise FileNotFoundError(
+                f"the table that said which mask belongs to an image does not name {Path(o).name},"
+                " and file names do not go along with an exported Learner; read its mask with"
+                " mask_dls(..., table=)"
+            )
         try:
-            files = self.files[str(o)] if str(o) in self.files else partner(o, self.layout)
+            return partner(o, self.layout)
         except FileNotFoundError:
             if self.missing == "error":
                 raise
-            files = ()
+            return ()
+
+    def full(self, o) -> np.ndarray:  # (H, W) uint8, in the size of the file
+        "The mask of the image file `o`."
+        files = self.masks_of(o)
         if not files:
             return np.zeros(open_image(o).size[::-1], np.uint8)
         return union([self.classes_of(f) for f in files])
@@ -644,7 +671,8 @@ class ReadMask(Transform):
         return TensorMask(self.read(o) if x is None else x)
 
     def __getstate__(self):
-        return {**self.__dict__, "kept": {}, "files": {}}
+        files = self.files if get_spawning_popen() else {}  # for a worker, or for a file
+        return {**self.__dict__, "kept": {}, "files": files}
 
     def __setstate__(self, state):
         if "code" not in state:  # exported by version 0.1
@@ -653,7 +681,7 @@ class ReadMask(Transform):
             state |= {"page": None, "files": {}}
         self.__dict__.update(state)
 
-# %% ../../nbs/data/12_masks.ipynb #e3473c88
+# %% ../../nbs/data/12_masks.ipynb #badd3da8
 TARGETS = ("index", "channel")
 FOREIGN = ("label", "kind", "sep")  # of `Reading`, not for masks
 
@@ -691,19 +719,30 @@ class MaskReading(Reading):
         one_of("target", self.target, TARGETS)
         one_of("missing", self.missing, MISSING)
         check_codes(self.codes)
+        if self.classes is not None and self.threshold is not None:
+            raise ValueError("classes= and threshold= both say what a value means; pass one")
+        if self.classes is not None and tuple(self.codes) != MaskReading.codes:
+            raise ValueError("classes= and codes= both say names of classes; leave codes= out")
+        names = self.code.names
+        if self.target == "channel" and len(names) != 2:
+            raise ValueError(
+                f"target='channel' has two classes, and classes= {len(names)}; pass target='index'"
+            )
+
+    def check_source(self):
+        "Raise for an option that speaks of labels, a table or a manifest and could not be used."
         for name in FOREIGN:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}= is for images with labels, and the mask is the label")
         for name in ("file", "split", "mask"):
             if getattr(self, name) is not None and self.table is None:
                 raise ValueError(f"{name}= is a column of table=, and no table is given")
-        if self.classes is not None and self.threshold is not None:
-            raise ValueError("classes= and threshold= both say what a value means; pass one")
-        names = self.code.names
-        if self.target == "channel" and len(names) != 2:
+        if self.table is not None and self.suffix:
             raise ValueError(
-                f"target='channel' has two classes, and classes= {len(names)}; pass target='index'"
+                f"suffix={self.suffix!r} finds a mask by its name, and table= says which mask is"
+                " whose; pass one"
             )
+        super().check_source()
 
     @property
     def code(self) -> MaskCode:
@@ -713,7 +752,7 @@ class MaskReading(Reading):
     def layout(self) -> Layout:
         return Layout(self.images, self.masks, self.suffix)
 
-# %% ../../nbs/data/12_masks.ipynb #1c370eaf
+# %% ../../nbs/data/12_masks.ipynb #dde4c6ce
 MASK_COLUMNS = ("mask", "mask_file", "mask_path", "mask_id", "segmentation", "annotation")
 
 
@@ -725,7 +764,7 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
     image = find_column(raw, o.file, FILES, "file")
     mask = find_column(raw, o.mask, MASK_COLUMNS, "mask")
     cut, path = split_column(raw, o.split), Path(o.path)
-    at, to = (d or path for d in o.layout.folders(path))
+    at, to = (d or path for d in named_folders(o.layout, path))
     t = pd.DataFrame(dict(file=pd.Series(placed(raw[image], at), dtype=object)))
     named = raw[mask] != ""
     t["mask"] = pd.Series(placed(raw[mask][named], to), index=raw.index[named], dtype=object)
@@ -748,7 +787,24 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
             f"{lost.sum()} images of the table have no mask, such as {whole.rel[lost].iloc[0]};"
             " pass missing='empty' if nothing is on them, or missing='skip' to leave them out"
         )
-    return whole[~lost].reset_index(drop=True) if o.missing == "skip" else whole
+    if o.missing != "skip" or not lost.any():
+        return whole
+    if lost.all():
+        raise ValueError("no image of the table has a mask; is mask= the right column?")
+    warnings.warn(
+        f"{lost.sum()} of {len(whole)} images of the table have no mask and are left out, because"
+        f" missing='skip': {some(whole.rel[lost])}"
+    )
+    return whole[~lost].reset_index(drop=True)
+
+
+def named_folders(layout: Layout, path: Path) -> tuple:  # folders, or None where there is none
+    "The folders of images and of masks; raises where one that was named is not there."
+    got = layout.folders(path)
+    for option, name, folder in zip(("images", "masks"), (layout.images, layout.masks), got):
+        if name is not None and folder is None:
+            raise FileNotFoundError(f"{option}={name!r}, but there is no such folder in {path}")
+    return got
 
 
 def placed(ids, folder: Path) -> list:  # of paths
@@ -757,7 +813,7 @@ def placed(ids, folder: Path) -> list:  # of paths
         warnings.simplefilter("ignore")
         return locate(ids, folder)
 
-# %% ../../nbs/data/12_masks.ipynb #6b506fba
+# %% ../../nbs/data/12_masks.ipynb #c227f58b
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 
 
@@ -770,6 +826,7 @@ class Look(NamedTuple):
     packed: tuple | None  # (bytes, type) of all numbers, where several files make one mask
     strange: dict  # colour without a name -> pixels
     lossy: bool
+    tiny: np.ndarray  # (16, 16) numbers, by which masks of equal images are compared
 
     def all(self) -> np.ndarray:  # (H, W)
         data, kind = self.packed
@@ -803,9 +860,9 @@ def look_at(data: bytes, masker: ReadMask, keep=True, pack=False) -> Look:
         strange = strange_colours(pixels[x == len(count) - 1])
     packed = (zlib.compress(x.tobytes(), 1), x.dtype) if pack else None
     small = nearest(x, masker.size) if keep else None
-    return Look(x.shape[::-1], count, small, packed, strange, lossy)
+    return Look(x.shape[::-1], count, small, packed, strange, lossy, nearest(x, 16))
 
-# %% ../../nbs/data/12_masks.ipynb #76ed8a6b
+# %% ../../nbs/data/12_masks.ipynb #e8aed552
 class Values:
     "Which values the masks of a set hold, how often, and where they are first seen."
 
@@ -870,7 +927,7 @@ class Values:
             f" them alone; say what each means, in this or another way.{self.cure()}"
         )
 
-
+# %% ../../nbs/data/12_masks.ipynb #4e2081b1
 def settled(code: MaskCode, looks: list, names: list) -> MaskCode:
     "`code` with a threshold that was found; raises where a value has no meaning."
     values = Values(looks, names, code)
@@ -985,26 +1042,28 @@ def check_counts(t, counts, code: MaskCode):
         gone = some(n for n, s in zip(code.names, seen) if not s)
         warnings.warn(f"no training mask holds {gone}; are the values in classes= right?")
 
-# %% ../../nbs/data/12_masks.ipynb #4e1a61d3
+# %% ../../nbs/data/12_masks.ipynb #e34964b8
 def pair_of(
     looks: list,  # of the files of one mask
     size: tuple,  # (W, H) of the image
     masker: ReadMask,  # with its code settled
     keep: bool,
-) -> tuple:  # (pixels of each class, and ignored ones; (size, size) or None)
+) -> tuple:  # (pixels of each class, and ignored ones; (size, size) or None; a fingerprint)
     "The mask of one image."
     table = masker.code.table
     if len(looks) == 1:
         n = np.bincount(table[: len(looks[0].count)], looks[0].count, 256)
-        small = table[looks[0].small] if keep else None
+        small, tiny = table[looks[0].small] if keep else None, table[looks[0].tiny]
     else:
         parts = [table[k.all()] for k in looks] or [np.zeros(size[::-1], np.uint8)]
         x = union(parts)
         n, small = np.bincount(x.ravel(), minlength=256), nearest(x, masker.size) if keep else None
+        tiny = nearest(x, 16)
     n = np.append(n[: masker.c], n[IGNORE]).astype(int)
-    return n, small if small is None else torch.from_numpy(small)
+    answer = hashlib.blake2b(n.tobytes() + tiny.tobytes(), digest_size=8).hexdigest()
+    return n, small if small is None else torch.from_numpy(small), answer
 
-
+# %% ../../nbs/data/12_masks.ipynb #b459b4fa
 def read_masks(t, masker: ReadMask, bad, keep) -> list:  # of lists of looks; None: skipped
     "Every mask file of `t` looked at once."
     each = [mask_files(m) for m in t["mask"]]
@@ -1013,46 +1072,6 @@ def read_masks(t, masker: ReadMask, bad, keep) -> list:  # of lists of looks; No
     got = iter(read_all(flat, lambda b: look_at(b, masker, keep, several), bad)[0])
     out = [[next(got) for _ in fs] for fs in each]
     return [None if None in ks else ks for ks in out]
-
-
-def read_pairs(
-    t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel
-    reader: ReadImage,
-    masker: ReadMask,  # both get the pixels, if they fit
-    bad="error",
-    cache=True,
-    limit=1e9,
-    see=None,  # as in `fill_memory`
-) -> pd.DataFrame:  # with columns print, share, label (and `seen`), skipped pairs gone
-    "Read and check every image and mask once; `masker` learns what the values mean."
-    cache = cache and it_fits(len(t) * (reader.channels + 1) * reader.size**2, limit)
-
-    def image(data):
-        im = reader.open(data)
-        x = to_pixels(im, reader.size, reader.channels)
-        seen = None if see is None else see(small_enough(im, x))
-        return im.size, x if cache else None, seen
-
-    xs, prints = read_all(list(t["file"]), image, bad)
-    ms = read_masks(t, masker, bad, cache)
-    ok = [x is not None and m is not None for x, m in zip(xs, ms)]
-    if not any(ok):
-        raise ValueError(f"no readable pair among {len(t)}; repair the files")
-    t = t.assign(print=prints, seen=[x and x[2] for x in xs])[ok]
-    t = t if see is not None else t.drop(columns="seen")
-    xs, ms = ([o for o, k in zip(os, ok) if k] for os in (xs, ms))
-    check_sizes(t, xs, ms)
-    masker.code = settle_all(t, ms, masker)
-    got = [pair_of(m, x[0], masker, cache) for x, m in zip(xs, ms)]
-    counts = np.stack([n for n, _ in got])
-    check_counts(t, counts, masker.code)
-    files = [str(f) for f in t["file"]]
-    masker.files = {f: mask_files(m) for f, m in zip(files, t["mask"])}
-    if cache:
-        reader.kept = {f: x[1] for f, x in zip(files, xs)}
-        masker.kept = {f: small for f, (_, small) in zip(files, got)}
-    shares = shares_of(counts, masker.vocab).set_axis(t.index)
-    return t.assign(label=labels_of(counts, masker.vocab)).join(shares)
 
 
 def check_sizes(t, xs, ms):
@@ -1083,6 +1102,48 @@ def settle_all(t, ms, masker: ReadMask) -> MaskCode:
 
         raise_first(t, [trouble(ks, m) for ks, m in zip(ms, t["mask"])])
     return settled(code, [k for k, *_ in flat], [rel for _, rel, _ in flat]) if flat else code
+
+# %% ../../nbs/data/12_masks.ipynb #464c9b2e
+def read_pairs(
+    t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel
+    reader: ReadImage,
+    masker: ReadMask,  # both get the pixels, if they fit
+    bad="error",
+    cache=True,
+    limit=1e9,
+    see=None,  # as in `fill_memory`
+) -> pd.DataFrame:  # with columns print, share, label (and `seen`), skipped pairs gone
+    "Read and check every image and mask once; `masker` learns what the values mean."
+    cache = cache and it_fits(len(t) * (reader.channels + 1) * reader.size**2, limit)
+
+    def image(data):
+        im = reader.open(data)
+        x = to_pixels(im, reader.size, reader.channels)
+        seen = None if see is None else see(small_enough(im, x))
+        return im.size, x if cache else None, seen, scale_in(im, reader)
+
+    xs, prints = read_all(list(t["file"]), image, bad)
+    check_scales([Path(f).name for f in t["file"]], [x and x[3] for x in xs])
+    ms = read_masks(t, masker, bad, cache)
+    ok = [x is not None and m is not None for x, m in zip(xs, ms)]
+    if not any(ok):
+        raise ValueError(f"no readable pair among {len(t)}; repair the files")
+    t = t.assign(print=prints, seen=[x and x[2] for x in xs])[ok]
+    t = t if see is not None else t.drop(columns="seen")
+    xs, ms = ([o for o, k in zip(os, ok) if k] for os in (xs, ms))
+    check_sizes(t, xs, ms)
+    masker.code = settle_all(t, ms, masker)
+    got = [pair_of(m, x[0], masker, cache) for x, m in zip(xs, ms)]
+    counts = np.stack([n for n, *_ in got])
+    check_counts(t, counts, masker.code)
+    files = [str(f) for f in t["file"]]
+    masker.files = {f: mask_files(m) for f, m in zip(files, t["mask"])}
+    if cache:
+        reader.kept = {f: x[1] for f, x in zip(files, xs)}
+        masker.kept = {f: small for f, (_, small, _) in zip(files, got)}
+    shares = shares_of(counts, masker.vocab).set_axis(t.index)
+    t = t.assign(label=labels_of(counts, masker.vocab), answer=[a for *_, a in got])
+    return t.join(shares)
 
 # %% ../../nbs/data/12_masks.ipynb #e0f5b52f
 class MaskToChannel(Transform):
@@ -1167,7 +1228,7 @@ def warn_folders(t: pd.DataFrame, o: MaskReading):
             " video, group='folder' keeps it on one side of the cut"
         )
 
-# %% ../../nbs/data/12_masks.ipynb #5dbe4e60
+# %% ../../nbs/data/12_masks.ipynb #1d8ae59c
 def load_pairs(
     t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel; perhaps folder, group
     reading: MaskReading,
@@ -1178,12 +1239,14 @@ def load_pairs(
     t = t if "folder" in t else t.assign(folder="")
     reader = reader_of(t["file"], o)
     masker = ReadMask(o.size, o.code, loss_of(o), o.layout, o.missing, o.page)
+    masker.listed = o.table is not None
     see = thumb if looks_for_leaks(len(t), o) else None
     t = read_pairs(t, reader, masker, o.bad, o.cache, see=see)
     t = by_folder(t) if o.group == "folder" else t
     warn_folders(t, o)
     whole, leaks = cut_set(*with_groups(t, o), o)
     warn_copies(whole)
+    warn_lost(t, whole)
     t = whole[whole.split != "rest"]
     after = [MaskToChannel()] if o.target == "channel" else []
     codes = AddMaskCodes(list(masker.vocab))
@@ -1200,14 +1263,18 @@ def mask_dls(
     **kwargs,  # of `MaskReading`: valid, classes, ignore, suffix, table, ...
 ) -> SetLoaders:  # a fastai DataLoaders; dls.tests: test sets by name
     """DataLoaders of a set of image and mask pairs; every mistake in the set is answered before
-    training. The options are the fields of `MaskReading`."""
+    training. The options are the fields of `MaskReading`; unless they say otherwise, images are
+    turned and mirrored as in endoscopy, and the classes are called background and polyp."""
     o = MaskReading.of(path, dict(size=size, bs=bs) | kwargs)
     return load_pairs(list_masks(o), o)
 
-# %% ../../nbs/data/12_masks.ipynb #4347aa89
+# %% ../../nbs/data/12_masks.ipynb #cda0c80e
 def describe_masks(dls: SetLoaders) -> pd.DataFrame:  # dls: of `mask_dls`; a row for each split
     "Images of each split; for each class those that show it, and its mean share of the pixels."
-    t, names = dls.table, list(dls.vocab)
+    t = getattr(dls, "table", None)
+    if t is None or "share" not in t:
+        raise ValueError("these loaders have no masks of `mask_dls`; describe(dls) counts labels")
+    names = list(dls.vocab)
     part = (lambda c: f"share {c}") if len(names) > 2 else lambda c: "share"
     by = t.groupby("split")
     out = pd.DataFrame({"images": by.size()})
@@ -1216,7 +1283,4 @@ def describe_masks(dls: SetLoaders) -> pd.DataFrame:  # dls: of `mask_dls`; a ro
         out[f"share of {c}"] = by[part(c)].mean().round(3)
     if "ignored" in t:
         out["ignored"] = by.ignored.mean().round(3)
-    if dls.facts["group"]:
-        out[f"groups ({dls.facts['group']})"] = by.group.nunique()
-    order = ["train", "valid", *[s for s in t.split.unique() if s not in ("train", "valid")]]
-    return out.loc[order].rename_axis(index=None)
+    return of_splits(out.loc[t.split.unique()], dls)

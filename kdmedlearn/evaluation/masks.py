@@ -612,7 +612,7 @@ def save_masks(
         Image.fromarray(p).save(folder / f"{stem}.png")
     return folder
 
-# %% ../../nbs/evaluation/02_masks.ipynb #a31b04ed
+# %% ../../nbs/evaluation/02_masks.ipynb #6c49057e
 def _files_in(folder):  # -> files by their names without extension
     if Path(folder).is_file():
         raise ValueError(f"{folder} is a file; expected a folder of images")
@@ -635,7 +635,7 @@ def _read_pair(pred, mask, threshold):  # files -> grey levels, mask
         raise ValueError(f"mask {mask.name} has {trouble}")
     return p, m > threshold
 
-
+# %% ../../nbs/evaluation/02_masks.ipynb #c548d711
 def all_paired(
     a: dict,  # name without extension -> file
     b: dict,
@@ -651,7 +651,7 @@ def all_paired(
                 " the extension"
             )
 
-
+# %% ../../nbs/evaluation/02_masks.ipynb #3cdbd7a8
 def score_folder(
     pred_folder,
     mask_folder,  # predictions (8-bit grey); masks; partners have the same name up to the extension
