@@ -444,9 +444,9 @@ def test_a_teacher_sees_its_own_size_and_its_masks_have_the_students():
 
 
 def test_a_learner_as_a_teacher_keeps_the_size_of_its_images():
-    dls = images(size=8)
+    learn = Learner(images(size=8), net(8), loss_func=F.cross_entropy)
     before = torch.get_rng_state()
-    (t,) = as_teachers(Learner(dls, net(8), loss_func=F.cross_entropy))
+    (t,) = as_teachers(learn)
     assert t.size == (8, 8) and torch.equal(torch.get_rng_state(), before)
     x = torch.rand(2, 3, 16, 16)
     x8 = F.interpolate(x, (8, 8), mode="bilinear", antialias=True)
