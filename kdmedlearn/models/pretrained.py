@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGED', 'PackagedWeights', 'packaged_file', 'read_checked', 'mapped', 'ImageNetWeights', 'imagenet_weights',
-           'pretrained_model', 'adapted']
+           'pretrained_model', 'adapted', 'lite0_unet', 'pretrained_unet']
 
 # %% ../../nbs/models/09_pretrained.ipynb #abd310ca
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ def imagenet_weights(name: str = "tf_efficientnet_lite0") -> ImageNetWeights:
     state = mapped(read_checked(file, p.sha256), ours)
     return ImageNetWeights(state, ((p.mean,) * 3, (p.std,) * 3), p.size, f"package {p.install}")
 
-# %% ../../nbs/models/09_pretrained.ipynb #80dcad33
+# %% ../../nbs/models/09_pretrained.ipynb #015f255a
 def pretrained_model(name: str, num_classes: int, in_chans: int = 3, **kwargs) -> nn.Module:
     """timm's `name` with ImageNet weights, from an installed package or by timm's download; its
     `pretrained_cfg` says which norm they expect. RuntimeError where neither is to be had."""
@@ -134,8 +134,8 @@ def pretrained_model(name: str, num_classes: int, in_chans: int = 3, **kwargs) -
         return model
     try:
         model = timm.create_model(name, pretrained=True, **kwargs)
-    except (OSError, RuntimeError) as e:
-        if isinstance(e, RuntimeError) and "No pretrained weights" in str(e):
+    except Exception as e:
+        if not isinstance(e, OSError) and "connect" not in repr(e).lower():
             raise
         here = f"take {', '.join(PACKAGED)}" if name not in PACKAGED else "install its package"
         raise RuntimeError(
@@ -156,3 +156,35 @@ def adapted(state: dict, model: nn.Module, in_chans: int) -> dict:
     new = {k: own[k] for k in own if k.startswith(head) and own[k].shape != state[k].shape}
     kept = {k: v for k, v in state.items() if k in own}
     return kept | ({k: own[k] for k in own if k.startswith(head)} if new else {})
+
+# %% ../../nbs/models/09_pretrained.ipynb #726aefda
+def lite0_unet(num_classes: int = 1, in_chans: int = 3) -> nn.Module:
+    """A U-Net on the encoder of `tf_efficientnet_lite0`, untrained: images (B, C, H, W), sides
+    multiples of 32, -> maps (B, `num_classes`, H, W) of logits. ImportError without the extra
+    segment."""
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as e:
+        raise ImportError(
+            "this U-Net is made by segmentation-models-pytorch; pip install 'kdmedlearn[segment]'"
+        ) from e
+    import timm
+
+    name = "tf_efficientnet_lite0"
+    kwargs = dict(encoder_weights=None, in_channels=in_chans, classes=num_classes)
+    unet = smp.Unet(f"timm-{name}", **kwargs)
+    exact = timm.create_model(name, pretrained=False, in_chans=in_chans)
+    for part in ("conv_stem", "bn1", "blocks"):  # with TensorFlow's padding and epsilon
+        setattr(unet.encoder, part, getattr(exact, part))
+    return unet
+
+
+def pretrained_unet(n_classes: int = 1, in_chans: int = 3) -> nn.Module:
+    "`lite0_unet` whose encoder has the ImageNet weights of `imagenet_weights`."
+    from timm.models import adapt_input_conv
+
+    state, unet = imagenet_weights("tf_efficientnet_lite0").state, lite0_unet(n_classes, in_chans)
+    first = "conv_stem.weight"
+    state = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    unet.encoder.load_state_dict(state | {first: adapt_input_conv(in_chans, state[first])})
+    return unet

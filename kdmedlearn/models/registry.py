@@ -63,7 +63,7 @@ def home_of(maker) -> str:
         maker = maker.func
     return getattr(maker, "__module__", type(maker).__module__)
 
-# %% ../../nbs/models/07_registry.ipynb #a316a0e7
+# %% ../../nbs/models/07_registry.ipynb #3ab7091d
 def polyp_pvt(backbone: str, num_classes: int, in_chans: int) -> nn.Module:
     "Polyp-PVT on the timm backbone `backbone`; raises where maps of several classes are asked for."
     if num_classes != 1:
@@ -82,6 +82,8 @@ MODELS.add("small_teacher", "kdmedlearn.models.small:small_teacher")
 MODELS.add("guided_student", "kdmedlearn.models.guided:GuidedStudent")
 MODELS.add("small_unet", "kdmedlearn.models.unet:small_unet", masks=True)
 MODELS.add("large_unet", "kdmedlearn.models.unet:large_unet", masks=True)
+# needs the extra segment
+MODELS.add("lite0_unet", "kdmedlearn.models.pretrained:lite0_unet", masks=True)
 for _n in range(6):
     MODELS.add(f"polyp_pvt_b{_n}", partial(polyp_pvt, f"pvt_v2_b{_n}"), masks=True)
 
