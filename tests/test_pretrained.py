@@ -131,7 +131,9 @@ def test_the_encoder_of_the_unet_is_the_classifiers_backbone(released, tmp_path)
         want = net.blocks(net.bn1(net.conv_stem(x)))
         torch.testing.assert_close(unet.encoder(x)[-1], want)
         out = unet(x)
-    file = save_model(unet, tmp_path / "u.safetensors", "lite0_unet", ["rest", "polyp"], img_size=64)
+    file = save_model(
+        unet, tmp_path / "u.safetensors", "lite0_unet", ["rest", "polyp"], img_size=64
+    )
     torch.testing.assert_close(load_teacher(file).see((x,), None).out, out)
 
 

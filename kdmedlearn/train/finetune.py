@@ -57,7 +57,7 @@ class KeepStatistics(Callback):
             if isinstance(m, nn.modules.batchnorm._BatchNorm):
                 m.eval()
 
-# %% ../../nbs/train/08_finetune.ipynb #cef8e515
+# %% ../../nbs/train/08_finetune.ipynb #b8f09e06
 def finetune(
     dls,  # DataLoaders of images with one class each
     arch: str = "tf_efficientnet_lite0",  # a timm network with ImageNet weights
@@ -69,7 +69,7 @@ def finetune(
     seed: int = 0,
     size: Any = None,  # side of its images, or (height, width); None: that of the loaders
     pretrained: bool = True,  # False: from random weights, to compare
-    keep_stats: bool = False,  # batch norm keeps the statistics of ImageNet
+    keep_stats: bool = True,  # batch norm keeps the statistics of ImageNet
     looks: int = 4,  # how often `dls.valid` is scored in the second phase
     log: Any = print,  # is given a line; None: silence, and no table
     **kwargs,  # of `fit_steps`: mixup, average, cbs, ...
@@ -80,11 +80,11 @@ def finetune(
     number("steps", steps, 2, whole=True)
     number("lr", lr, above=0)
     number("backbone", backbone, above=0)
-    first = (
-        round(steps * number("freeze", freeze, 0, 0.9)) if switch("pretrained", pretrained) else 0
-    )
+    first = round(steps * number("freeze", freeze, 0, 0.9))
+    if not switch("pretrained", pretrained):  # random weights: nothing to keep
+        first, keep_stats = 0, False
     vocab = class_names(dls)
-    restart(dls, seed)
+    restart(dls, seed)  # the new head is drawn, too
     t = imagenet_teacher(arch, vocab, pretrained, size or size_of(dls))
     cbs = [AsTeacherSees(t), *([KeepStatistics()] if keep_stats else [])]
     kw = dict(metrics=scoring_of(dls).metrics(), splitter=backbone_and_head, cbs=cbs, wd=wd)
