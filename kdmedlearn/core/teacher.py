@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_norm', 'norm_of', 'size_of', 'channels_wanted', 'back_to', 'Teacher', 'is_learner', 'as_teachers']
 
-# %% ../../nbs/core/08_teacher.ipynb #40164a20
+# %% ../../nbs/core/08_teacher.ipynb #1c56b539
 import warnings
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import image_size, norm_pair
+from .checks import image_size, norm_pair, takes_grey
 from .outputs import main_output, Outputs, plain
 from .taps import read
 
@@ -66,7 +66,7 @@ def back_to(out: Any, was: Any, now: Any) -> Any:
         return F.interpolate(out, was, mode="bilinear", antialias=True)
     return out
 
-# %% ../../nbs/core/08_teacher.ipynb #d0a13691
+# %% ../../nbs/core/08_teacher.ipynb #66174697
 class Teacher:
     """A frozen model: eval mode, no gradients, on the batch's device, with the normalisation and
     image size it was trained with."""
@@ -145,11 +145,7 @@ class Teacher:
         except RuntimeError as e:
             if xb[0].shape[1:2] != (3,) or channels_wanted(self.model) != 1:
                 raise
-            raise ValueError(
-                f"teacher {self.name} takes grey images and these have 3 channels; read them with"
-                " channels=1, or put the conversion it was trained with before its network:"
-                " Teacher(nn.Sequential(to_grey, model), ...)"
-            ) from e
+            raise takes_grey(self.name) from e
         return Outputs(back_to(plain(main_output(out)), was, xb[0].shape[2:]), plain(feats))
 
 # %% ../../nbs/core/08_teacher.ipynb #ffaf4f69

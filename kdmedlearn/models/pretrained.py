@@ -6,7 +6,7 @@
 __all__ = ['PACKAGED', 'PackagedWeights', 'packaged_file', 'read_checked', 'mapped', 'ImageNetWeights', 'imagenet_weights',
            'pretrained_model', 'adapted', 'lite0_unet', 'pretrained_unet']
 
-# %% ../../nbs/models/09_pretrained.ipynb #abd310ca
+# %% ../../nbs/models/09_pretrained.ipynb #a51bae50
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn, Tensor
 
-from ..core.checks import unknown
+from ..core.checks import fit_in_order, same_digest, unknown
 
-# %% ../../nbs/models/09_pretrained.ipynb #81fbdc58
+# %% ../../nbs/models/09_pretrained.ipynb #0b1b8433
 @dataclass(frozen=True)
 class PackagedWeights:
     "Weights that a Python package holds."
@@ -59,35 +59,19 @@ def packaged_file(name: str) -> Path | None:
 
 def read_checked(file: Path, digest: str) -> dict[str, Tensor]:
     "The state dict in `file`, of tensors alone; ValueError if its SHA-256 is not `digest`."
-    found = sha256(Path(file).read_bytes()).hexdigest()
-    if found != digest:
-        raise ValueError(
-            f"{Path(file).name} is not the file that is known: its SHA-256 is {found[:12]}...,"
-            f" expected {digest[:12]}...; install the package anew"
-        )
+    same_digest(Path(file).name, sha256(Path(file).read_bytes()).hexdigest(), digest)
     return torch.load(file, map_location="cpu", weights_only=True)
 
-# %% ../../nbs/models/09_pretrained.ipynb #b138073e
+# %% ../../nbs/models/09_pretrained.ipynb #6adbc0df
 def mapped(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of `theirs` under the names of `ours`, by order; ValueError unless each is used
     once and has the shape of its partner."""
     counts = lambda state: {k for k in state if k.endswith("num_batches_tracked")}
     drop = bool(counts(ours)) and not counts(theirs)
     names = [k for k in ours if not (drop and k in counts(ours))]
-    if len(names) != len(theirs):
-        raise ValueError(
-            f"{len(theirs)} tensors for a network of {len(names)}: these are weights of another one"
-        )
-    pairs = list(zip(names, theirs.items()))
-    for k, (their, v) in pairs:
-        if v.shape != ours[k].shape:
-            raise ValueError(
-                f"{their} {tuple(v.shape)} does not fit into {k} {tuple(ours[k].shape)}: these are"
-                " weights of another network"
-            )
-    return {k: v.to(ours[k].dtype) for k, (_, v) in pairs} | {
-        k: v for k, v in ours.items() if k not in names
-    }
+    fit_in_order(list(theirs.items()), [(k, ours[k]) for k in names])
+    filled = {k: v.to(ours[k].dtype) for k, v in zip(names, theirs.values())}
+    return filled | {k: v for k, v in ours.items() if k not in names}
 
 # %% ../../nbs/models/09_pretrained.ipynb #d700e896
 @dataclass(frozen=True)
