@@ -421,7 +421,7 @@ def test_grey_as_one_channel_is_answered_as_the_same_grey_in_three(own):
 def test_colour_images_under_a_grey_teacher_are_refused_with_the_cure():
     t = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     for norm in (None, (0.5, 0.2)):
-        with pytest.raises(ValueError, match="takes grey images.*channels=1.*to_grey") as e:
+        with pytest.raises(ValueError, match="is for grey images.*channels=1.*to_grey") as e:
             make(net(4), Teacher(t, norm=norm), "response", images())
         assert str(e.value).count("channels=1") == 1
     to_grey = nn.Sequential(Mean(), t)  # its first convolution takes one channel, and it fits

@@ -536,7 +536,7 @@ def all_different(names: list):
         more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
         raise ValueError(f"names must differ, got {', '.join(twice[:3])}{more} more than once")
 
-# %% ../../nbs/core/01_checks.ipynb #e95751c9
+# %% ../../nbs/core/01_checks.ipynb #8a74c2b4
 def same_digest(name: str, found: str, digest: str):
     "Raise unless two SHA-256 are the same."
     if found != digest:
@@ -563,7 +563,7 @@ def fit_in_order(theirs: Any, ours: Any):
 def takes_grey(name: str) -> ValueError:
     "What is raised where colour images come to a teacher of grey ones."
     return ValueError(
-        f"teacher {name} takes grey images and these have 3 channels; read them with channels=1, or"
-        " put the conversion it was trained with before its network:"
+        f"teacher {name} is for grey images: it takes images of 1 channels and these have 3; read"
+        " them with channels=1, or put the conversion it was trained with before its network:"
         " Teacher(nn.Sequential(to_grey, model), ...)"
     )
