@@ -40,6 +40,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'kdmedlearn.cli.option': ('cli.html#option', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.part_of': ('cli.html#part_of', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.pixel_window': ('cli.html#pixel_window', 'kdmedlearn/cli.py'),
+                                'kdmedlearn.cli.probe_folder': ('cli.html#probe_folder', 'kdmedlearn/cli.py'),
+                                'kdmedlearn.cli.probe_words': ('cli.html#probe_words', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.read_data': ('cli.html#read_data', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.reading_of': ('cli.html#reading_of', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.report_of': ('cli.html#report_of', 'kdmedlearn/cli.py'),

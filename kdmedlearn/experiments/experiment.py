@@ -33,7 +33,7 @@ def history(learn: Learner) -> pd.DataFrame:
         )
     return pd.DataFrame(list(map(list, learn.recorder.values)), columns=names).astype(float)
 
-# %% ../../nbs/experiments/01_experiment.ipynb #e84c21a9
+# %% ../../nbs/experiments/01_experiment.ipynb #1d4c4dba
 class EpochLine(Callback):
     "Reports the end of each epoch to a rich `Progress`."
 
@@ -63,6 +63,7 @@ def fit_with_line(
     lr: float,
     score: str = "accuracy",  # the metric that the line shows
     steps: int | None = None,  # so many optimizer steps, in `epochs` parts; None: whole epochs
+    mixup: float | None = None,  # of `fit_steps`
 ) -> Learner:
     "`fit_one_cycle` (or `fit_steps`) with one line of progress called `name`."
     from rich.progress import (
@@ -84,10 +85,12 @@ def fit_with_line(
     ) as bar:
         with learn.no_bar(), learn.no_logging():
             line = EpochLine(bar, name, score)
-            if steps is None:
+            if steps is not None:
+                fit_steps(learn, steps, lr, epochs, mixup=mixup, cbs=line)
+            elif mixup is None:
                 learn.fit_one_cycle(epochs, lr, cbs=line)
             else:
-                fit_steps(learn, steps, lr, epochs, cbs=line)
+                raise ValueError(f"mixup={mixup} is for trainings by steps; give steps= as well")
     return learn
 
 # %% ../../nbs/experiments/01_experiment.ipynb #b53cdece
@@ -102,7 +105,7 @@ def task_loss(dls, method):  # -> a loss, or None: the one of `dls`
         loss.ignore_index = index
     return loss
 
-# %% ../../nbs/experiments/01_experiment.ipynb #bae948ca
+# %% ../../nbs/experiments/01_experiment.ipynb #1709a773
 CONTROLS = ("label smoothing", "pseudo-labels")
 
 
@@ -124,6 +127,7 @@ def train_arms(
     seed: int,
     steps: int | None = None,
     controls=(),
+    mixup: float | None = None,
     **unlabelled,  # of `distill`: unlabelled, unlabelled_share, student_size
 ) -> dict:
     "A Learner for each arm, trained from the same start."
@@ -142,10 +146,11 @@ def train_arms(
         else:
             learn = distill(dls, student, teacher, how, **kw, **unlabelled)
         restart(learn.dls, seed)  # making a model and a trial run have used some chance
-        out[name] = fit_with_line(learn, f"seed {seed}, {name}", epochs, lr, scoring.main, steps)
+        line = f"seed {seed}, {name}"
+        out[name] = fit_with_line(learn, line, epochs, lr, scoring.main, steps, mixup)
     return out
 
-# %% ../../nbs/experiments/01_experiment.ipynb #a55e4801
+# %% ../../nbs/experiments/01_experiment.ipynb #b221c68f
 def experiment(
     make_dls,  # seed -> DataLoaders
     make_student,  # () -> module
@@ -159,6 +164,7 @@ def experiment(
     log=print,
     steps: int | None = None,  # optimizer steps of each training, in `epochs` parts
     controls=(),  # of "label smoothing", "pseudo-labels"
+    mixup: float | None = None,  # of `fit_steps`, in all arms
     **unlabelled,  # of `distill`: unlabelled, unlabelled_share, student_size
 ) -> dict:
     """Student alone, controls and distilled for each seed: their scores and histories, the Learners
@@ -168,7 +174,7 @@ def experiment(
     rows, hist, first = [], [], None
     for seed in seeds:
         dls = make_dls(seed)
-        how = (epochs, lr, seed, steps, controls)
+        how = (epochs, lr, seed, steps, controls, mixup)
         arms = train_arms(dls, make_student, teacher, method, *how, **unlabelled)
         scoring = scoring_of(dls)
         for name, learn in arms.items():
