@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #2037a39f
+# %% ../../nbs/core/10_step.ipynb #eaaa9a8c
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -19,7 +19,7 @@ from .outputs import Layers, main_output, Outputs, Pass, plain, unwrapped
 from .taps import read
 from .tasks import task_of
 from .teacher import as_teachers
-from .trial import check_pass, check_terms, loss_fits, loss_or_cure
+from .trial import check_pass, check_terms, loss_or_cure
 from .trial import tried, untouched, was_set_up
 
 # %% ../../nbs/core/10_step.ipynb #dee82ef4
@@ -198,7 +198,7 @@ def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
         return valid
     return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
 
-# %% ../../nbs/core/10_step.ipynb #92500a38
+# %% ../../nbs/core/10_step.ipynb #2527a131
 class Result(NamedTuple):
     "What one step gives."
 
@@ -238,8 +238,9 @@ class DistillStep(StudentAndTeachers):
             student, teachers = tried(self, xb)
             self.task = task_of(student.out, yb[0] if yb else None, self.loss_func)
             p = self.make_pass(student, teachers, yb)
-            more(student) if more else loss_fits(self, student, yb)
-            check_pass(self, p, xb)
+            if more:
+                more(student)
+            check_pass(self, p, xb, () if more else yb)
             for b in self.bound:
                 b.setup(p)
             check_terms(self, p)

@@ -256,7 +256,7 @@ def described(y: Any) -> str:
         return f"{shapes(y)} of {type(y).__name__}"
     return f"{shapes(y)} of {y.dtype} from {float(y.min()):g} to {float(y.max()):g}"
 
-# %% ../../nbs/core/09_trial.ipynb #e9116610
+# %% ../../nbs/core/09_trial.ipynb #1847114c
 def target_cure(name: str, loss_func: Any, out: Any, yb: tuple) -> str:
     "What to do about a target that a loss does not take."
     y, kind, cure = yb[0] if len(yb) == 1 else None, loss_kind(loss_func), ""
@@ -287,9 +287,9 @@ def classes_cure(z: Tensor, y: Tensor) -> str:
     low, high = int(y.min()), int(y.max())
     if 0 <= low and high < n:
         return ""
-    first = "; where classes count from 1: y - 1" if low > 0 and high == n else ""
-    more = f"; else a student of num_classes={high + 1}" if low >= 0 else ""
-    return f"{n} logits are for class numbers from 0 to {n - 1}{first}{more}"
+    cures = ["where classes count from 1: y - 1"] if low > 0 and high == n else []
+    cures += [f"for more classes a student of num_classes={high + 1}"] if low >= 0 else []
+    return "; ".join([f"{n} logits are for class numbers from 0 to {n - 1}", *cures])
 
 
 def yes_no_cure(z: Tensor, y: Tensor) -> str:
@@ -339,9 +339,10 @@ def several_classes(loss_func: Any, out: Any):
             f" give one that fits, {cure}"
         )
 
-# %% ../../nbs/core/09_trial.ipynb #e4ea4392
-def check_pass(step: Any, p: Pass, xb: tuple):
-    "Raise where outputs, classes or the task do not fit the method; warn of what only looks wrong."
+# %% ../../nbs/core/09_trial.ipynb #98b1db6f
+def check_pass(step: Any, p: Pass, xb: tuple, yb: tuple):
+    """Raise where outputs, classes, the task or the targets `yb` do not fit; warn of what only
+    looks wrong."""
     finite("the student", p.student.out, "are its weights finite, are the images?")
     for t, o in zip(step.teachers, p.teachers):
         finite(f"teacher {t.name}", o.out, "is it trained, are its weights read rightly?")
@@ -351,6 +352,7 @@ def check_pass(step: Any, p: Pass, xb: tuple):
         for t, o in zip(step.teachers, p.teachers):
             comparable(o.out, f"teacher {t.name}")
         same_logits_number(step, p)
+    loss_fits(step, p.student, yb)
     expect_logits(step, p, xb)
     teacher_is_larger(step)
 
