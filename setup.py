@@ -54,6 +54,7 @@ setup(
         "segment": cfg["segment_requirements"].split(),
         "medmnist": cfg["medmnist_requirements"].split(),
         "dicom": cfg["dicom_requirements"].split(),
+        "teachers": cfg["teachers_requirements"].split(),
         "tune": cfg["tune_requirements"].split(),
     },
     entry_points={

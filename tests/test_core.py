@@ -24,7 +24,7 @@ from kdmedlearn.core.outputs import Outputs, Pass, Unwrap
 from kdmedlearn.core.parameters import Share, Weight
 from kdmedlearn.core.registry import names_in
 from kdmedlearn.core.step import bind, DistillStep
-from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.core.teacher import as_norm, as_teachers, Teacher
 from kdmedlearn.core.trial import probabilities
 from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Ensemble, RelationAttention
@@ -407,11 +407,70 @@ def test_methods_for_masks_refuse_classes(method):
         make(method=method)
 
 
-def test_grey_images_under_a_teacher_of_three_channels_are_answered_with_the_cure():
+def test_grey_images_under_a_student_of_three_channels_are_answered_with_the_cure():
+    with pytest.raises(RuntimeError, match="channels=3.*reads grey images"):
+        make(net(4), net(8), "response", images(channels=1))
+
+
+def test_a_teacher_of_three_channels_teaches_a_grey_student():
     s = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    for method in ("response", "feature"):
-        with pytest.raises(RuntimeError, match="channels=3.*reads grey images"):
-            make(s, net(8), method, images(channels=1))
+    with pytest.warns(UserWarning, match="takes 3 channels and the images have 1"):
+        learn = make(s, net(8), "response", images(channels=1))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert all(v == v for v in learn.recorder.values[-1])
+
+
+@pytest.mark.parametrize("own", [None, ([0.5, 0.4, 0.3], [0.2, 0.3, 0.25]), (0.5, 0.2)])
+def test_grey_as_one_channel_is_answered_as_the_same_grey_in_three(own):
+    t, v = Teacher(net(8), norm=own).ready("cpu"), torch.rand(4, 1, 8, 8)
+    one = as_norm(0.3, 0.2)
+    three = as_norm([0.3] * 3, [0.2] * 3)
+    seen = ((v.repeat(1, 3, 1, 1) - three[0]) / three[1],)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            got = t.see(((v - one[0]) / one[1],), one, ["conv"])
+    want = t.see(seen, three, ["conv"])
+    assert len(said) == 1
+    assert torch.allclose(got.out, want.out, atol=1e-5)
+    assert torch.allclose(got.features["conv"], want.features["conv"], atol=1e-5)
+
+
+def test_colour_images_under_a_grey_teacher_are_refused_with_the_cure():
+    t = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    for norm in (None, (0.5, 0.2)):
+        with pytest.raises(ValueError, match="is for grey images.*channels=1.*to_grey") as e:
+            make(net(4), Teacher(t, norm=norm), "response", images())
+        assert str(e.value).count("channels=1") == 1
+    to_grey = nn.Sequential(Mean(), t)  # its first convolution takes one channel, and it fits
+    make(net(4), to_grey, "response", images())
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean(1, keepdim=True)
+
+
+def test_a_teacher_sees_its_own_size_and_its_masks_have_the_students():
+    whole = nn.Sequential(nn.Conv2d(3, 2, 1))
+    t = Teacher(whole, size=(8, 12))
+    x = torch.rand(2, 3, 16, 16)
+    got = t.see((x,), None, ["0"])
+    assert got.features["0"].shape == (2, 2, 8, 12) and got.out.shape == (2, 2, 16, 16)
+    small = torch.rand(2, 3, 8, 12)
+    assert torch.equal(t.see((small,), None).out, whole(small).detach())
+
+
+def test_a_learner_as_a_teacher_keeps_the_size_of_its_images():
+    learn = Learner(images(size=8), net(8), loss_func=F.cross_entropy)
+    before = torch.get_rng_state()
+    (t,) = as_teachers(learn)
+    assert t.size == (8, 8) and torch.equal(torch.get_rng_state(), before)
+    x = torch.rand(2, 3, 16, 16)
+    x8 = F.interpolate(x, (8, 8), mode="bilinear", antialias=True)
+    t.ready("cpu")
+    assert torch.equal(t.see((x,), None).out, t.see((x8,), None).out)
 
 
 # --- adapters that are kept, terms that are monitored

@@ -10,7 +10,8 @@ __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'number',
            'finite_losses', 'enough_classes', 'writable_folder', 'same_tensors', 'file_of', 'image_batch',
            'can_be_halved', 'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text', 'of_type',
            'one_loader', 'how_many', 'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask', 'labels_known',
-           'same_pixels', 'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different']
+           'same_pixels', 'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'same_digest',
+           'fit_in_order', 'takes_grey']
 
 # %% ../../nbs/core/01_checks.ipynb #b7b34035
 import os
@@ -557,3 +558,35 @@ def all_different(names: list):
         twice = [str(n) for n in dict.fromkeys(names) if names.count(n) > 1]
         more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
         raise ValueError(f"names must differ, got {', '.join(twice[:3])}{more} more than once")
+
+# %% ../../nbs/core/01_checks.ipynb #8a74c2b4
+def same_digest(name: str, found: str, digest: str):
+    "Raise unless two SHA-256 are the same."
+    if found != digest:
+        raise ValueError(
+            f"{name} is not the file that is known: its SHA-256 is {found[:12]}..., expected"
+            f" {digest[:12]}...; install the package anew"
+        )
+
+
+def fit_in_order(theirs: Any, ours: Any):
+    "Raise unless two lists of (name, tensor) agree in length and, pair by pair, in shape."
+    if len(theirs) != len(ours):
+        raise ValueError(
+            f"{len(theirs)} tensors for a network of {len(ours)}: these are weights of another one"
+        )
+    for (a, v), (b, w) in zip(theirs, ours):
+        if v.shape != w.shape:
+            raise ValueError(
+                f"{a} {tuple(v.shape)} does not fit into {b} {tuple(w.shape)}: these are weights of"
+                " another network"
+            )
+
+
+def takes_grey(name: str) -> ValueError:
+    "What is raised where colour images come to a teacher of grey ones."
+    return ValueError(
+        f"teacher {name} is for grey images: it takes images of 1 channels and these have 3; read"
+        " them with channels=1, or put the conversion it was trained with before its network:"
+        " Teacher(nn.Sequential(to_grey, model), ...)"
+    )

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['RESHAPED', 'LEAVE_OUT', 'untouched', 'check_weights', 'can_learn', 'was_set_up', 'tried', 'MapsRead', 'with_maps',
-           'try_training', 'has_gradient', 'find', 'attempt', 'cure_for', 'channels_wanted', 'loss_or_cure', 'shapes',
-           'described', 'target_cure', 'classes_cure', 'yes_no_cure', 'one_place', 'loss_fits', 'several_classes',
-           'check_pass', 'finite', 'serves', 'same_logits_number', 'check_terms', 'named_terms', 'followed',
-           'expect_logits', 'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
+           'try_training', 'has_gradient', 'find', 'attempt', 'cure_for', 'loss_or_cure', 'shapes', 'described',
+           'target_cure', 'classes_cure', 'yes_no_cure', 'one_place', 'loss_fits', 'several_classes', 'check_pass',
+           'finite', 'serves', 'same_logits_number', 'check_terms', 'named_terms', 'followed', 'expect_logits',
+           'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
 
-# %% ../../nbs/core/09_trial.ipynb #472d2387
+# %% ../../nbs/core/09_trial.ipynb #4a9c7ab9
 import inspect
 import random
 import warnings
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .outputs import comparable, is_maps, main_output, Outputs, Pass, unwrapped
 from .taps import is_compiled, layer
 from .tasks import loss_kind
+from .teacher import channels_wanted
 
 # %% ../../nbs/core/09_trial.ipynb #3e5c619a
 @contextmanager
@@ -188,7 +189,7 @@ def find(model: nn.Module, names: Any, who: str, hints: str = ""):
         except ValueError as e:
             raise ValueError(f"{who}: {e} {hints}".strip()) from None
 
-# %% ../../nbs/core/09_trial.ipynb #59e03c12
+# %% ../../nbs/core/09_trial.ipynb #36e6a955
 def attempt(who: str, xb: tuple, f: Callable, *args) -> Any:
     "`f(*args)`; an error says who failed on which batch, and the cure where it is known."
     try:
@@ -196,9 +197,10 @@ def attempt(who: str, xb: tuple, f: Callable, *args) -> Any:
     except Exception as e:
         kind = ValueError if isinstance(e, ValueError) else RuntimeError
         x, model = xb[0], getattr(args[0], "model", None) if args else None
-        raise kind(
-            f"{who} fails on a batch of shape {tuple(x.shape)}: {e}{cure_for(who, model, x)}"
-        ) from e
+        if model is None:
+            model = getattr(getattr(f, "__self__", None), "student", None)
+        cure = "" if "channels=" in str(e) else cure_for(who, model, x)
+        raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}{cure}") from e
 
 
 def cure_for(who: str, model: Any, x: Tensor) -> str:
@@ -217,13 +219,6 @@ def cure_for(who: str, model: Any, x: Tensor) -> str:
     if who.startswith("teacher"):
         return "; if it wants another image size, Teacher(model, size=224) resizes for it"
     return ""
-
-
-def channels_wanted(model: nn.Module) -> int | None:
-    "The channels of the first convolution of `model`."
-    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    first = next(convs, None)
-    return None if first is None else first.in_channels
 
 # %% ../../nbs/core/09_trial.ipynb #3f290416
 def loss_or_cure(loss_func: Callable, out: Any, yb: tuple) -> Tensor:

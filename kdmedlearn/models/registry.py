@@ -63,7 +63,7 @@ def home_of(maker) -> str:
         maker = maker.func
     return getattr(maker, "__module__", type(maker).__module__)
 
-# %% ../../nbs/models/07_registry.ipynb #a316a0e7
+# %% ../../nbs/models/07_registry.ipynb #3ab7091d
 def polyp_pvt(backbone: str, num_classes: int, in_chans: int) -> nn.Module:
     "Polyp-PVT on the timm backbone `backbone`; raises where maps of several classes are asked for."
     if num_classes != 1:
@@ -82,10 +82,12 @@ MODELS.add("small_teacher", "kdmedlearn.models.small:small_teacher")
 MODELS.add("guided_student", "kdmedlearn.models.guided:GuidedStudent")
 MODELS.add("small_unet", "kdmedlearn.models.unet:small_unet", masks=True)
 MODELS.add("large_unet", "kdmedlearn.models.unet:large_unet", masks=True)
+# needs the extra segment
+MODELS.add("lite0_unet", "kdmedlearn.models.pretrained:lite0_unet", masks=True)
 for _n in range(6):
     MODELS.add(f"polyp_pvt_b{_n}", partial(polyp_pvt, f"pvt_v2_b{_n}"), masks=True)
 
-# %% ../../nbs/models/07_registry.ipynb #2bc27d6a
+# %% ../../nbs/models/07_registry.ipynb #12db50d3
 def create_model(
     # "small_student", "small_teacher", "guided_student", a registered one, an HDKD model or any
     # timm
@@ -93,7 +95,7 @@ def create_model(
     name: str,
     num_classes: int = 8,
     in_chans: int = 3,
-    pretrained: bool = False,  # timm only: download ImageNet weights
+    pretrained: bool = False,  # timm only: ImageNet weights, from a package or downloaded
     # for models made for one image size (HDKD, vision transformers); others do without
     img_size=None,
 ) -> nn.Module:
@@ -115,7 +117,11 @@ def create_model(
     fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
     size = img_size if fixed or name.startswith("hdkd_") else None
     kw = dict(num_classes=num_classes, in_chans=in_chans, img_size=size)
-    return timm.create_model(name, pretrained=pretrained, **kw)
+    if pretrained:
+        from kdmedlearn.models.pretrained import pretrained_model
+
+        return pretrained_model(name, **kw)
+    return timm.create_model(name, **kw)
 
 # %% ../../nbs/models/07_registry.ipynb #1b52defc
 def create_mask_model(

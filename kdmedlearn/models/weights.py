@@ -52,7 +52,7 @@ def about_model(path) -> dict:
         )
     return json.loads(meta["kdmedlearn"])
 
-# %% ../../nbs/models/08_weights.ipynb #fed6e56a
+# %% ../../nbs/models/08_weights.ipynb #79d04490
 def save_model(
     model: nn.Module,
     path,
@@ -62,10 +62,17 @@ def save_model(
     in_chans: int = 3,
     norm=None,  # (mean, std) for each channel, of pixels in [0, 1]
     half: bool = False,
-    img_size=None,  # of a model made for one image size
-    **more
+    img_size=None,  # side of its images in pixels, or (height, width)
+    # what it reached: {"metric": its name, "value": number, "images": how many it was scored on}
+    score=None,
+    **more,
 ) -> Path:
     "Weights of `model` and what is needed to use them, as one safetensors file."
+    if score is not None and not {"metric", "value"} <= set(score):
+        raise ValueError(
+            f"score={score!r} says not what it is; give dict(metric='accuracy', value=.87,"
+            " images=500)"
+        )
     about = dict(
         arch=arch,
         num_classes=1 if is_mask_model(arch) and len(vocab) == 2 else len(vocab),
@@ -73,14 +80,15 @@ def save_model(
         vocab=list(vocab),
         norm=None if norm is None else [torch.as_tensor(v).flatten().tolist() for v in norm],
         **({"img_size": img_size} if img_size else {}),
-        **more
+        **({"score": score} if score else {}),
+        **more,
     )
     state = model.state_dict()
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     return write_safetensors(state, path, about)
 
-# %% ../../nbs/models/08_weights.ipynb #0c280496
+# %% ../../nbs/models/08_weights.ipynb #2c891ddb
 def load_model(path) -> nn.Module:
     "The model in a file of `save_model`, in eval mode and float32."
     about = about_model(path)
@@ -98,9 +106,16 @@ def load_model(path) -> nn.Module:
 
 
 def load_teacher(path) -> Teacher:
-    "The same as a `Teacher`, which knows its normalisation and its class names."
+    "The same as a `Teacher`, with normalisation, class names, image size and score of the file."
     about = about_model(path)
-    return Teacher(load_model(path), norm=about["norm"], vocab=about["vocab"], name=Path(path).stem)
+    return Teacher(
+        load_model(path),
+        norm=about["norm"],
+        vocab=about["vocab"],
+        name=Path(path).stem,
+        size=about.get("img_size"),
+        score=about.get("score"),
+    )
 
 # %% ../../nbs/models/08_weights.ipynb #9611ff39
 def our_name(

@@ -141,11 +141,11 @@ class MixUpBoth(MixUp):
         n = len(self.lam) if self.training else len(yb[0])
         return super().lf(first(pred, n), *first(yb, n))
 
-# %% ../../nbs/train/07_budget.ipynb #f3d1c8a1
+# %% ../../nbs/train/07_budget.ipynb #e13415ee
 def fit_steps(
     learn: Learner,
     steps: int = 2000,  # optimizer steps in all
-    lr: float = 1e-2,  # highest learning rate
+    lr: Any = 1e-2,  # highest learning rate; slice(first, last) over groups of layers
     looks: int = 10,  # how often the validation images are scored, at equal distances
     average: float | None = None,  # decay of `WeightAverage`; None: the last weights
     mixup: float | None = None,  # alpha of mixup's beta distribution; None: no mixup
@@ -155,7 +155,8 @@ def fit_steps(
     "Train `learn` for `steps` steps with the one-cycle policy."
     steps = number("steps", steps, 1, whole=True)
     looks = min(number("looks", looks, 1, whole=True), steps)
-    number("lr", lr, above=0)
+    for rate in (lr.start, lr.stop) if isinstance(lr, slice) else (lr,):
+        number("lr", rate, above=0)
     more = [] if average is None else [WeightAverage(average)]
     more += [] if mixup is None else [MixUpBoth(number("mixup", mixup, above=0))]
     more += [] if cbs is None else list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
-           'TeacherSet', 'teachers']
+           'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/05_teachers.ipynb #defb4da2
+# %% ../../nbs/train/05_teachers.ipynb #283e7781
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,11 +42,11 @@ from kdmedlearn.core.checks import (
     writable_folder,
 )
 from ..core.outputs import plain
-from ..core.teacher import as_norm, as_teachers, norm_of, Teacher
+from ..core.teacher import as_norm, as_teachers, channels_wanted, norm_of, size_of, Teacher
 from ..data.loaders import random_state_kept, restart
 from ..data.phantom import CLASSES, CODES, phantom_dls
-from ..evaluation.classes import scores
-from ..evaluation.compare import show_table
+from ..evaluation.classes import predictions, scores
+from ..evaluation.compare import kind_of, scoring_of, show_table
 from ..evaluation.cost import n_params
 from ..evaluation.masks import dice
 from ..methods.kdas import StructureLoss
@@ -95,7 +95,7 @@ def phantom_teacher(pretrained: bool = True, arch: str = "small_teacher") -> nn.
         return load_model(phantom_teacher_path(arch))
     return create_mask_model(arch) if is_mask_model(arch) else create_model(arch, len(CLASSES))
 
-# %% ../../nbs/train/05_teachers.ipynb #1abad806
+# %% ../../nbs/train/05_teachers.ipynb #184f6841
 def train_phantom_teacher(
     path=None,  # where to keep it; None: only return it
     n_train: int = 6000,
@@ -117,6 +117,7 @@ def train_phantom_teacher(
     kw = dict(metrics=dice, loss_func=StructureLoss()) if masks else dict(metrics=accuracy)
     learn = fit_teacher(dls, phantom_teacher(pretrained=False, arch=arch), epochs, seed=seed, **kw)
     if path:
+        metric, value = "dice" if masks else "accuracy", round(float(learn.final_record[-1]), 4)
         save_model(
             learn.model,
             path,
@@ -124,15 +125,71 @@ def train_phantom_teacher(
             CODES if masks else CLASSES,
             norm=norm_of(dls),
             half=True,
+            img_size=size,
+            score=dict(metric=metric, value=value, images=len(dls.valid_ds)),
             made_by=(
                 f"train_phantom_teacher(n_train={n_train}, size={size}, epochs={epochs},"
                 f" seed={seed}, arch={arch!r})"
             ),
-            **{
-                "valid_dice" if masks else "valid_accuracy": round(float(learn.final_record[-1]), 4)
-            },
+            **{f"valid_{metric}": value},
         )
     return learn
+
+# %% ../../nbs/train/05_teachers.ipynb #30c5b01c
+def score_on(teacher: Teacher, dl) -> dict:
+    """The main score of `teacher` on `dl`, as `save_model` keeps it: the metric's name, its value,
+    the number of images."""
+    scoring = scoring_of(dl)
+    value = scoring.score(teacher, dl, teacher.name)[scoring.main]
+    return dict(metric=scoring.main, value=round(float(value), 4), images=len(dl.dataset))
+
+
+def check_teacher(
+    teacher,  # Teacher, Learner or module
+    dls,  # the DataLoaders of the student, classes or masks
+    fall: float = 0.05,  # so much below its recorded score it may be
+) -> dict:  # scores on `dls.valid`, by name
+    """Score a teacher on the images that it will get from `dls`, in its own normalisation and size;
+    warns where it falls below its record, or knows no more than the largest class. ValueError where
+    its classes are others."""
+    number("fall", fall, 0, 1)
+    (t,) = as_teachers(teacher)
+    dl, scoring, largest = dls.valid, scoring_of(dls), None
+    t.ready(dls.device)
+    if kind_of(dls) == "classes":
+        same_vocab(f"teacher {t.name}", t.vocab, "the data", class_names(dls))
+        logits, y = predictions(t, dl)
+        one_logit_a_class(t.name, logits, len(y), len(class_names(dls)))
+        found, largest = scores(logits, y), y.bincount().max().item() / len(y)
+    else:
+        found = scoring.score(t, dl, t.name)
+    known = t.score or {}
+    metric = known["metric"] if known.get("metric") in found else scoring.main
+    value, here = found[metric], f"{metric} {found[metric]:.2f} on {len(dl.dataset):,} images here"
+    if known.get("metric") == metric and value < known["value"] - fall:
+        warnings.warn(
+            f"teacher {t.name} reaches {here}, and {known['value']:.2f} where it was trained;"
+            f" {suspects(t, dls)}"
+        )
+    elif largest is not None and found["accuracy"] <= largest:
+        warnings.warn(
+            f"teacher {t.name} reaches {here}; always naming the largest class would reach"
+            f" {largest:.2f}; {suspects(t, dls)}"
+        )
+    return found
+
+
+def suspects(t: Teacher, dls) -> str:
+    "What a teacher that scores badly on `dls` may not have been told."
+    here, wants = size_of(dls), channels_wanted(t.model)
+    sizes = f"its images have {'x'.join(map(str, t.size))} pixels" if t.size else "not known, size="
+    given = plain(dls.valid.one_batch()[0]).shape[1]
+    return (
+        f"look at the size ({sizes}; these {'x'.join(map(str, here or ()))}), the normalisation"
+        f" ({'known' if t.norm else 'not known, norm='}), the order of the classes"
+        f" ({'known' if t.vocab else 'not known, vocab='}), the channels (it takes {wants}, these"
+        f" have {given})"
+    )
 
 # %% ../../nbs/train/05_teachers.ipynb #2a36e701
 DEFAULT_ARCHS = ("resnet10t", "starnet_s050", "shvit_s1")  # the last two need timm 1.0.16
@@ -361,7 +418,7 @@ class _Job:
     row: dict = field(default_factory=dict)  # of the table
     recall: list = field(default_factory=list)  # of each class
 
-# %% ../../nbs/train/05_teachers.ipynb #6b4815f3
+# %% ../../nbs/train/05_teachers.ipynb #41593292
 def _made(course: _Course, name, maker, pretrained=False) -> nn.Module:
     "A new model: by its name, or by the function `maker`; the same each time."
     set_seed(course.fit.seed)
@@ -393,7 +450,9 @@ def _job(course: _Course, name, wish, pretrained) -> _Job:
     kept = _kept(file, key, model)
     if not kept and pretrained:
         model = _made(course, name, wish, pretrained=True)
-    t = Teacher(model, course.norm, course.vocab, name)
+    size = side[0] if side[0] == side[1] else side
+    t = Teacher(model, course.norm, course.vocab, name, size)
+    t.score = about_model(file).get("score") if kept else None
     _answers(t, course.dls, course.vocab, [course.batch])
     return _Job(
         name,
@@ -402,11 +461,19 @@ def _job(course: _Course, name, wish, pretrained) -> _Job:
         perf_counter() - start,
         file,
         key,
-        size=side[0] if side[0] == side[1] else side,
+        size=size,
         pretrained=pretrained,
     )
 
-# %% ../../nbs/train/05_teachers.ipynb #2d5f2f96
+# %% ../../nbs/train/05_teachers.ipynb #2d2b6015
+def _score(course: _Course, job: _Job):
+    "Parameters, scores and recall of each class on the validation images."
+    logits, y = _answers(job.teacher, course.dls, course.vocab, course.dls.valid)
+    hit = (logits.argmax(1) == y).float()
+    job.row = {"parameters": n_params(job.teacher.model)} | scores(logits, y)
+    job.recall = [hit[y == c].mean().item() for c in range(len(course.vocab))]
+
+# %% ../../nbs/train/05_teachers.ipynb #fad95edd
 def _run(course: _Course, job: _Job, log):
     "Fit the model of `job` and keep it."
     t, start, fit, dls = job.teacher, perf_counter(), course.fit, course.dls
@@ -423,6 +490,9 @@ def _run(course: _Course, job: _Job, log):
     fit_teacher(dls, t.model.train(), fit.epochs, fit.lr, fit.seed, quietly)
     finite_weights(t.name, t.model, f"a smaller lr= than {fit.lr} may help")
     job.weights, job.seconds = "fitted", perf_counter() - start
+    _score(course, job)
+    accuracy, n = job.row["accuracy"], len(dls.valid_ds)
+    t.score = dict(metric="accuracy", value=round(float(accuracy), 4), images=n)
     if job.file:
         _keep(
             t.model,
@@ -432,6 +502,7 @@ def _run(course: _Course, job: _Job, log):
             course.given["shape"][0],
             course.norm,
             img_size=job.size,
+            score=t.score,
             key=job.key,
             recipe={k: course.given[k] for k in ("epochs", "lr", "seed", "fit", "images")}
             | dict(pretrained=job.pretrained),
@@ -439,15 +510,7 @@ def _run(course: _Course, job: _Job, log):
             fit_seconds=round(job.seconds, 1),
         )
 
-# %% ../../nbs/train/05_teachers.ipynb #2d2b6015
-def _score(course: _Course, job: _Job):
-    "Parameters, scores and recall of each class on the validation images."
-    logits, y = _answers(job.teacher, course.dls, course.vocab, course.dls.valid)
-    hit = (logits.argmax(1) == y).float()
-    job.row = {"parameters": n_params(job.teacher.model)} | scores(logits, y)
-    job.recall = [hit[y == c].mean().item() for c in range(len(course.vocab))]
-
-# %% ../../nbs/train/05_teachers.ipynb #c4b1746c
+# %% ../../nbs/train/05_teachers.ipynb #36e2ad28
 def teachers(
     dls,  # fastai DataLoaders of images with one class each
     # names for `create_model`, dicts name -> function, files, Teachers, Learners
@@ -478,7 +541,8 @@ def teachers(
         for job in jobs:
             if job.weights == "to fit":
                 _run(course, job, log)
-            _score(course, job)
+            else:
+                _score(course, job)
             log(
                 f"{job.name}: {job.weights}"
                 + (f" in {job.seconds:.1f} s" if job.seconds else "")

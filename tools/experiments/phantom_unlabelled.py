@@ -1,7 +1,8 @@
 """Few labels and many images without any: what a teacher is worth then, on phantom images.
 
-    python tools/experiments/phantom_unlabelled.py tune              # validation images only
-    python tools/experiments/phantom_unlabelled.py run --out docs/results/phantom_unlabelled.json
+    python tools/experiments/phantom_unlabelled.py tune CACHE     # validation images only
+    python tools/experiments/phantom_unlabelled.py run CACHE
+    python tools/experiments/phantom_unlabelled.py collect CACHE --out FILE.json
 
 Plan, written before the runs.
 
@@ -9,8 +10,8 @@ Plan, written before the runs.
   labels, 2,000 steps of 32 images, the one-cycle policy. The unit of the error is the seed: other
   images, other first weights.
 - Choice: the rate, the average of weights and mixup are chosen for the student ALONE with 200
-  labels, on 1,000 validation images of seeds 100 and 101 (`tune`). Then the mixture of a batch and
-  alpha for the taught student, on the same images. All other arms take what the student alone has.
+  labels, on 1,000 validation images of seeds 100 and 101 (`tune`). All arms take what suits it;
+  of the taught student only alpha was tried besides (.9 and 1, seed 100).
 - Arms (`run`), seeds 0 to 4: the student alone; label smoothing .1; taught on the 200 images;
   pseudo-labels on 200 + 2,000; taught on 200 + 2,000; alone with all 2,200 labels as a ceiling.
 - Test: 1,000 images of seed 999, looked at once, after the last step.
@@ -29,6 +30,7 @@ from fastai.losses import CrossEntropyLossFlat
 from kdmedlearn import distill, phantom_dls, Response
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.evaluation.classes import predictions, scores
+from kdmedlearn.experiments.report import write_json
 from kdmedlearn.methods.controls import PseudoLabels
 from kdmedlearn.models.small import small_student
 from kdmedlearn.train.budget import fit_steps
@@ -38,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from runs import kept_runs, one_run
 
 LABELS, MORE, BATCH, STEPS = 200, 2000, 32, 2000
+RECIPE = dict(lr=1e-2, average=None, mixup=0.2)  # what `tune` chose
 ARMS = {  # name -> (labelled images, unlabelled in a batch of 32, method or loss)
     "alone": (LABELS, 0, None),
     "label smoothing": (LABELS, 0, CrossEntropyLossFlat(label_smoothing=0.1)),
@@ -81,11 +84,49 @@ def tune(folder, seeds=(100, 101)):
             print(got, flush=True)
 
 
-def tune_taught(folder, seeds=(100, 101), **kw):
+def tune_taught(folder, seed=100):
+    "The taught student over alpha, at the rate of the student alone."
+    for alpha in (0.9, 1.0):
+        key = dict(kind="taught", seed=seed, steps=STEPS, extra=24, alpha=alpha)
+        key |= dict(lr=1e-2, average=None, mixup=None)
+        make = lambda: trained(LABELS, how=Response(alpha=alpha), **key)
+        got = one_run(folder, key, lambda: score(learn := make(), learn.dls.valid))
+        print(got, flush=True)
+
+
+def run(folder, seeds):
+    "All arms, scored on the test images."
+    test = phantom_dls(8, 1000, 64, seed=999, device="cpu").valid
     for seed in seeds:
-        for extra, alpha in ((24, 0.9), (24, 1.0), (16, 0.9)):
-            key = dict(kind="taught", seed=seed, steps=STEPS, extra=extra, alpha=alpha) | kw
-            how = Response(alpha=alpha)
-            make = lambda: trained(LABELS, how=how, **key)
-            got = one_run(folder, key, lambda: score(learn := make(), learn.dls.valid))
-            print(got, flush=True)
+        for name, (n, extra, how) in ARMS.items():
+            key = dict(kind="run", arm=name, seed=seed, steps=STEPS) | RECIPE
+            go = lambda: score(trained(n, extra, how, **key), test)
+            print(one_run(folder, key, go), flush=True)
+    key = dict(kind="run", arm="teacher", seed=0)
+    go = lambda: {"accuracy": scores(*predictions(phantom_teacher(), test))["accuracy"]}
+    print(one_run(folder, key, go), flush=True)
+
+
+def collect(folder, out):
+    rows = kept_runs(folder)
+    command = "python tools/experiments/phantom_unlabelled.py run CACHE"
+    tuned = [r for r in rows if r["kind"] != "run"]
+    runs = [r for r in rows if r["kind"] == "run"]
+    write_json(out, dict(command=command, recipe=RECIPE, steps=STEPS, tune=tuned, runs=runs))
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("what", choices=("tune", "run", "collect"))
+    p.add_argument("cache", type=Path, help="folder of finished runs")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    p.add_argument("--out")
+    a = p.parse_args()
+    if a.what == "tune":
+        tune(a.cache), tune_taught(a.cache)
+    elif a.what == "run":
+        run(a.cache, a.seeds)
+    else:
+        collect(a.cache, a.out)

@@ -1,0 +1,250 @@
+"ImageNet weights from a package, teachers made of them, and teachers that are checked before use."
+
+import sys
+import warnings
+from importlib.util import find_spec
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kdmedlearn.core.teacher import norm_of, Teacher
+from kdmedlearn.data.phantom import CLASSES, phantom_dls
+from kdmedlearn.models import pretrained as module
+from kdmedlearn.models.pretrained import imagenet_weights, mapped, PACKAGED, pretrained_model
+from kdmedlearn.models.registry import create_model
+from kdmedlearn.models.small import small_student
+from kdmedlearn.models.weights import about_model, load_teacher, save_model
+from kdmedlearn.train.finetune import backbone_and_head, finetune
+from kdmedlearn.train.teachers import check_teacher, fit_teacher, phantom_teacher_path, teachers
+
+NAME = "tf_efficientnet_lite0"
+has = lambda package: pytest.mark.skipif(find_spec(package) is None, reason=f"needs {package}")
+weights = has(PACKAGED[NAME].package)
+
+
+@pytest.fixture(scope="module")
+def released():
+    return imagenet_weights(NAME)
+
+
+def no_internet(*args, pretrained=False, **kwargs):
+    raise ConnectionError("no route to host")
+
+
+@weights
+def test_every_tensor_of_the_package_is_used_once_and_its_code_never_runs(released):
+    file = module.packaged_file(NAME)
+    theirs = module.read_checked(file, PACKAGED[NAME].sha256)
+    assert PACKAGED[NAME].package not in sys.modules
+    assert len(theirs) == len(released.state)
+    for a, (k, b) in zip(theirs.values(), released.state.items()):
+        assert torch.equal(a, b), k
+    timm.create_model(NAME, pretrained=False).load_state_dict(released.state, strict=True)
+
+
+def test_weights_of_another_network_are_refused():
+    ours = timm.create_model("resnet10t", pretrained=False).state_dict()
+    same = mapped({f"theirs.{k}": v for k, v in ours.items()}, ours)
+    assert all(torch.equal(same[k], ours[k]) for k in ours)
+    old = {k: v for k, v in ours.items() if "num_batches" not in k}
+    assert set(mapped(old, ours)) == set(ours)
+    with pytest.raises(ValueError, match="weights of another one"):
+        mapped(dict(list(ours.items())[1:]), ours)
+    with pytest.raises(ValueError, match="does not fit into"):
+        mapped(dict(reversed(ours.items())), ours)
+
+
+def test_a_file_that_is_not_the_known_one_is_not_read(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ValueError, match="SHA-256"):
+        module.read_checked(tmp_path / "w.pth", PACKAGED[NAME].sha256)
+
+
+@weights
+def test_photographs_are_recognised(released):
+    from sklearn.datasets import load_sample_image
+
+    net = timm.create_model(NAME, pretrained=False).eval()
+    net.load_state_dict(released.state)
+    t = Teacher(net, released.norm, size=released.size)
+    for name, known in (("china.jpg", 698), ("flower.jpg", 985)):  # palace, daisy
+        x = torch.tensor(load_sample_image(name)).permute(2, 0, 1)[None].float() / 255
+        side = min(x.shape[2:])
+        top, left = ((s - side) // 2 for s in x.shape[2:])
+        x = x[:, :, top : top + side, left : left + side]
+        assert t.see((x,), None).out.argmax().item() == known
+
+
+@weights
+def test_other_channels_and_classes(released):
+    x = torch.rand(2, 3, 64, 64)
+    full = create_model(NAME, 1000, pretrained=True).eval()
+    assert "package" in full.weights_from
+    four = create_model(NAME, 4, pretrained=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(four.forward_features(x), full.forward_features(x))
+        grey = create_model(NAME, 4, in_chans=1, pretrained=True).eval()
+        torch.testing.assert_close(
+            grey.forward_features(x[:, :1]),
+            full.forward_features(x[:, :1].repeat(1, 3, 1, 1)),
+            atol=1e-3,
+            rtol=1e-3,
+        )
+    assert four(x).shape == (2, 4)
+    assert four.pretrained_cfg["mean"] == (127 / 255,) * 3
+
+
+@pytest.mark.parametrize("name", [NAME, "resnet18"])
+def test_without_package_and_internet_the_cure_is_said(name, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda n: None)
+    monkeypatch.setattr(timm, "create_model", no_internet)
+    with pytest.raises(RuntimeError, match=r"cannot be downloaded.*kdmedlearn\[teachers\]"):
+        pretrained_model(name, 4)
+    with pytest.raises(ImportError, match=r"kdmedlearn\[teachers\]"):
+        imagenet_weights(NAME)
+
+
+def test_without_the_package_timm_is_asked(monkeypatch):
+    asked = []
+
+    def download(name, pretrained=False, **kwargs):
+        asked.append((name, pretrained))
+        return nn.Linear(2, 2)
+
+    monkeypatch.setattr(module, "find_spec", lambda n: None)
+    monkeypatch.setattr(timm, "create_model", download)
+    assert pretrained_model(NAME, 4).weights_from == "timm's download"
+    assert asked == [(NAME, True)]
+
+
+@weights
+@has("segmentation_models_pytorch")
+def test_the_encoder_of_the_unet_is_the_classifiers_backbone(released, tmp_path):
+    unet = module.pretrained_unet().eval()
+    net = timm.create_model(NAME, pretrained=False).eval()
+    net.load_state_dict(released.state)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        want = net.blocks(net.bn1(net.conv_stem(x)))
+        torch.testing.assert_close(unet.encoder(x)[-1], want)
+        out = unet(x)
+    file = save_model(
+        unet, tmp_path / "u.safetensors", "lite0_unet", ["rest", "polyp"], img_size=64
+    )
+    torch.testing.assert_close(load_teacher(file).see((x,), None).out, out)
+
+
+# --- size and score in files
+
+
+def test_a_loaded_teacher_answers_at_the_size_it_was_saved_for(tmp_path):
+    m, score = small_student(3).eval(), dict(metric="accuracy", value=0.9, images=50)
+    args = ("small_student", "abc")
+    file = save_model(m, tmp_path / "m.safetensors", *args, img_size=32, score=score)
+    t, x = load_teacher(file), torch.rand(4, 3, 64, 64)
+    own = F.interpolate(x, (32, 32), mode="bilinear", antialias=True)
+    assert torch.equal(t.see((x,), None).out, t.see((own,), None).out)
+    assert torch.equal(t.see((own,), None).out, m(own).detach())
+    assert t.score == score and t.size == (32, 32)
+    t = load_teacher(save_model(m, tmp_path / "n.safetensors", *args))
+    assert t.score is None and t.size is None
+    assert torch.equal(t.see((x,), None).out, m(x).detach())
+
+
+def test_fitted_and_kept_teachers_know_size_and_score(tmp_path):
+    dls = phantom_dls(n_train=32, n_valid=24, size=32, bs=16)
+    kw = dict(epochs=1, log=None, cache=tmp_path)
+    for weights in ("fitted", "loaded"):
+        ts = teachers(dls, ["small_student"], **kw)
+        assert list(ts.table.weights) == [weights] and ts[0].size == (32, 32)
+        assert ts[0].score["images"] == 24
+        assert ts[0].score["value"] == pytest.approx(ts.table.accuracy.iloc[0], abs=1e-4)
+    (file,) = tmp_path.glob("*.safetensors")
+    assert load_teacher(file).score == ts[0].score == about_model(file)["score"]
+
+
+# --- a teacher is scored before anything is trained
+
+
+def said_of(teacher, dls, **kwargs):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scores = check_teacher(teacher, dls, **kwargs)
+    return scores, " ".join(str(w.message) for w in said if "look at" in str(w.message))
+
+
+def test_a_teacher_is_checked_against_its_record():
+    dls = phantom_dls(n_train=8, n_valid=100, size=64, seed=77)
+    t = load_teacher(phantom_teacher_path())
+    t.score = dict(metric="accuracy", value=0.85, images=1000)
+    scores, said = said_of(t, dls)
+    assert scores["accuracy"] > 0.8 and not said
+    wrong = Teacher(t.model, (0.0, 0.2), CLASSES, score=t.score)
+    scores, said = said_of(wrong, dls)
+    assert "0.85 where it was trained" in said and scores["accuracy"] < 0.8
+    for word in ("size", "normalisation", "order of the classes", "channels"):
+        assert word in said
+    assert not said_of(wrong, dls, fall=1)[1]
+    with pytest.raises(ValueError, match="class"):
+        check_teacher(Teacher(t.model, t.norm, CLASSES[::-1]), dls)
+
+
+def test_a_teacher_that_knows_one_word_is_found():
+    dls = phantom_dls(n_train=8, n_valid=40, size=32)
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 8))
+    net[2].weight.data.zero_()
+    assert "always naming the largest class" in said_of(net, dls)[1]
+
+
+def test_masks_are_checked_at_the_teachers_size():
+    dls = phantom_dls(n_train=8, n_valid=16, size=32, task="segment")
+    t = load_teacher(phantom_teacher_path("large_unet"))
+    sized = Teacher(t.model, t.norm, size=64, score=dict(metric="dice", value=1.0))
+    assert not said_of(sized, dls)[1]
+    scores, said = said_of(sized, dls, fall=0)
+    assert scores["dice"] > 0.8 and "dice" in said and "64x64" in said
+
+
+# --- fine-tuning
+
+
+@weights
+def test_a_finetuned_teacher_knows_what_it_is():
+    dls = phantom_dls(n_train=24, n_valid=16, size=32, bs=8)
+    t = finetune(dls, steps=5, looks=1, log=None)
+    assert t.size == (32, 32) and t.vocab == list(CLASSES) and t.name == NAME
+    assert t.norm[0].flatten().tolist() == pytest.approx([127 / 255] * 3)
+    assert t.score["images"] == 16
+    found = check_teacher(t, dls, fall=1)
+    assert found["accuracy"] == pytest.approx(t.score["value"], abs=1e-4)
+    again = finetune(dls, steps=5, looks=1, log=None)
+    assert all(map(torch.equal, t.model.parameters(), again.model.parameters()))
+
+
+@weights
+def test_the_head_is_trained_first_and_the_backbone_slower(monkeypatch):
+    import kdmedlearn.train.finetune as ft
+
+    rates = []
+
+    def spy(learn, steps, lr, **kwargs):
+        trained = [[p.requires_grad for p in g] for g in backbone_and_head(learn.model)]
+        rates.append((steps, lr, sum(trained[0]) < len(trained[0]), all(trained[1])))
+
+    monkeypatch.setattr(ft, "fit_steps", spy)
+    finetune(phantom_dls(n_train=8, n_valid=8, size=32), steps=50, lr=1e-2, log=None)
+    assert rates == [(10, 1e-2, True, True), (40, slice(2e-3, 1e-2), False, True)]
+
+
+def test_what_cannot_be_finetuned_is_refused():
+    dls = phantom_dls(n_train=8, n_valid=8, size=32)
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        finetune(dls, "small_student", log=None)
+    with pytest.raises(ValueError, match="not one of timm's networks"):
+        finetune(dls, "small_student", pretrained=False, log=None)
+    with pytest.raises(ValueError, match="freeze=2"):
+        finetune(dls, freeze=2, log=None)
+    assert norm_of(dls) is not None
