@@ -437,6 +437,7 @@ def test_grey_as_one_channel_is_answered_as_the_same_grey_in_three(own):
     assert torch.allclose(got.features["conv"], want.features["conv"], atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # a teacher of its size, but for channels
 def test_colour_images_under_a_grey_teacher_are_refused_with_the_cure():
     t = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     for norm in (None, (0.5, 0.2)):
