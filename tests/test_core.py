@@ -19,18 +19,24 @@ from torch import nn
 
 from helpers import Hint, Items, data, fingerprint, net
 from kdmedlearn import distill
-from kdmedlearn.core.method import as_method, code_of, Method, METHODS, ranges_of
+from kdmedlearn.core.method import as_method, code_of, Method, METHODS, ranges_of, with_params
 from kdmedlearn.core.outputs import Outputs, Pass, Unwrap
 from kdmedlearn.core.parameters import Share, Weight
 from kdmedlearn.core.registry import names_in
 from kdmedlearn.core.step import bind, DistillStep
 from kdmedlearn.core.teacher import as_norm, as_teachers, Teacher
+from kdmedlearn.core.trial import probabilities
 from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Ensemble, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS, StructureLoss
 from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
 from kdmedlearn.methods.response import labels_loss, Response, response_loss
+from kdmedlearn.models.guided import GuidedStudent
+from kdmedlearn.models.hdkd import hdkd_student_small, hdkd_teacher_small
+from kdmedlearn.models.polyp_pvt import PolypPVT
+from kdmedlearn.models.small import small_student, small_teacher
+from kdmedlearn.models.unet import large_unet, small_unet
 
 
 def make(student=None, teacher=None, method="response", dls=None, **kw):
@@ -170,6 +176,16 @@ def test_a_method_with_an_init_of_its_own_is_told_to_declare():
             def __init__(self, w=1.0):
                 super().__init__()
                 self.w = w
+
+
+@pytest.mark.parametrize("method", ["response", Response, Response()])
+def test_hyperparameters_are_set_in_a_method_by_name_class_and_object(method):
+    assert with_params(method, {"T": 6.0}).hyperparameters() == {"T": 6.0, "alpha": 0.9}
+
+
+def test_hyperparameters_are_set_in_a_list_of_names():
+    m = with_params(["response", "feature"], {"response.T": 6.0, "feature.lam": 2.0})
+    assert (m.parts[0].T, m.parts[1].lam) == (6.0, 2.0)
 
 
 # --- the registry
@@ -317,6 +333,7 @@ def test_what_is_not_plain_is_answered_with_how_to_wrap_it():
     fit(make(teacher=Unwrap(Pair(net(8)), 0)))
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # the teacher is one of the tests
 def test_students_with_auxiliary_heads_use_their_main_head():
     s = torchvision.models.googlenet(weights=None, num_classes=3, init_weights=False)
     dls = images(n=4, size=96, bs=2)
@@ -328,6 +345,7 @@ def test_students_with_auxiliary_heads_use_their_main_head():
     assert learn.recorder.values[-1][-1] > 0
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # the teacher is one of the tests
 @pytest.mark.slow
 def test_inception_with_its_auxiliary_head():
     s = torchvision.models.inception_v3(weights=None, num_classes=3, init_weights=False)
@@ -336,6 +354,7 @@ def test_inception_with_its_auxiliary_head():
     fit(learn)
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # the teacher is one of the tests
 def test_a_distilled_deit_in_training_mode_is_told_to_be_wrapped():
     s = timm.create_model(
         "deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1, embed_dim=24,
@@ -418,6 +437,7 @@ def test_grey_as_one_channel_is_answered_as_the_same_grey_in_three(own):
     assert torch.allclose(got.features["conv"], want.features["conv"], atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # a teacher of its size, but for channels
 def test_colour_images_under_a_grey_teacher_are_refused_with_the_cure():
     t = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     for norm in (None, (0.5, 0.2)):
@@ -642,3 +662,382 @@ def test_pixels_that_the_task_ignores_are_not_taught(method, n, loss):
     assert sum(same.values()).item() == pytest.approx(total.item(), rel=1e-5)
     everything = step.bound[0].terms(p._replace(valid=None))
     assert sum(everything.values()).item() != pytest.approx(total.item(), rel=1e-3)
+
+
+# --- what a newcomer stumbles over
+def batch(n=4, size=8, classes=3):
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, 3, size, size, generator=g), torch.arange(n) % classes
+
+
+def step_of(student=None, teacher=None, method="response", loss=None):
+    return DistillStep(student or net(), teacher or net(8), method, loss)
+
+
+@pytest.mark.parametrize(
+    "change, loss, words",
+    [
+        (lambda y: y.float(), None, ["(4,) of torch.float32 from 0 to 2", "3 logits", "y.long()"]),
+        (lambda y: y + 1, None, ["from 1 to 3", "from 0 to 2", "count from 1: y - 1"]),
+        (lambda y: y + 2, None, ["from 2 to 4", "num_classes=5"]),
+        (lambda y: y - 1, None, ["from -1 to 1", "class numbers from 0 to 2"]),
+        (lambda y: y[:, None], None, ["(4, 1) of torch.int64", "y[:, 0]"]),
+        (lambda y: y[:, None].float(), None, ["y[:, 0].long()"]),
+        (lambda y: F.one_hot(y), None, ["y.argmax(1)"]),
+        (lambda y: F.one_hot(y), nn.BCEWithLogitsLoss(), ["y.float()"]),
+        (lambda y: torch.cat([y, y]), None, ["8 targets for 4 images"]),
+    ],
+)
+def test_targets_that_the_loss_does_not_take_are_told_at_setup_and_at_each_step(
+    change, loss, words
+):
+    x, y = batch()
+    with pytest.raises(ValueError) as e:
+        step_of(loss=loss).setup(x, change(y))
+    assert all(w in str(e.value) for w in ["the student's output (4, 3)", *words])
+    step = step_of(loss=loss).setup(x)  # without targets nothing is known
+    with pytest.raises(ValueError) as again:
+        step(x, change(y))
+    assert str(again.value) == str(e.value)
+
+
+def test_targets_may_be_shares_fewer_than_the_images_or_none():
+    x, y = batch()
+    for given in (y, y[:2], None, F.one_hot(y).float()):
+        step_of().setup(x, given)
+
+
+def test_labels_from_1_are_told_in_the_batch_that_has_the_last_one():
+    x, y = batch()
+    step = step_of().setup(x[:2], y[:2] + 1)  # 1 and 2 are class numbers, too
+    with pytest.raises(ValueError, match="count from 1: y - 1"):
+        step(x, y + 1)
+
+
+def test_cross_entropy_over_one_logit_is_refused():
+    x, y = batch()
+    with pytest.raises(ValueError, match="one logit, and cross-entropy over one class is 0"):
+        step_of(net(num_classes=1), net(8, 1)).setup(x, y * 0)
+
+
+class NoWeights(Method):
+    def terms(self, p):
+        return {"mine": p.student.out.mean()}
+
+
+class Mine(NoWeights):
+    def weights(self, pct=0.0):
+        return {"task": 1.0, "mine": 1.0}
+
+
+class NoTerms(Method):
+    weights = Mine.weights
+
+
+class NoTask(NoWeights):
+    def weights(self, pct=0.0):
+        return {"mine": 1.0}
+
+
+class NoProgress(NoWeights):
+    def weights(self):
+        return {"task": 1.0, "mine": 1.0}
+
+
+class NoDefault(NoWeights):
+    def weights(self, pct):
+        return {"task": 1.0, "mine": pct}
+
+
+class NoWeight(NoWeights):
+    def weights(self, pct=0.0):
+        return {"task": 1.0, "yours": 1.0}
+
+
+class NoDict(Mine):
+    def terms(self, p):
+        return p.student.out.mean()
+
+
+class TermTask(Mine):
+    def terms(self, p):
+        return {"task": p.student.out.mean()}
+
+
+class NoReads(Mine):
+    def terms(self, p):
+        return {"mine": p.student.features["conv"].mean()}
+
+
+class NoReadsTeacher(Mine):
+    student_layers = ("conv",)
+
+    def setup(self, p):
+        return nn.Conv2d(p.teachers[0].features["conv"].shape[1], 4, 1)
+
+
+@pytest.mark.parametrize(
+    "method, words",
+    [
+        (NoWeights, "NoWeights has no `weights`; write def weights(self, pct=0.0)"),
+        (NoTerms, "NoTerms has no `terms`; write def terms(self, p)"),
+        (NoTask, "with the task loss in it"),
+        (NoProgress, "expected def weights(self, pct=0.0)"),
+        (NoDefault, "expected def weights(self, pct=0.0)"),
+        (NoWeight, "term mine of NoWeight has no weight; `weights` must name every term"),
+        (NoDict, "`terms` of NoDict returned a Tensor; expected a dict"),
+        (TermTask, "term task of TermTask is the name of the task loss"),
+        (NoReads, "'conv' of the student, and no layer was read; name it in student_layers"),
+        (
+            NoReadsTeacher,
+            "'conv' of teacher Sequential, and no layer was read; name it in teacher_",
+        ),
+    ],
+)
+def test_a_method_that_is_not_whole_is_told_at_setup(method, words):
+    x, y = batch()
+    for start in (lambda: step_of(method=method()).setup(x, y), lambda: make(method=method())):
+        with pytest.raises((NotImplementedError, TypeError, ValueError)) as e:
+            start()
+        assert words in str(e.value)
+
+
+def test_a_term_that_does_not_depend_on_the_student_is_warned_of():
+    class Still(Mine):
+        def terms(self, p):
+            hit = (p.student.out.argmax(1) == p.teachers[0].out.argmax(1)).float().mean()
+            return {"mine": hit}
+
+    with pytest.warns(UserWarning, match="term mine of Still.* does not depend on the student"):
+        step_of(method=Still()).setup(*batch())
+
+
+def said_by(f):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        f()
+    return [str(w.message) for w in said if w.category is UserWarning]
+
+
+@pytest.mark.parametrize(
+    "method", ["response", "pseudolabels", "similarity", "rkd", Feature({"conv": "conv"})]
+)
+def test_nothing_is_warned_of_where_nothing_is_wrong(method):
+    x, y = batch()
+    assert said_by(lambda: step_of(method=method).setup(x, y)) == []
+    assert said_by(lambda: make(method=method)) == []
+
+
+class Squashed(nn.Module):
+    "A network that ends in probabilities, which no module says."
+
+    def __init__(self, model, f):
+        super().__init__()
+        self.model, self.f = model, f
+
+    def forward(self, x):
+        return self.f(self.model(x))
+
+
+softmax = lambda z: z.softmax(1)
+
+
+@pytest.mark.parametrize("whose", ["student", "teacher"])
+@pytest.mark.parametrize("f, kind", [(softmax, "softmax"), (torch.sigmoid, "sigmoid")])
+def test_probabilities_are_warned_of(whose, f, kind):
+    x, y = batch()
+    pair = [net(), net(8)]
+    i = whose == "teacher"
+    pair[i] = Squashed(pair[i], f)
+    yes = F.one_hot(y).float()
+    for start in (
+        lambda: DistillStep(*pair, loss_func=nn.BCEWithLogitsLoss()).setup(x, yes),
+        lambda: make(*pair),
+    ):
+        (message,) = said_by(start)
+        who = "teacher Squashed" if i else "the student"
+        assert f"the answers of {who} lie in [0, 1]" in message and f"after a {kind}" in message
+        assert "leave out its last sigmoid or softmax" in message and ("Unwrap" in message) == i
+
+
+def test_the_cure_for_a_teacher_of_probabilities_teaches_as_its_logits_do():
+    (x, y), t = batch(), net(8).eval()
+    for f, inverse in (
+        (softmax, lambda p: p.clamp(min=1e-6).log()),
+        (torch.sigmoid, lambda p: torch.logit(p, 1e-6)),
+    ):
+        cured = Unwrap(Squashed(t, f), inverse)
+        assert said_by(lambda: step_of(teacher=cured).setup(x, y)) == []
+        torch.testing.assert_close(cured(x).softmax(1), t(x).softmax(1))
+
+
+class OneLogit(nn.Module):
+    def __init__(self, bias, sigmoid=False):
+        super().__init__()
+        self.conv, self.sigmoid = nn.Conv2d(3, 1, 3, padding=1), sigmoid
+        nn.init.constant_(self.conv.bias, bias)
+        nn.init.normal_(self.conv.weight, std=0.01)
+
+    def forward(self, x):
+        z = F.interpolate(self.conv(x), x.shape[-2:], mode="bilinear")
+        return z.sigmoid()[:, :] if self.sigmoid else z
+
+
+def test_masks_of_one_logit_between_0_and_1_are_no_probabilities():
+    x = torch.randn(2, 3, 16, 16)
+    for bias in (0.3, 0.5, 0.7):
+        m = OneLogit(bias)
+        assert 0 < m(x).min() and m(x).max() < 1 and probabilities(m(x), m, (x,)) == ""
+    m = OneLogit(0.5, sigmoid=True)
+    assert probabilities(m(x), m, (x,)) == "sigmoid"
+    frozen = m.requires_grad_(False)
+    assert probabilities(frozen(x), frozen, (x,)) == "sigmoid"
+    assert probabilities(m(x)[:1], m, (x[:1],)) == ""  # of one image nothing is said
+
+
+def numbers_in_01():
+    return nn.Sequential(net(num_classes=1), nn.Sigmoid())
+
+
+def test_numbers_from_0_to_1_and_a_loss_of_probabilities_are_meant():
+    x, y = batch()
+    similar = Feature({"0.conv": "conv"})
+    s = numbers_in_01()
+    assert (
+        said_by(lambda: step_of(s, method=similar, loss=nn.MSELoss()).setup(x, y[:, None] / 3.1))
+        == []
+    )
+    s = numbers_in_01()
+    one = (y[:, None] > 0).float()
+    assert said_by(lambda: step_of(s, method=similar, loss=nn.BCELoss()).setup(x, one)) == []
+
+
+def tiny_pvt():
+    return PolypPVT("pvt_v2_b0")
+
+
+@pytest.mark.parametrize(
+    "make_one, size",
+    [
+        (small_student, 32),
+        (small_teacher, 32),
+        (GuidedStudent, 32),
+        (hdkd_student_small, 224),
+        (hdkd_teacher_small, 64),
+        (small_unet, 32),
+        (large_unet, 32),
+        (lambda: small_unet(1), 32),
+        (lambda: small_unet(3), 32),
+        (tiny_pvt, 64),
+    ],
+)
+def test_no_untrained_network_of_ours_is_taken_for_one_of_probabilities(make_one, size):
+    for seed in range(8 if size == 32 else 2):
+        torch.manual_seed(seed)
+        m, x = make_one().eval(), torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            assert probabilities(m(x), m, (x,)) == ""
+
+
+def test_a_student_that_gives_no_numbers_is_refused():
+    x, y = batch()
+    for bad in (float("nan"), float("inf")):
+        s = net()
+        nn.init.constant_(s.head[2].bias, bad)
+        for start in (lambda: step_of(s).setup(x, y), lambda: make(s)):
+            with pytest.raises(ValueError, match="the student answers with values that are not"):
+                start()
+
+
+def test_a_teacher_put_in_training_mode_answers_in_eval_mode_and_stays_as_it_is():
+    (x, y), t = batch(), net(8)
+    step = step_of(teacher=t).setup(x, y)
+    want, before = step(x, y).terms["response"].item(), fingerprint(t)
+    for _ in range(2):
+        t.train()
+        assert step(x, y).terms["response"].item() == pytest.approx(want)
+        assert not t.training
+    assert fingerprint(t) == before
+
+
+class Cut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return self.net(x).detach()
+
+
+class Places(nn.Module):
+    "Logits that keep the height and width of a pooled map."
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x):
+        return self.pool(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    "student, words",
+    [
+        (lambda: net().requires_grad_(False), "student.requires_grad_(True)"),
+        (Cut, "the student's output has no gradient"),
+        (Places, "nn.Flatten()"),
+    ],
+)
+def test_students_that_cannot_learn_are_told_why(student, words):
+    x, y = batch()
+    for start in (lambda: step_of(student()).setup(x, y), lambda: make(student())):
+        with pytest.raises(ValueError) as e:
+            start()
+        assert words in str(e.value)
+
+
+def test_a_teacher_with_a_map_of_one_place_is_told_to_flatten():
+    with pytest.raises(ValueError, match="teacher Places gives .*nn.Flatten"):
+        step_of(teacher=Places()).setup(*batch())
+
+
+@pytest.mark.parametrize("method", ["response", "feature", "similarity"])
+def test_a_step_is_set_up_before_it_is_used(method):
+    x, y = batch()
+    step = step_of(method=method)
+    with pytest.raises(RuntimeError, match="call step.setup"):
+        step(x, y)
+    step.setup(x, y)
+    assert step(x, y).loss.isfinite() and copy.deepcopy(step)(x, y).loss.isfinite()
+
+
+def test_lists_are_batches_and_arrays_are_refused():
+    x, y = batch()
+    step = step_of().setup([x], [y])
+    step.student.eval()
+    assert torch.equal(step([x], [y]).loss, step(x, y).loss)
+    for xb, yb in ((x.numpy(), y), (x, y.numpy()), (x, y.tolist())):
+        with pytest.raises(TypeError, match="torch.as_tensor"):
+            step_of().setup(xb, yb)
+        with pytest.raises(TypeError, match="torch.as_tensor"):
+            step(xb, yb)
+    with pytest.raises(RuntimeError, match="the images are torch.float64.*x.float()"):
+        step_of().setup(x.double(), y)
+
+
+@pytest.mark.parametrize("pct", [50, -0.1, 1.2, float("nan")])
+def test_the_progress_is_from_0_to_1(pct):
+    x, y = batch()
+    step = step_of().setup(x, y)
+    with pytest.raises(ValueError, match="a number from 0 to 1, such as epoch / epochs"):
+        step(x, y, pct=pct)
+
+
+def test_a_student_larger_than_its_teacher_is_warned_of_once():
+    x, y = batch()
+    words = "the student has 267 parameters and its teacher has 135; are they swapped?"
+    for start in (lambda: step_of(net(8), net()).setup(x, y), lambda: make(net(8), net())):
+        (message,) = said_by(start)
+        assert words in message
+    assert said_by(lambda: make(net(), net())) == []  # equals
+    assert said_by(lambda: make(net(8), [net(), net(), net()])) == []  # together they are larger

@@ -9,11 +9,14 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import SchedLin
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation
+from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner, load_learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD, OptimWrapper
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import Hint, data, fingerprint, net
 from kdmedlearn import distill, DistillCallback, Response
@@ -454,3 +457,41 @@ def test_arguments_in_the_wrong_place_are_named():
         distill(data(), net(), Response())
     with pytest.raises(TypeError, match="DataLoaders, got str; image_dls"):
         distill("my_images", net(), net())
+
+
+# --- loaders that name no loss
+def bare(y, n=8):
+    "Loaders of PyTorch, of bare tensors."
+    both = TensorDataset(torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(0)), y)
+    return DataLoaders(DataLoader(both, batch_size=4, shuffle=True), DataLoader(both, batch_size=4))
+
+
+def test_class_numbers_without_a_loss_get_cross_entropy():
+    y = torch.arange(8) % 3
+    learn = fit(distill(bare(y), net(), net(8), metrics=accuracy))
+    assert isinstance(learn.loss_func, CrossEntropyLossFlat)
+    z = learn.model.eval()(learn.dls.valid.dataset.tensors[0])
+    assert learn.validate()[0] == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-5)
+    given = F.cross_entropy
+    assert distill(bare(y), net(), net(8), loss_func=given).loss_func is given
+    dls = data()
+    dls.train_ds.loss_func = given
+    assert distill(dls, net(), net(8)).loss_func is given
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        torch.rand(8, 3),
+        torch.ones(8, 3).long(),
+        torch.arange(8.0),
+        torch.arange(8)[:, None] % 3,
+        torch.zeros(8).bool(),
+        torch.zeros(8, 8, 8).long(),
+    ],
+)
+def test_other_targets_without_a_loss_are_asked_for_one(y):
+    with pytest.raises(ValueError) as e:
+        distill(bare(y), net(), net(8))
+    said = str(e.value)
+    assert str(tuple(y[:2].shape)) in said and "loss_func=nn.BCEWithLogitsLoss()" in said

@@ -360,6 +360,7 @@ def test_prediction_of_a_file_is_a_whole_mask(polyps, tmp_path):
             assert torch.equal(again.predict(d.valid.items[0])[0], mask)
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # a teacher of one layer
 def test_a_teacher_of_probabilities_is_warned_of_and_one_of_nan_refused(dls):
     red = nn.Conv2d(3, 1, 1)
     nn.init.constant_(red.weight, 2.0)

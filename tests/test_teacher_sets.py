@@ -59,6 +59,7 @@ def other_fit(learn, epochs, lr):
     learn.fit(epochs, lr)
 
 
+@pytest.mark.filterwarnings("ignore:the student has")  # small teachers, for speed
 def test_the_list_goes_to_distill(dls, tmp_path):
     lines = []
     ts = teachers(

@@ -261,6 +261,14 @@ def test_a_bench_that_cannot_be_made_leaves_the_open_one_alone(tmp_path):
 
 
 # --- the search
+@pytest.mark.parametrize("method", ["response", Response])
+def test_a_method_by_name_or_class_is_searched(method, tmp_path):
+    pytest.importorskip("optuna")
+    kw = dict(epochs=1, folder=tmp_path, params=["T"], log=None, **KW)
+    runs = tune(data(), net, net(6), method, trials=3, **kw)
+    assert len({r["params"]["T"] for r in runs.all()}) == 3
+
+
 def test_tune_varies_only_what_it_is_asked_to_and_goes_on(tmp_path):
     optuna = pytest.importorskip("optuna")
     kw = dict(epochs=1, folder=tmp_path, params=["T"], log=None, **KW)

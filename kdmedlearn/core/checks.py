@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'number', 'switch', 'same_logits', 'maps_of', 'same_heads',
-           'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size', 'norm_pair',
-           'method_class', 'same_vocab', 'different', 'known_names', 'one_for_each', 'places_in', 'not_above',
-           'makes_module', 'made_module', 'one_logit_a_class', 'finite_weights', 'finite_losses', 'enough_classes',
-           'writable_folder', 'same_tensors', 'file_of', 'image_batch', 'can_be_halved', 'same_shapes', 'has_tensors',
-           'all_tensors', 'unknown', 'taken', 'text', 'of_type', 'one_loader', 'how_many', 'share', 'factor', 'as_many',
-           'foreground_map', 'map_fits_mask', 'labels_known', 'same_pixels', 'one_picture', 'levels_or_probabilities',
-           'flat_values', 'all_different', 'same_digest', 'fit_in_order', 'takes_grey']
+           'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size', 'only_tensors',
+           'progress', 'norm_pair', 'method_class', 'same_vocab', 'different', 'known_names', 'one_for_each',
+           'places_in', 'not_above', 'makes_module', 'made_module', 'one_logit_a_class', 'finite_weights',
+           'finite_losses', 'enough_classes', 'writable_folder', 'same_tensors', 'file_of', 'image_batch',
+           'can_be_halved', 'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text', 'of_type',
+           'one_loader', 'how_many', 'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask', 'labels_known',
+           'same_pixels', 'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'same_digest',
+           'fit_in_order', 'takes_grey']
 
 # %% ../../nbs/core/01_checks.ipynb #b7b34035
 import os
@@ -179,8 +180,8 @@ def same_classes_fused(student: Tensor, fused: Tensor):
             f" {tuple(fused.shape)}; all need the same classes in the same order"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #fd65d517
-def image_size(size: Any) -> tuple | None:
+# %% ../../nbs/core/01_checks.ipynb #2e8153e3
+def image_size(size: Any) -> Any:
     "(height, width) in pixels from a side, a pair or nothing."
     pair = (size, size) if isinstance(size, int) else size and tuple(size)
     if not pair or (len(pair) == 2 and all(is_number(s, True) and s > 0 for s in pair)):
@@ -188,6 +189,28 @@ def image_size(size: Any) -> tuple | None:
     raise ValueError(
         f"size={size!r}; expected the side of the teacher's images in pixels, such as size=224, or"
         " (height, width)"
+    )
+
+
+def only_tensors(batch: tuple) -> tuple:
+    "`batch`, if nothing in it is an array, a list, a number or a text."
+    for o in batch:
+        array = hasattr(o, "__array__") or isinstance(o, (str, int, float, list))
+        if array and not isinstance(o, Tensor):
+            raise TypeError(
+                f"the batch holds a {type(o).__name__}; expected tensors: torch.as_tensor(o) makes"
+                " one of arrays and numbers, .float() turns images into float32"
+            )
+    return batch
+
+
+def progress(pct: Any) -> float:
+    "`pct`, if it is the progress of training, from 0 to 1."
+    if 0 <= pct <= 1 + 1e-6:  # a sum of many small steps may end a little above 1
+        return pct
+    raise ValueError(
+        f"pct={pct!r}; expected the progress of training, a number from 0 to 1, such as epoch /"
+        " epochs"
     )
 
 

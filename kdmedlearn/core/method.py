@@ -24,7 +24,7 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: tuple  # a first batch, as this network takes it
 
-# %% ../../nbs/core/07_method.ipynb #e282b9a5
+# %% ../../nbs/core/07_method.ipynb #4bca790d
 class Method(Declared):
     "A distillation method: named loss terms over a `Pass`, and their weights."
 
@@ -45,11 +45,13 @@ class Method(Declared):
 
     def weights(self, pct: float = 0.0) -> dict[str, float]:
         'Term -> weight at progress `pct` of training, 0 to 1; "task" is the task loss.'
-        raise NotImplementedError
+        raise NotImplementedError(
+            _unwritten(self, "weights(self, pct=0.0)", '"task": 1.0, "mine": 1.0')
+        )
 
     def terms(self, p: Pass) -> dict[str, Tensor]:
         "Term -> scalar tensor, before its weight."
-        raise NotImplementedError
+        raise NotImplementedError(_unwritten(self, "terms(self, p)", '"mine": a scalar tensor'))
 
     def reads(self, networks: list[Network]) -> Layers:
         "The layers to read; `networks` has the student first, then the teachers."
@@ -81,6 +83,11 @@ class Method(Declared):
 
     def __add__(self, other):
         return Sum(self, other)
+
+
+def _unwritten(method: Method, what: str, such_as: str) -> str:
+    name, head = type(method).__name__, what.partition("(")[0]
+    return f"{name} has no `{head}`; write def {what}, which returns a dict such as {{{such_as}}}"
 
 # %% ../../nbs/core/07_method.ipynb #8ed2f908
 METHODS = Registry("method", "kdmedlearn.methods", hidden=("sum",))
@@ -148,7 +155,7 @@ def as_method(m: Any) -> Method:
         + ("; a fusion becomes one as Ensemble(fusion)" if hasattr(m, "fuse") else "")
     )
 
-# %% ../../nbs/core/07_method.ipynb #cd6c1baa
+# %% ../../nbs/core/07_method.ipynb #f38e326d
 def params_of(method: Any) -> list[tuple[str, Method, str]]:
     "(name, part, hyperparameter) of all hyperparameters of a method."
     parts = as_method(method).parts
@@ -165,6 +172,7 @@ def ranges_of(method: Any) -> dict[str, Range]:
 
 def with_params(method: Any, values: dict) -> Method:
     "A new method like `method`, with the hyperparameters in `values` set; ValueError for others."
+    method = as_method(method)  # once: by a name, each call makes new parts
     known = {name: (part, k) for name, part, k in params_of(method)}
     by_part: dict = {}
     for name, v in values.items():
@@ -174,7 +182,7 @@ def with_params(method: Any, values: dict) -> Method:
             )
         part, k = known[name]
         by_part.setdefault(id(part), {})[k] = v
-    parts = [p.clone(**by_part.get(id(p), {})) for p in as_method(method).parts]
+    parts = [p.clone(**by_part.get(id(p), {})) for p in method.parts]
     return parts[0] if len(parts) == 1 else Sum(*parts)
 
 # %% ../../nbs/core/07_method.ipynb #8407968d

@@ -6,20 +6,21 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #7e806cfb
+# %% ../../nbs/core/10_step.ipynb #eaaa9a8c
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import image_size
+from .checks import image_size, only_tensors, progress
 from .method import as_method, Method, Network
 from .outputs import Layers, main_output, Outputs, Pass, plain, unwrapped
 from .taps import read
 from .tasks import task_of
 from .teacher import as_teachers
-from .trial import check_pass, check_terms, tried, untouched
+from .trial import check_pass, check_terms, loss_or_cure
+from .trial import tried, untouched, was_set_up
 
 # %% ../../nbs/core/10_step.ipynb #dee82ef4
 def total_loss(terms: dict, weights: dict) -> Tensor:
@@ -105,10 +106,10 @@ class Plan(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #3afd9436
+# %% ../../nbs/core/10_step.ipynb #a4c36ac1
 def as_tuple(batch: Any) -> tuple:
-    "Inputs or targets of a batch as a tuple of plain tensors."
-    return plain(batch if isinstance(batch, tuple) else (batch,))
+    "Inputs or targets of a batch, one tensor or a tuple or list of them, as a tuple of plain ones."
+    return plain(only_tensors(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)))
 
 
 class StudentAndTeachers(nn.Module):
@@ -128,6 +129,9 @@ class StudentAndTeachers(nn.Module):
         "What each teacher says to the student's input `xb`; `layers`: names for each."
         xb = plain(tuple(xb))
         layers = layers or [()] * len(self.teachers)
+        for t in self.teachers:
+            if t.model.training:  # somebody called train() on it
+                t.model.eval()
         return tuple(t.see(xb, self.norm, ls) for t, ls in zip(self.teachers, layers))
 
     def networks(self, xb: tuple) -> list[Network]:
@@ -194,7 +198,7 @@ def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
         return valid
     return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
 
-# %% ../../nbs/core/10_step.ipynb #cf459059
+# %% ../../nbs/core/10_step.ipynb #2527a131
 class Result(NamedTuple):
     "What one step gives."
 
@@ -221,13 +225,12 @@ class DistillStep(StudentAndTeachers):
         own = self.method.loss_func
         self.loss_func = loss_func or (own() if own else F.cross_entropy)
         self.task: str | None = None
+        self.is_set_up = False
         self.bound: Any = nn.ModuleList(Bound(m) for m in self.method.parts)
 
-    def setup(
-        self, xb: Any, yb: Any = None, more: Callable = lambda student: None
-    ) -> "DistillStep":
+    def setup(self, xb: Any, yb: Any = None, more: Callable | None = None) -> "DistillStep":
         """Try everything on a batch, and make what depends on shapes; raises what would go wrong.
-        `more` is asked about the student's `Outputs` too."""
+        `more` is asked about the student's `Outputs`; None: whether the task loss fits them."""
         xb, yb = as_tuple(xb), () if yb is None else as_tuple(yb)
         for t in self.teachers:
             t.ready(xb[0].device)
@@ -235,17 +238,19 @@ class DistillStep(StudentAndTeachers):
             student, teachers = tried(self, xb)
             self.task = task_of(student.out, yb[0] if yb else None, self.loss_func)
             p = self.make_pass(student, teachers, yb)
-            more(student)
-            check_pass(self, p)
+            if more:
+                more(student)
+            check_pass(self, p, xb, () if more else yb)
             for b in self.bound:
                 b.setup(p)
             check_terms(self, p)
+        self.is_set_up = True
         return self
 
     def forward(self, xb, yb=None, pct: float = 0.0, valid: Tensor | None = None) -> Result:
         """Loss and terms for a batch at progress `pct` of training, from 0 to 1. Targets `yb` of
         fewer images than `xb` has are those of the first ones; None: no image has a label."""
-        xb, yb, plan = as_tuple(xb), () if yb is None else as_tuple(yb), self.plan(pct)
+        xb, yb, plan = as_tuple(xb), () if yb is None else as_tuple(yb), self.plan(progress(pct))
         student = self.run_student(xb, plan.student)
         terms = {"task": plain(self.task_loss(student, yb))} if yb else {}
         if plan.parts:
@@ -255,6 +260,7 @@ class DistillStep(StudentAndTeachers):
 
     def plan(self, pct: float = 0.0) -> Plan:
         "What a batch at progress `pct` needs."
+        was_set_up(self)
         return self.plan_for(self.method.weights(pct))
 
     def plan_for(self, weights: dict, every: bool = False) -> Plan:
@@ -266,7 +272,7 @@ class DistillStep(StudentAndTeachers):
         layer that the method names."""
         head = self.method.task_layer
         out = student.features[head] if head else student.out
-        return self.loss_func(first(out, n_images(yb)), *yb)
+        return loss_or_cure(self.loss_func, first(out, n_images(yb)), yb)
 
     def make_pass(self, student: Outputs, teachers: tuple, yb: tuple, valid=None) -> Pass:
         "The batch as methods see it."

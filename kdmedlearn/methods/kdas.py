@@ -7,7 +7,7 @@ __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ign
            'attend_to_itself', 'without_void', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
            'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #6af0bd87
+# %% ../../nbs/methods/07_kdas.ipynb #2559fd18
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..core.checks import maps_of, number, one_of
 from ..core.method import Method
 from ..core.outputs import Pass
 from ..core.parameters import check_temperature, Choice, Share, Switch, Temperature, Weight
-from .pixels import HEADS, map_pairs, warn_probabilities
+from .pixels import HEADS, map_pairs
 from .response import full_precision, in_float32, mean_where, valid_like
 
 # %% ../../nbs/methods/07_kdas.ipynb #a76b3e26
@@ -191,7 +191,7 @@ def sgm_loss(
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, (t.shape[-2], t.shape[-1])), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #9998f622
+# %% ../../nbs/methods/07_kdas.ipynb #e5eda5a9
 class KDAS(Method, name="kdas"):
     """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each,
     SGM on the first. Several teachers: the mean. Pixels that the task loss ignores are left out."""
@@ -218,9 +218,6 @@ class KDAS(Method, name="kdas"):
     def used(self, name: str) -> bool:
         weight = getattr(self, name)
         return callable(weight) or weight != 0
-
-    def setup(self, p: Pass):
-        warn_probabilities(p)
 
     def weights(self, pct: float = 0.0) -> dict[str, float]:
         a = self.weight_of("alpha", pct)

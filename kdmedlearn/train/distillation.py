@@ -6,7 +6,7 @@
 __all__ = ['DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better', 'MainOutput',
            'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #1c9c173d
+# %% ../../nbs/train/02_distillation.ipynb #e9f555d9
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -27,7 +27,7 @@ from ..core.step import at_size, DistillStep, first, total_loss
 from ..core.taps import tap_next
 from ..core.teacher import as_teachers, norm_of
 from ..data.unlabelled import with_unlabelled
-from .trial import device_of, mixes_kinds, try_learner
+from .trial import device_of, loss_of, mixes_kinds, try_learner
 
 # %% ../../nbs/train/02_distillation.ipynb #b5ef9471
 class DistillCallback(Callback):
@@ -244,7 +244,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #b9dab11b
+# %% ../../nbs/train/02_distillation.ipynb #cc78fe84
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -283,8 +283,9 @@ def distill(
         at_size(student, student_size)
     if unlabelled is not None:
         dls = with_unlabelled(dls, unlabelled, unlabelled_share)
-    if cb.method.loss_func and kwargs.get("loss_func") is None:
-        kwargs["loss_func"] = cb.method.loss_func()
+    if kwargs.get("loss_func") is None:
+        own = cb.method.loss_func
+        kwargs["loss_func"] = own() if own else loss_of(dls)
     cbs = [cb, MainOutput(), TermColumns(), *L(cbs)]
     learn = DistillLearner(dls, student, metrics=metrics, cbs=cbs, **kwargs)
     adopt(learn, cb.check(learn))
