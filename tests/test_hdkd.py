@@ -448,7 +448,7 @@ class _Keep(Callback):
         if self.training and "batch" not in self.got:
             self.got["batch"] = tuple(o.as_subclass(torch.Tensor).clone() for o in (self.x, self.y))
             self.got["task"] = float(
-                self.learn.distill.sums["task"] / self.learn.distill.n_seen["task"]
+                self.learn.distill.tally.mean("task")
             )
 
 

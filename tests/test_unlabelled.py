@@ -135,7 +135,7 @@ def test_masks_of_classes_without_a_mask_are_the_teachers_alone():
     dls = loaders("segment")
     learn = distill(dls, small_unet(2), small_unet(2), PixelKL(), unlabelled="rest")
     fit(learn)
-    assert learn.distill.n_seen == {"task": 3 * 2, "pixel": 3 * 8}
+    assert learn.distill.tally.seen == {"task": 3 * 2, "pixel": 3 * 8}
     x = torch.rand(3, 3, 32, 32)
     y = torch.full((1, 32, 32), -100)
     step = learn.distill.step

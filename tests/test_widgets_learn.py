@@ -268,7 +268,7 @@ class FirstStep(Callback):
     def after_backward(self):
         d = self.learn.distill
         self.batch = tuple(o.clone() for o in (*self.xb, *self.yb))
-        self.terms = {k: float(v) / d.n_seen[k] for k, v in d.sums.items()}
+        self.terms = {k: d.tally.mean(k) for k in d.tally.sums}
         self.norm = (
             torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
             .norm()

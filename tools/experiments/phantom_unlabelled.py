@@ -94,11 +94,12 @@ def tune_taught(folder, seed=100):
         print(got, flush=True)
 
 
-def run(folder, seeds):
-    "All arms, scored on the test images."
+def run(folder, seeds, arms=None):
+    "The arms, scored on the test images."
     test = phantom_dls(8, 1000, 64, seed=999, device="cpu").valid
     for seed in seeds:
-        for name, (n, extra, how) in ARMS.items():
+        for name in arms or ARMS:
+            n, extra, how = ARMS[name]
             key = dict(kind="run", arm=name, seed=seed, steps=STEPS) | RECIPE
             go = lambda: score(trained(n, extra, how, **key), test)
             print(one_run(folder, key, go), flush=True)
@@ -122,11 +123,12 @@ if __name__ == "__main__":
     p.add_argument("what", choices=("tune", "run", "collect"))
     p.add_argument("cache", type=Path, help="folder of finished runs")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    p.add_argument("--arms", nargs="+", choices=ARMS, help="some of them")
     p.add_argument("--out")
     a = p.parse_args()
     if a.what == "tune":
         tune(a.cache), tune_taught(a.cache)
     elif a.what == "run":
-        run(a.cache, a.seeds)
+        run(a.cache, a.seeds, a.arms)
     else:
         collect(a.cache, a.out)

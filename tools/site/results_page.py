@@ -11,7 +11,18 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from results import brain_mri, gpu, guidance, hdkd, kdas, leaks, phantom, step, widgets
+from results import (
+    brain_mri,
+    gpu,
+    guidance,
+    hdkd,
+    kdas,
+    leaks,
+    phantom,
+    step,
+    unlabelled,
+    widgets,
+)
 from results.shared import fill
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -24,7 +35,7 @@ What was measured, and the command that measured it. Accuracies in percent. A di
 over seeds of the *paired* differences, with its standard error. Nothing was chosen on a test set:
 the last epoch counts, and the hyperparameters are the defaults.
 """
-PARTS = (phantom, brain_mri, hdkd, kdas, guidance, leaks, step, gpu, widgets)
+PARTS = (unlabelled, phantom, brain_mri, hdkd, kdas, guidance, leaks, step, gpu, widgets)
 
 
 def page():

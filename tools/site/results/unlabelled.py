@@ -1,0 +1,126 @@
+"""The part of docs/results.md on few labels and many images, from
+docs/results/*_unlabelled.json."""
+
+from results.shared import error, fill, mean, pct, read, RESULTS, table, with_error, with_spread
+
+PHANTOM = """
+## Few labels, many images: phantoms
+
+`{command}`
+
+A student of 51 thousand parameters, {steps} steps of 32 images of 64 pixels for every arm, 200
+images with a label, 2,000 without. Rate and mixup were chosen for the student alone, on validation
+images ({tuned} settings, below). Test: 1,000 images, looked at once. The unit of the error is the
+seed (other images, other first weights).
+
+{rows}
+
+The teacher reaches {teacher}; it was trained on 6,000 other phantoms. Taught on all images minus
+the better arm without a teacher ({best}): {gain} points, {times:.0f} standard errors. Minus
+pseudo-labels: {pseudo}. {verdict}
+
+What the student alone reached on validation images while its recipe was chosen (accuracy, percent):
+
+{tune}
+"""
+
+MRI = """
+## Few labels, many images: brain MRI
+
+`{command}`
+
+A tenth of the labels ({draws} draws; the draw is the unit of the error). The teacher is an
+EfficientNet-Lite0 with ImageNet weights, fine-tuned on that tenth alone at 128 pixels; the student
+has 51 thousand parameters and sees 64. The images without labels are the other nine tenths of the
+training images, minus those that stand, nearly, in validation or test. 1,000 steps of 64 images in
+every arm but the longer ones (3,000). Rate and mixup were chosen for the student alone on the
+validation images of another draw; test images were scored once.
+
+{rows}
+
+{verdict}
+"""
+
+
+def by_arm(runs, unit, score):
+    "arm -> {unit: score}"
+    out = {}
+    for r in runs:
+        out.setdefault(r["arm"], {})[r[unit]] = r[score]
+    return out
+
+
+def differences(arms, after, before):
+    "after minus before, paired."
+    both = sorted(set(arms[after]) & set(arms[before]))
+    return [arms[after][k] - arms[before][k] for k in both]
+
+
+def rows_of(arms, order, base="alone"):
+    out = []
+    for name in order:
+        if name not in arms:
+            continue
+        d = differences(arms, name, base) if name not in (base, "teacher") else []
+        told = with_error(d) if d else ""
+        out.append([name, len(arms[name]), with_spread(list(arms[name].values())), told])
+    return out
+
+
+def against_pseudo(arms):
+    d = differences(arms, "taught on all images", "pseudo-labels")
+    words = (
+        "So the teacher's softness adds to its labels here."
+        if len(d) > 1 and mean(d) > 2 * error(d)
+        else "So the images without labels carry the gain, not the softness of the answers."
+    )
+    return with_error(d), words
+
+
+HEAD = ["arm", "runs", "accuracy", "minus alone"]
+
+
+def phantom():
+    f = read("phantom_unlabelled")
+    arms = by_arm(f["runs"], "seed", "accuracy")
+    order = [k for k in arms if k != "teacher"]
+    without = [k for k in ("alone", "label smoothing") if len(arms.get(k, ())) > 1]
+    best = max(without, key=lambda k: mean(list(arms[k].values())))
+    d = differences(arms, "taught on all images", best)
+    pseudo, verdict = against_pseudo(arms)
+    tune = [r for r in f["tune"] if r["kind"] == "alone"]
+    settings = {}
+    for r in tune:
+        settings.setdefault((r["lr"], r["average"], r["mixup"]), []).append(r["accuracy"])
+    shown = [[*map(str, k), ", ".join(map(pct, v))] for k, v in settings.items()]
+    return fill(
+        PHANTOM,
+        command=f["command"],
+        steps=f["steps"],
+        tuned=len(settings),
+        rows=table(HEAD, rows_of(arms, order)),
+        teacher=pct(arms["teacher"][0]),
+        best=best,
+        gain=with_error(d),
+        times=mean(d) / error(d),
+        pseudo=pseudo,
+        verdict=verdict,
+        tune=table(["rate", "average", "mixup", "seeds 100, 101"], shown),
+    )
+
+
+def mri():
+    f = read("mri_unlabelled")
+    arms = by_arm(f["runs"], "draw", "test accuracy")
+    pseudo, verdict = against_pseudo(arms)
+    words = f"Taught on all images minus pseudo-labels: {pseudo}. {verdict}"
+    rows = rows_of(arms, ["teacher", *[k for k in arms if k != "teacher"]])
+    draws = len(arms["alone"])
+    return fill(MRI, command=f["command"], draws=draws, rows=table(HEAD, rows), verdict=words)
+
+
+def page():
+    has = lambda name: (RESULTS / f"{name}.json").is_file()
+    parts = [phantom] if has("phantom_unlabelled") else []
+    parts += [mri] if has("mri_unlabelled") else []
+    return "".join(part() for part in parts)
