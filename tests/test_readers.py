@@ -673,3 +673,12 @@ def test_two_depths_in_one_set_are_refused(folders):
     for window in ((0, 4095), "range"):
         with pytest.raises(ValueError, match="two scales of grey"):
             dls_of(folders, window=window)
+
+
+def test_a_listed_table_with_groups_needs_no_manifest(folders):
+    for f in folders.parent.rglob("manifest.csv"):
+        f.unlink()
+    t = listed_of(folders)
+    d = table_of(t.assign(group=t.who).drop(columns="who"), folders, group="patient")
+    assert d.table.groupby("group").split.nunique().max() == 1
+    assert set(d.table.group) == set(t.who)

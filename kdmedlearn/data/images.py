@@ -228,7 +228,7 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
         warn_near(leaks, t.print)
     return whole, leaks
 
-# %% ../../nbs/data/11_images.ipynb #73bbe5f6
+# %% ../../nbs/data/11_images.ipynb #66a1786c
 @delegates(Reading)
 def image_dls(
     path,  # folder of the set: train/ + test/, train/ + valid/ (+ test/), class folders, or files
@@ -271,6 +271,8 @@ def listed_groups(t: pd.DataFrame, o: Reading) -> pd.DataFrame:
     if o.manifest is None and o.group in t:
         cells = group_cells(pd.DataFrame({o.group: [*map(as_text, t[o.group])]}), o.group)
         return warn_across(t.assign(group=cells), o.group)
+    if "group" in t and o.manifest is None and not (Path(o.path) / "manifest.csv").exists():
+        return t  # the groups it was listed with
     return t.drop(columns="group", errors="ignore")
 
 # %% ../../nbs/data/11_images.ipynb #75cf9f17

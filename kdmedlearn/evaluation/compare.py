@@ -114,7 +114,7 @@ def fidelity_to_first(models: dict, dl) -> dict:  # name -> agreement and KL
     }
     return {k: fidelity(logits[k], logits[first]) for k in others}
 
-# %% ../../nbs/evaluation/04_compare.ipynb #f5b0c8c9
+# %% ../../nbs/evaluation/04_compare.ipynb #25c9be72
 THREE = ("accuracy", "balanced accuracy", "macro F1", "mean AUC", "ECE")
 THREE += ("agreement", "KL to teacher")
 DIGITS = {c: "{:.3f}" for c in THREE} | {
@@ -134,4 +134,7 @@ def digits_of(column: str) -> str | None:
 def show_table(df: pd.DataFrame):
     "The table of `compare` with units and sensible digits."
     shown = {c: digits_of(str(c)) for c in df}
-    return pd.DataFrame({c: df[c].map(f.format) if f else df[c] for c, f in shown.items()})
+    text = lambda v, f: "" if pd.isna(v) else f.format(v)
+    return pd.DataFrame(
+        {c: [text(v, f) for v in df[c]] if f else df[c] for c, f in shown.items()}, df.index
+    )
