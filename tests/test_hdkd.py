@@ -447,9 +447,7 @@ class _Keep(Callback):
     def after_loss(self):
         if self.training and "batch" not in self.got:
             self.got["batch"] = tuple(o.as_subclass(torch.Tensor).clone() for o in (self.x, self.y))
-            self.got["task"] = float(
-                self.learn.distill.tally.mean("task")
-            )
+            self.got["task"] = float(self.learn.distill.tally.mean("task"))
 
 
 @pytest.mark.parametrize("method", [HDKD(), HDKD(lam=0), HDKD(logit="hard"), HDKD(logit="none")])

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['ANSWERS', 'Difference', 'difference', 'answer', 'Probe', 'right_on', 'trials', 'probe']
 
-# %% ../../nbs/experiments/03_probe.ipynb #d094e981
+# %% ../../nbs/experiments/03_probe.ipynb #dad307cd
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 from fastai.learner import Learner
 
 from ..core.checks import number
