@@ -50,7 +50,7 @@ def size_of(dls: Any) -> tuple[int, int] | None:
     known = isinstance(x, Tensor) and x.ndim == 4
     return (int(x.shape[2]), int(x.shape[3])) if known else None
 
-# %% ../../nbs/core/08_teacher.ipynb #702b6408
+# %% ../../nbs/core/08_teacher.ipynb #2767dcfe
 def channels_wanted(model: nn.Module) -> int | None:
     "The channels of the first convolution of `model`; None where it has none."
     convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
@@ -59,7 +59,8 @@ def channels_wanted(model: nn.Module) -> int | None:
 
 
 def back_to(out: Any, was: Any, now: Any) -> Any:
-    "Maps (B, C, *`now`) of resized images, brought to the size `was`; anything else as it is."
+    """Maps of images of the size `now`, (B, C, height, width), brought to the size `was`; anything
+    else as it is."""
     if isinstance(out, (tuple, list)):
         return tuple(back_to(o, was, now) for o in out)
     if isinstance(out, Tensor) and out.ndim == 4 and out.shape[2:] == now != was:

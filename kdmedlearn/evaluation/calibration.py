@@ -33,7 +33,7 @@ def calibration(logits: Tensor, y: Tensor) -> dict:
         "negative log-likelihood": float(F.cross_entropy(logits, y)),
     }
 
-# %% ../../nbs/evaluation/05_calibration.ipynb #fa25b14c
+# %% ../../nbs/evaluation/05_calibration.ipynb #278c7629
 def reliability(
     logits: Tensor,  # (N, C)
     y: Tensor,  # (N,)
@@ -63,8 +63,9 @@ def reliability_figure(models: dict, bins: int = 15) -> go.Figure:  # name -> (l
     "Accuracy against sureness for each model, beside the line where they are equal."
     fig = go.Figure(
         layout=dict(
-            height=360,
+            height=400,
             margin=dict(t=50, b=45),
+            legend=dict(orientation="h", y=-0.25),  # beside the plot it leaves no room on a phone
             title="Accuracy against sureness",
             xaxis=dict(title="probability of the answer given", range=[0, 1]),
             yaxis=dict(title="share that is right", range=[0, 1.02]),
