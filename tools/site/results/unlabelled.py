@@ -77,13 +77,23 @@ def against_pseudo(arms):
     return with_error(d), words
 
 
+ORDER = (
+    "alone",
+    "label smoothing",
+    "taught on the labelled images",
+    "pseudo-labels",
+    "taught on all images",
+    "alone, longer",
+    "taught on all images, longer",
+    "alone with all labels",
+)
 HEAD = ["arm", "runs", "accuracy", "minus alone"]
 
 
 def phantom():
     f = read("phantom_unlabelled")
     arms = by_arm(f["runs"], "seed", "accuracy")
-    order = [k for k in arms if k != "teacher"]
+    order = [k for k in ORDER if k in arms]
     without = [k for k in ("alone", "label smoothing") if len(arms.get(k, ())) > 1]
     best = max(without, key=lambda k: mean(list(arms[k].values())))
     d = differences(arms, "taught on all images", best)
@@ -114,7 +124,7 @@ def mri():
     arms = by_arm(f["runs"], "draw", "test accuracy")
     pseudo, verdict = against_pseudo(arms)
     words = f"Taught on all images minus pseudo-labels: {pseudo}. {verdict}"
-    rows = rows_of(arms, ["teacher", *[k for k in arms if k != "teacher"]])
+    rows = rows_of(arms, ["teacher", *ORDER])
     draws = len(arms["alone"])
     return fill(MRI, command=f["command"], draws=draws, rows=table(HEAD, rows), verdict=words)
 
