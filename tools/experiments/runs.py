@@ -13,10 +13,9 @@ def one_run(folder, key: dict, train) -> dict:
     file = Path(folder) / f"{sha256(text.encode()).hexdigest()[:16]}.json"
     if file.is_file():
         return json.loads(file.read_text())
-    claim = file.with_suffix(".claim")
     file.parent.mkdir(parents=True, exist_ok=True)
     got = key | train()
-    part = claim.with_name(f"{claim.name}.{os.getpid()}")
+    part = file.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(got))
     os.replace(part, file)
     return got
