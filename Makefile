@@ -25,11 +25,13 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY)
-	$(BIN)/kdmedlearn demo
+# glibc keeps freed memory: a training on a CPU asks for the same buffers again at every step.
+KEEP := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000
 
-# glibc keeps freed memory (MALLOC_...): a training on a CPU asks for the same buffers again at every step.
-PYTEST := OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 $(BIN)/python -m pytest -n 2 --dist worksteal
+demo: $(READY)
+	$(KEEP) $(BIN)/kdmedlearn demo
+
+PYTEST := OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(READY)
 	$(PYTEST) --durations=12 tests

@@ -1263,6 +1263,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'kdmedlearn/experiments/experiment.py'),
                                                    'kdmedlearn.experiments.experiment.arms_of': ( 'experiments/experiment.html#arms_of',
                                                                                                   'kdmedlearn/experiments/experiment.py'),
+                                                   'kdmedlearn.experiments.experiment.equal_steps': ( 'experiments/experiment.html#equal_steps',
+                                                                                                      'kdmedlearn/experiments/experiment.py'),
                                                    'kdmedlearn.experiments.experiment.experiment': ( 'experiments/experiment.html#experiment',
                                                                                                      'kdmedlearn/experiments/experiment.py'),
                                                    'kdmedlearn.experiments.experiment.fit_with_line': ( 'experiments/experiment.html#fit_with_line',

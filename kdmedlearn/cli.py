@@ -842,16 +842,18 @@ def distill_part(asked: Asked, part: Part, teachers: list, folder: Path):
         )
     )
 
-# %% ../nbs/cli.ipynb #5c962f05
+# %% ../nbs/cli.ipynb #3bc5c8df
 @app.command("distill")
 @asking(Asked)
 def distill_folder(asked: Asked):
     "Train a teacher, a student alone and a student distilled on your images."
     with _Told():
         from kdmedlearn.core.checks import one_of
+        from kdmedlearn.experiments.experiment import equal_steps
         from kdmedlearn.experiments.report import new_run
 
         asked = asked.settled()
+        equal_steps(asked.steps, asked.unlabelled)
         method = method_with(asked.method, asked.param or [])
         dls = read_data(asked)
         fits_task(asked.method, method, task_in(dls))
