@@ -42,6 +42,7 @@ _home = {
     "medmnist_dls": "data.sets.endoscopy",
     "compare": "evaluation.compare",
     "PseudoLabels": "methods.controls",
+    "SoftMasks": "methods.soft_masks",
     "with_unlabelled": "data.unlabelled",
     "fit_steps": "train.budget",
 }

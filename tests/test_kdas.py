@@ -416,3 +416,25 @@ def test_fewer_phantoms_than_a_batch_still_train():
 def test_response_sends_models_with_several_maps_to_the_methods_for_them(dls):
     with pytest.raises(ValueError, match="compared by BernoulliKL"):
         distill(dls, TwoHeads(), TwoHeads(), "response", loss_func=StructureLoss())
+
+
+def test_soft_masks_are_the_structure_loss_where_the_teacher_is_sure_and_least_at_the_teacher():
+    from kdmedlearn.methods.soft_masks import soft_structure_loss
+
+    torch.manual_seed(0)
+    z, t = torch.randn(3, 1, 24, 24), torch.randn(3, 1, 24, 24)
+    valid = torch.rand(3, 24, 24) > 0.3
+    sure = soft_structure_loss(z, 1e6 * t)
+    assert torch.allclose(sure, structure_loss(z, (t > 0).float()), atol=1e-5)
+    student = t.clone().requires_grad_()
+    loss = soft_structure_loss(student, t)
+    assert abs(loss.item()) < 1e-6
+    for step in (0.1, -0.1):  # the usual IoU falls when the student is surer than its teacher
+        assert soft_structure_loss(t + step * t.sign(), t) > 0
+    # pixels that do not count change nothing
+    other = torch.where(valid[:, None], z, torch.randn_like(z))
+    both = [soft_structure_loss(o, t, valid=valid) for o in (z, other)]
+    assert torch.allclose(*both)
+    # less sure at a higher temperature: towards a half everywhere
+    flat = torch.zeros_like(z)
+    assert soft_structure_loss(flat, t, T=4.0) < soft_structure_loss(flat, t)

@@ -18,6 +18,7 @@ from kdmedlearn import (
     Response,
     RKD,
     Similarity,
+    SoftMasks,
     with_unlabelled,
 )
 from kdmedlearn.core.step import DistillStep
@@ -117,7 +118,9 @@ def test_one_forward_of_the_student_and_of_the_teacher_a_step():
     assert trained == [("student", 8, True), ("teacher", 8, False)] * 2
 
 
-@pytest.mark.parametrize("method", [KDAS(), BernoulliKL(), PseudoLabels(), Response()], ids=repr)
+@pytest.mark.parametrize(
+    "method", [KDAS(), BernoulliKL(), PseudoLabels(), Response(), SoftMasks()], ids=repr
+)
 def test_masks_of_one_logit_in_floating_point(method):
     "Targets that cannot be ignored by a loss: the step cuts them off."
     dls = with_targets(loaders("segment"), lambda y: y[:, None].float())

@@ -115,7 +115,7 @@ def maps_of(out: Any, who: str = "the model") -> tuple:
             )
     return maps
 
-# %% ../../nbs/core/01_checks.ipynb #ee522e91
+# %% ../../nbs/core/01_checks.ipynb #7f581443
 def same_heads(student: tuple, teacher: tuple):
     "Raise unless both have as many maps."
     if len(student) != len(teacher):
@@ -144,7 +144,7 @@ def one_logit(z: Tensor, many: bool = False):
     "Raise unless a map has one channel; with `many`, unless it has several."
     if not many and z.shape[1] != 1:
         raise ValueError(
-            f"a Bernoulli KL compares maps of one logit, got {z.shape[1]} channels; for a class per"
+            f"this loss compares maps of one logit, got {z.shape[1]} channels; for a class per"
             " pixel take PixelKL"
         )
     if many and z.shape[1] == 1:

@@ -29,19 +29,16 @@ from functools import lru_cache
 from pathlib import Path
 
 warnings.filterwarnings("ignore")
-import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.data.core import DataLoaders, TfmdDL
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from torch import nn
 
-from kdmedlearn import distill, image_dls, PseudoLabels, Response, Teacher
+from kdmedlearn import distill, image_dls, PseudoLabels, Response
 from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.data.loaders import restart
-from kdmedlearn.data.unlabelled import Compared, unlabelled_images
+from kdmedlearn.data.unlabelled import unlabelled_images
 from kdmedlearn.evaluation.classes import predictions, scores
 from kdmedlearn.experiments.report import write_json
 from kdmedlearn.models.small import small_student
@@ -50,8 +47,8 @@ from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.finetune import finetune
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from memo import keys
 from runs import kept_runs, one_run
+from views import as_bytes, Beside, loaders, memory, Views
 
 SMALL, LARGE, VIEWS, BATCH, ARCH = 64, 128, 8, 64, "tf_efficientnet_lite0"
 RECIPE = dict(lr=1e-2, mixup=None)  # what `tune` chose
@@ -84,44 +81,6 @@ def teacher_of(data, cache, draw, share):
     return load_teacher(file), dls
 
 
-class Views:
-    "Images in fixed random views, small ones for a student: every access draws one."
-
-    def __init__(self, x, y=None):
-        self.x, self.y = x, y  # (V, N, 1, SMALL, SMALL) in [0, 1], (N,)
-
-    def __len__(self):
-        return self.x.shape[1]
-
-    def __getitem__(self, i):
-        x = self.x[np.random.randint(len(self.x)), i]
-        return (x,) if self.y is None else (x, self.y[i])
-
-
-class Beside(Compared):
-    "`Views` without labels, compared before."
-
-    def __init__(self, views):
-        self.views = views
-
-    def __len__(self):
-        return len(self.views)
-
-    def __getitem__(self, i):
-        return self.views[i]
-
-
-class Answers(nn.Module):
-    "A teacher that has answered beforehand: reads its logits from memory."
-
-    def __init__(self, x, logits):
-        super().__init__()
-        self.table, self.logits = {k: i for i, k in enumerate(keys(x))}, logits
-
-    def forward(self, x):
-        return self.logits[[self.table[k] for k in keys(x)]]
-
-
 @lru_cache(1)
 def answered(data, cache, draw, share):
     "Views of labelled, unlabelled and validation images, and the teacher's answers to them."
@@ -152,28 +111,10 @@ def answered(data, cache, draw, share):
 
 
 def seen(t, x, norm):
-    "A batch as the student will see it, in [0, 1], and the teacher's logits."
+    "A batch as the student will see it, in bytes, and the teacher's logits."
     pixels = x * norm[1] + norm[0]
     small = F.interpolate(pixels, (SMALL, SMALL), mode="bilinear", antialias=True)
-    small = (small.clamp(0, 1) * 255).round() / 255
-    return small, t.see((x,), norm).out
-
-
-def loaders(a):
-    "fastai DataLoaders over the views."
-    own, valid = a["labelled"], a["valid"]
-    few = Views(valid["x"], valid["y"])
-    out = DataLoaders(
-        TfmdDL(Views(own["x"], own["y"]), bs=BATCH, shuffle=True, drop_last=True),
-        TfmdDL(few, bs=BATCH),
-    )
-    out.n_inp = 1
-    return out
-
-
-def memory(a):
-    x = torch.cat([p["x"].flatten(0, 1) for p in a.values()])
-    return Teacher(Answers(x, torch.cat([p["z"].flatten(0, 1) for p in a.values()])))
+    return as_bytes(small), t.see((x,), norm).out
 
 
 def trained(data, cache, draw, share, how, beside, steps, lr, mixup, **_):
@@ -188,7 +129,7 @@ def trained(data, cache, draw, share, how, beside, steps, lr, mixup, **_):
         a = answered(data, cache, draw, share)
         kw = dict(unlabelled=Beside(Views(a["rest"]["x"]))) if beside else {}
         loss = CrossEntropyLossFlat()
-        learn = distill(loaders(a), student, memory(a), how, loss_func=loss, **kw)
+        learn = distill(loaders(a, BATCH), student, memory(a), how, loss_func=loss, **kw)
     restart(learn.dls, draw)
     with learn.no_bar(), learn.no_logging():
         fit_steps(learn, steps, lr, looks=1, mixup=mixup)
