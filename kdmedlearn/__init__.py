@@ -43,6 +43,7 @@ _home = {
     "compare": "evaluation.compare",
     "PseudoLabels": "methods.controls",
     "SoftMasks": "methods.soft_masks",
+    "cache_teacher": "train.cache",
     "with_unlabelled": "data.unlabelled",
     "fit_steps": "train.budget",
 }

@@ -8,8 +8,8 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'terms_in', 'leaks_of', 'report_of', 'keep_run', 'listed_images', 'keep_and_tell', 'demo', 'option',
            'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData', 'Asked', 'asking', 'reading_of',
            'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out', 'get_teacher',
-           'teachers_for', 'config_of', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part', 'distill_folder',
-           'probe_words', 'probe_folder', 'course_dir', 'notebooks']
+           'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part',
+           'distill_folder', 'probe_words', 'probe_folder', 'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #3d27108b
 import inspect
@@ -255,7 +255,7 @@ def keep_and_tell(run: Finished):
     typer.echo(f"report: {run.folder / 'report.html'}")
     return g
 
-# %% ../nbs/cli.ipynb #11f67852
+# %% ../nbs/cli.ipynb #bbf004a6
 @app.command()
 def demo(
     steps: int = typer.Option(2000, min=1, help="training steps of each student"),
@@ -307,6 +307,8 @@ def demo(
             seeds=range(seeds),
             log=typer.echo,
             unlabelled="rest" if unlabelled else None,
+            cache=run / "answers",
+            views="turns",  # all that phantoms are augmented with
             **budget,
         )
         keep_and_tell(Finished(run, "Demo: a first student", config, res, teacher, test))
@@ -470,7 +472,7 @@ class AskedData:
         given = {k: getattr(self, k) for k in OF_READING}
         return {k: PARSED.get(k, lambda v: v)(v) for k, v in given.items() if v is not None}
 
-# %% ../nbs/cli.ipynb #d097d58b
+# %% ../nbs/cli.ipynb #87cf331f
 # what is not said: for classes, and for masks
 DEFAULTS = {
     False: dict(student="small_student", teacher=("small_teacher",), size=64, bs=32),
@@ -535,6 +537,16 @@ class Asked(AskedData):
     student_size: Annotated[
         Optional[int], option("pixels a side that students see; default: --size", min=1)
     ] = None
+    cache: Annotated[
+        Optional[Path],
+        option(
+            "folder where the teachers' answers to fixed views of the images are kept; mixup is"
+            " then for students without a teacher"
+        ),
+    ] = None
+    views: Annotated[
+        str, option("views of each image in the cache: a number, or turns (quarter turns, mirrors)")
+    ] = "8"
     control: Annotated[
         Optional[List[str]],
         option("one more arm: label smoothing, or pseudo-labels; may be repeated"),
@@ -712,7 +724,7 @@ def get_teacher(
     typer.echo(f"teacher {t.name}: {main} {found[main]:.3f} on {dls.valid.n} validation images")
     return t
 
-# %% ../nbs/cli.ipynb #a53c01a9
+# %% ../nbs/cli.ipynb #f0845f0f
 def teachers_for(asked: Asked, dls, run: Path) -> list:
     "The teachers, read or trained; a single one is kept as teacher.safetensors."
     one = len(asked.teacher) == 1
@@ -753,12 +765,18 @@ def config_of(asked: Asked, part: "Part", method, teachers: list) -> dict:
     )
 
 
+def number_or_text(v: str):
+    "A whole number where the text is one."
+    return int(v) if v.isdigit() else v
+
+
 def settings_of(asked: Asked, part: "Part") -> dict:
     "Settings that are written down where they were asked for."
     said = dict(
         steps=asked.steps,
         student_size=asked.student_size,
         mixup=asked.mixup,
+        views=asked.views if asked.cache else None,
         controls=", ".join(asked.control or ()) or None,
         teacher_data=asked.teacher_data if part.fraction < 1 else None,
     )
@@ -780,7 +798,7 @@ def scored(teachers: list, norm) -> dict:  # name -> module
         for i, t in enumerate(teachers, 1)
     }
 
-# %% ../nbs/cli.ipynb #927f7607
+# %% ../nbs/cli.ipynb #45ee1863
 @dataclass(frozen=True)
 class Part:
     "The images that students of one `--fraction` are trained on."
@@ -827,6 +845,8 @@ def distill_part(asked: Asked, part: Part, teachers: list, folder: Path):
         mixup=asked.mixup,
         unlabelled=more,
         unlabelled_share=asked.unlabelled_share,
+        cache=asked.cache and asked.cache / f"{part.fraction:g}",
+        views=number_or_text(asked.views),
     )
     config = config_of(asked, part, method, teachers)
     norm = norm_of(res["learners"]["student distilled"].dls)
@@ -842,13 +862,14 @@ def distill_part(asked: Asked, part: Part, teachers: list, folder: Path):
         )
     )
 
-# %% ../nbs/cli.ipynb #3bc5c8df
+# %% ../nbs/cli.ipynb #40aeae23
 @app.command("distill")
 @asking(Asked)
 def distill_folder(asked: Asked):
     "Train a teacher, a student alone and a student distilled on your images."
     with _Told():
         from kdmedlearn.core.checks import one_of
+        from kdmedlearn.data.views import views_asked
         from kdmedlearn.experiments.experiment import equal_steps
         from kdmedlearn.experiments.report import new_run
 
@@ -858,6 +879,7 @@ def distill_folder(asked: Asked):
         dls = read_data(asked)
         fits_task(asked.method, method, task_in(dls))
         one_of("--teacher-data", asked.teacher_data, ("part", "all"))
+        views_asked(number_or_text(asked.views))
         try_out(student_for(asked, dls), list(asked.teacher), dls, method)
         # too few images are answered now, too
         parts = [part_of(asked, f, dls) for f in asked.fractions]

@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'number', 'switch', 'same_logits', 'maps_of', 'same_heads',
            'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size', 'only_tensors',
-           'progress', 'norm_pair', 'method_class', 'same_vocab', 'different', 'known_names', 'one_for_each',
-           'places_in', 'not_above', 'makes_module', 'made_module', 'one_logit_a_class', 'finite_weights',
-           'finite_losses', 'enough_classes', 'writable_folder', 'same_tensors', 'file_of', 'image_batch',
-           'can_be_halved', 'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text', 'of_type',
-           'one_loader', 'how_many', 'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask', 'labels_known',
-           'same_pixels', 'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'same_digest',
-           'fit_in_order', 'takes_grey']
+           'progress', 'norm_pair', 'method_class', 'looking', 'may_look', 'same_vocab', 'different', 'known_names',
+           'one_for_each', 'places_in', 'not_above', 'makes_module', 'made_module', 'one_logit_a_class',
+           'finite_weights', 'finite_losses', 'enough_classes', 'writable_folder', 'same_tensors', 'file_of',
+           'image_batch', 'can_be_halved', 'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text',
+           'of_type', 'one_loader', 'how_many', 'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask',
+           'labels_known', 'same_pixels', 'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different',
+           'same_digest', 'fit_in_order', 'takes_grey']
 
-# %% ../../nbs/core/01_checks.ipynb #b7b34035
+# %% ../../nbs/core/01_checks.ipynb #85832a3d
 import os
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from math import inf, isfinite
 from pathlib import Path
@@ -241,6 +243,24 @@ def method_class(cls: type, may_init: bool = False):
             " as lam = Weight(1.0), so that copies, sliders and searches know them; look at them"
             " together in `finish`"
         )
+
+# %% ../../nbs/core/01_checks.ipynb #976bc587
+_looking = ContextVar("looking", default=False)
+
+
+@contextmanager
+def looking():
+    "Inside, values are looked at on every device."
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+
+
+def may_look(t: Tensor) -> bool:
+    "Whether the values of `t` may be looked at: where nobody has to wait, or inside `looking`."
+    return t.device.type == "cpu" or _looking.get()
 
 # %% ../../nbs/core/01_checks.ipynb #77e51541
 def same_vocab(who: str, vocab: Any, other: str, known: Any):

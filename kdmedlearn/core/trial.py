@@ -9,7 +9,7 @@ __all__ = ['RESHAPED', 'LEAVE_OUT', 'untouched', 'check_weights', 'can_learn', '
            'finite', 'serves', 'same_logits_number', 'check_terms', 'named_terms', 'followed', 'expect_logits',
            'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
 
-# %% ../../nbs/core/09_trial.ipynb #4a9c7ab9
+# %% ../../nbs/core/09_trial.ipynb #e1eca91e
 import inspect
 import random
 import warnings
@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import looking
 from .outputs import comparable, is_maps, main_output, Outputs, Pass, unwrapped
 from .taps import is_compiled, layer
 from .tasks import loss_kind
 from .teacher import channels_wanted
 
-# %% ../../nbs/core/09_trial.ipynb #3e5c619a
+# %% ../../nbs/core/09_trial.ipynb #5f53cb90
 @contextmanager
 def untouched(*models: nn.Module):
     """Run `models` inside; afterwards modes, buffers and random generators (torch, numpy, random)
@@ -38,7 +39,7 @@ def untouched(*models: nn.Module):
     ]
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     py, npy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(gpus):
+    with torch.random.fork_rng(gpus), looking():
         try:
             yield
         finally:

@@ -6,8 +6,9 @@
 __all__ = ['CONTROLS', 'history', 'EpochLine', 'fit_with_line', 'task_loss', 'arms_of', 'train_arms', 'equal_steps', 'experiment',
            'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #99d6b17e
+# %% ../../nbs/experiments/01_experiment.ipynb #10039a08
 import sys
+from pathlib import Path
 
 import pandas as pd
 from fastai.callback.core import Callback
@@ -21,6 +22,7 @@ from ..evaluation.classes import paired
 from ..evaluation.compare import scoring_of
 from ..methods.controls import PseudoLabels
 from ..train.budget import fit_steps
+from ..train.cache import cache_teacher
 from ..train.distillation import distill
 
 # %% ../../nbs/experiments/01_experiment.ipynb #810f062e
@@ -106,7 +108,7 @@ def task_loss(dls, method):  # -> a loss, or None: the one of `dls`
         loss.ignore_index = index
     return loss
 
-# %% ../../nbs/experiments/01_experiment.ipynb #1709a773
+# %% ../../nbs/experiments/01_experiment.ipynb #0f1a6578
 CONTROLS = ("label smoothing", "pseudo-labels")
 
 
@@ -129,10 +131,17 @@ def train_arms(
     steps: int | None = None,
     controls=(),
     mixup: float | None = None,
+    cache=None,  # folder of `cache_teacher`, for the arms with a teacher
+    views=8,  # of each image, in the cache
     **unlabelled,  # of `distill`: unlabelled, unlabelled_share, student_size
 ) -> dict:
-    "A Learner for each arm, trained from the same start."
-    out, scoring = {}, scoring_of(dls)
+    """A Learner for each arm, trained from the same start. Kept answers know no mixed images: with
+    a cache the arms with a teacher have no mixup."""
+    out, scoring, taught, by, mix = {}, scoring_of(dls), dls, teacher, mixup
+    if cache is not None:
+        more = {k: unlabelled.pop(k) for k in ("unlabelled", "unlabelled_share") if k in unlabelled}
+        taught, by = cache_teacher(dls, teacher, cache, views, log=None, **more)
+        mix = None
     loss = task_loss(dls, method)
     if "label smoothing" in controls and (loss is not None or scoring.main != "accuracy"):
         raise ValueError("label smoothing is for one class an image; leave that control out")
@@ -145,10 +154,10 @@ def train_arms(
             smooth = CrossEntropyLossFlat(label_smoothing=0.1)
             learn = Learner(dls, student, **kw | dict(loss_func=smooth))
         else:
-            learn = distill(dls, student, teacher, how, **kw, **unlabelled)
+            learn = distill(taught, student, by, how, **kw, **unlabelled)
         restart(learn.dls, seed)  # making a model and a trial run have used some chance
-        line = f"seed {seed}, {name}"
-        out[name] = fit_with_line(learn, line, epochs, lr, scoring.main, steps, mixup)
+        line, own = f"seed {seed}, {name}", mixup if how in (None, "smooth") else mix
+        out[name] = fit_with_line(learn, line, epochs, lr, scoring.main, steps, own)
     return out
 
 # %% ../../nbs/experiments/01_experiment.ipynb #2c6d56ee
@@ -160,7 +169,7 @@ def equal_steps(steps: int | None, unlabelled):
             " the student alone; give both the same number, steps=2000 (--steps 2000)"
         )
 
-# %% ../../nbs/experiments/01_experiment.ipynb #8a6a1fea
+# %% ../../nbs/experiments/01_experiment.ipynb #8ce4d97f
 def experiment(
     make_dls,  # seed -> DataLoaders
     make_student,  # () -> module
@@ -175,6 +184,10 @@ def experiment(
     steps: int | None = None,  # optimizer steps of each training, in `epochs` parts
     controls=(),  # of "label smoothing", "pseudo-labels"
     mixup: float | None = None,  # of `fit_steps`, in all arms
+    # folder for the teacher's answers, see `cache_teacher`; None: it answers at every step. Mixup
+    # is then for the arms without a teacher.
+    cache=None,
+    views=8,  # of each image, in the cache
     **unlabelled,  # of `distill`: unlabelled, unlabelled_share, student_size
 ) -> dict:
     """Student alone, controls and distilled for each seed: their scores and histories, the Learners
@@ -182,10 +195,12 @@ def experiment(
     if not len(seeds := list(seeds)):
         raise ValueError("no seeds; give at least one, such as seeds=(0, 1, 2)")
     equal_steps(steps, unlabelled.get("unlabelled"))
-    rows, hist, first = [], [], None
+    rows, hist, first, sets = [], [], None, []
     for seed in seeds:
         dls = make_dls(seed)
-        how = (epochs, lr, seed, steps, controls, mixup)
+        sets += [] if any(dls is o for o in sets) else [dls]
+        place = cache and Path(cache) / f"images-{len(sets)}"
+        how = (epochs, lr, seed, steps, controls, mixup, place, views)
         arms = train_arms(dls, make_student, teacher, method, *how, **unlabelled)
         scoring = scoring_of(dls)
         for name, learn in arms.items():

@@ -7,8 +7,8 @@ __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', '
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
            'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #df2e8948
-import warnings
+# %% ../../nbs/methods/04_fusion.ipynb #cf939cb5
+import math, warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -127,15 +127,16 @@ def same_classes(answers) -> list:
         )
     return answers
 
-# %% ../../nbs/methods/04_fusion.ipynb #706db4f3
-def shares(weights, k: int) -> Tensor:  # (k,), sum 1
+# %% ../../nbs/methods/04_fusion.ipynb #c3ab4339
+def shares(weights, k: int) -> list[float]:  # k numbers of sum 1
     "Weights of `k` teachers as shares; None: equal ones."
-    w = torch.ones(k) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-    if w.shape != (k,):
+    given = weights.tolist() if isinstance(weights, Tensor) else weights
+    w = [1.0] * k if given is None else list(map(float, given))
+    if len(w) != k:
         raise ValueError(f"weights={weights!r} for {k} teachers; give one weight for each")
-    if not (w.isfinite().all() and (w >= 0).all() and w.sum() > 0):
+    if not (all(math.isfinite(v) and v >= 0 for v in w) and sum(w) > 0):
         raise ValueError(f"weights={weights!r}; expected numbers of at least 0, not all 0")
-    return w / w.sum()
+    return [v / sum(w) for v in w]
 
 
 class MeanLogits(Fusion):
@@ -145,7 +146,7 @@ class MeanLogits(Fusion):
 
     def fuse(self, answers, maps):
         w = shares(self.weights, len(answers))
-        return Fused(sum(v * a for v, a in zip(w.tolist(), same_classes(answers))))
+        return Fused(sum(v * a for v, a in zip(w, same_classes(answers))))
 
 
 class MeanProbabilities(Fusion):
@@ -154,7 +155,7 @@ class MeanProbabilities(Fusion):
     weights = Hyperparameter(None, "of the teachers, such as [.5, .3, .2]; None: equal ones")
 
     def fuse(self, answers, maps):
-        w = shares(self.weights, len(answers)).log().tolist()
+        w = [math.log(v) if v else -math.inf for v in shares(self.weights, len(answers))]
         return Fused(
             torch.stack([v + a.log_softmax(1) for v, a in zip(w, same_classes(answers))]).logsumexp(
                 0

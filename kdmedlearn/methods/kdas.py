@@ -7,12 +7,12 @@ __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ign
            'attend_to_itself', 'without_void', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
            'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #2559fd18
+# %% ../../nbs/methods/07_kdas.ipynb #23c0f65f
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checks import maps_of, number, one_of
+from ..core.checks import maps_of, may_look, number, one_of
 from ..core.method import Method
 from ..core.outputs import Pass
 from ..core.parameters import check_temperature, Choice, Share, Switch, Temperature, Weight
@@ -68,7 +68,7 @@ def without_ignored(mask: Tensor, index: int | None) -> tuple[Tensor, Tensor | N
     valid = mask != index
     return torch.where(valid, mask, 0), valid[:, None] if mask.ndim == 3 else valid
 
-# %% ../../nbs/methods/07_kdas.ipynb #e6b1a232
+# %% ../../nbs/methods/07_kdas.ipynb #ee67aa11
 def mask_like(mask: Tensor, logits: Tensor) -> Tensor:
     "`mask` as float (B, 1, H, W), checked against `logits`."
     if logits.ndim != 4 or logits.shape[1] != 1:
@@ -83,7 +83,7 @@ def mask_like(mask: Tensor, logits: Tensor) -> Tensor:
             " sizes, the mask as (B, 1, H, W) or (B, H, W)"
         )
     y = y.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    if y.min() < 0 or y.max() > 1:
+    if may_look(y) and (y.min() < 0 or y.max() > 1):
         raise ValueError(
             f"the mask has values from {y.min().item():g} to {y.max().item():g}; expected 0"
             " (background) and 1 (foreground)"
