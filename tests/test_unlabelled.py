@@ -115,7 +115,7 @@ def test_one_forward_of_the_student_and_of_the_teacher_a_step():
     teacher.register_forward_hook(lambda m, i, o: seen.append(("teacher", len(i[0]), m.training)))
     fit(learn, 2)
     trained = [s for s in seen if s[2] or s[0] == "teacher"]
-    assert trained == [("student", 8, True), ("teacher", 8, False)] * 2
+    assert trained == [("teacher", 8, False), ("student", 8, True)] * 2
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
         return valid
     return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
 
-# %% ../../nbs/core/10_step.ipynb #2527a131
+# %% ../../nbs/core/10_step.ipynb #48112406
 class Result(NamedTuple):
     "What one step gives."
 
@@ -251,10 +251,12 @@ class DistillStep(StudentAndTeachers):
         """Loss and terms for a batch at progress `pct` of training, from 0 to 1. Targets `yb` of
         fewer images than `xb` has are those of the first ones; None: no image has a label."""
         xb, yb, plan = as_tuple(xb), () if yb is None else as_tuple(yb), self.plan(progress(pct))
+        # teachers first: what they computed on the way is gone when the student needs memory
+        heard = self.ask(xb, plan.teachers) if plan.parts else ()
         student = self.run_student(xb, plan.student)
         terms = {"task": plain(self.task_loss(student, yb))} if yb else {}
         if plan.parts:
-            p = self.make_pass(student, self.ask(xb, plan.teachers), yb, valid)
+            p = self.make_pass(student, heard, yb, valid)
             terms |= self.terms_of(p, plan.parts)
         return Result(total_loss(terms, plan.weights), terms, student.out)
 

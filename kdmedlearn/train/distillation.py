@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
-           'MainOutput', 'distill', 'parameter_counts']
+           'TeachersFirst', 'MainOutput', 'distill', 'parameter_counts']
 
 # %% ../../nbs/train/02_distillation.ipynb #e9f555d9
 import warnings
@@ -47,7 +47,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #53d8c17f
+# %% ../../nbs/train/02_distillation.ipynb #04aa7b40
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -60,7 +60,7 @@ class DistillCallback(Callback):
     ):
         self.teachers, self.method = as_teachers(teacher), as_method(method)
         self.step: DistillStep | None = None
-        self.plan = self.tap = self.saved = None
+        self.plan = self.tap = self.saved = self.heard = None
         self.tally = Tally()  # of this epoch
 
     @property
@@ -102,17 +102,22 @@ class DistillCallback(Callback):
         own = n is not None or self.method.task_layer  # else fastai has computed it
         terms = {"task": plain(step.task_loss(student, yb) if own else self.learn.loss_grad)}
         if plan.parts:
-            teachers = step.ask(self.xb, plan.teachers)
-            p = step.make_pass(student, teachers, plain(tuple(yb)))
+            p = step.make_pass(student, self.hear(), plain(tuple(yb)))
             terms |= step.terms_of(p, plan.parts)
         self.learn.loss_grad = total_loss(terms, plan.weights)
         self.learn.loss = self.learn.loss_grad.detach().clone()
         self.tally.add(terms, len(self.xb[0]), n)
 
+    def hear(self) -> tuple:
+        "What the teachers say to this batch; they are asked once, and again where it was changed."
+        if self.heard is None or self.heard[0] is not self.xb[0]:
+            self.heard = self.xb[0], self.step.ask(self.xb, self.plan.teachers)
+        return self.heard[1]
+
     def forget(self):
         if self.tap:
             self.tap.cancel()
-        self.tap = None
+        self.tap = self.heard = None
 
     after_batch = after_cancel_batch = forget
 
@@ -202,7 +207,7 @@ class DistillLearner(Learner):
         finally:
             self.__class__ = DistillLearner
 
-# %% ../../nbs/train/02_distillation.ipynb #f514e45f
+# %% ../../nbs/train/02_distillation.ipynb #01510f74
 class TermColumns(Callback):
     """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
     progress table."""
@@ -242,6 +247,22 @@ def smaller_is_better(c: TrackerCallback):
             c.best = None  # nothing was seen yet
 
 
+class TeachersFirst(Callback):
+    """Asks the teachers before the student runs: what they computed on the way is gone when the
+    student needs memory."""
+
+    order = 11  # after whatever changes images, and inside MixedPrecision (10)
+    run_valid = False
+
+    def before_batch(self):
+        d = getattr(self.learn, "distill", None)
+        if d and d.plan and d.plan.parts:
+            d.hear()
+
+    def __reduce__(self):
+        return Callback, ()
+
+
 class MainOutput(Callback):
     "Takes the logits out of what the student returns, in training and in validation."
 
@@ -250,7 +271,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #cc78fe84
+# %% ../../nbs/train/02_distillation.ipynb #b1c2c3e1
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -292,7 +313,7 @@ def distill(
     if kwargs.get("loss_func") is None:
         own = cb.method.loss_func
         kwargs["loss_func"] = own() if own else loss_of(dls)
-    cbs = [cb, MainOutput(), TermColumns(), *L(cbs)]
+    cbs = [cb, TeachersFirst(), MainOutput(), TermColumns(), *L(cbs)]
     learn = DistillLearner(dls, student, metrics=metrics, cbs=cbs, **kwargs)
     adopt(learn, cb.check(learn))
     return learn
