@@ -1,16 +1,17 @@
-# make demo | test | quick | format | lab | docs | constraints | notebooks
+# make demo | test | quick | bench | format | lab | docs | constraints | notebooks
 # Everything runs in .venv, set up on first use with the exact versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick format lab docs notebooks readme constraints clean
+.PHONY: demo test quick bench format lab docs notebooks readme constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         a student learns from a teacher on made-up endoscopy images; a table and a report"
 	@echo "make test         all tests, every notebook included"
 	@echo "make quick        the tests for the inner loop: no browser, no notebook, nothing slow; within 90 seconds"
+	@echo "make bench        what a step of each method costs on this machine, against the least that it must do"
 	@echo "make format       code as the project has it: black, long comments and docstrings wrapped"
 	@echo "make lab          JupyterLab, opened on the course"
 	@echo "make docs         the documentation site, in docs/_build/html"
@@ -25,11 +26,11 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# glibc keeps freed memory: a training on a CPU asks for the same buffers again at every step.
+# glibc keeps freed memory in the notebooks' and tests' processes, too.
 KEEP := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000
 
 demo: $(READY)
-	$(KEEP) $(BIN)/kdmedlearn demo
+	$(BIN)/kdmedlearn demo
 
 PYTEST := OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -38,6 +39,9 @@ test: $(READY)
 
 quick: $(READY)
 	$(PYTEST) -q -m "not browser and not notebook and not slow" tests
+
+bench: $(READY)
+	$(BIN)/kdmedlearn bench
 
 format: $(READY)
 	$(BIN)/python tools/format.py

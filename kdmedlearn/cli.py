@@ -9,7 +9,7 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData', 'Asked', 'asking', 'reading_of',
            'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out', 'get_teacher',
            'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part',
-           'distill_folder', 'probe_words', 'probe_folder', 'course_dir', 'notebooks']
+           'distill_folder', 'probe_words', 'probe_folder', 'bench_methods', 'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #3d27108b
 import inspect
@@ -24,7 +24,7 @@ import typer
 
 from .core.registry import names_in
 
-# %% ../nbs/cli.ipynb #6ab346b5
+# %% ../nbs/cli.ipynb #10516f8c
 app = typer.Typer(
     name="kdmedlearn",
     add_completion=False,
@@ -55,6 +55,9 @@ class _Told:
 def _main():
     import warnings
 
+    from kdmedlearn.train.memory import keep_freed_memory
+
+    keep_freed_memory()
     warnings.filterwarnings(
         "ignore", category=FutureWarning
     )  # of PyTorch about its own torch.jit, on import of fastai
@@ -945,6 +948,28 @@ def probe_folder(asked: Asked):
         parts = [str(found), found.figure(), ("Accuracy on the validation images", found.table())]
         write_report(run / "report.html", f"Will it pay? {found.answer}", parts)
         typer.echo(f"report: {run / 'report.html'}")
+
+# %% ../nbs/cli.ipynb #45890567
+@app.command("bench")
+def bench_methods(
+    methods: Optional[List[str]] = typer.Argument(None, help="names; default: all methods"),
+    rounds: int = typer.Option(15, min=1, help="rounds in which each way takes its turn"),
+    size: Optional[int] = typer.Option(None, min=16, help="pixels a side; default: the method's"),
+    bs: Optional[int] = typer.Option(None, min=2, help="images in a batch; default: the method's"),
+    device: str = typer.Option("cpu", help="cpu, or cuda"),
+    out: Optional[Path] = typer.Option(None, help="a JSON file with all that was measured"),
+):
+    "What a step of each method costs, as multiples of the least that it must do."
+    with _Told():
+        from kdmedlearn.experiments.bench import bench, facts
+        from kdmedlearn.experiments.report import write_json
+
+        table = bench(methods or None, rounds, size, bs, device, log=typer.echo)
+        typer.echo("\n" + table.round(1).to_string())
+        if out:
+            said = dict(rounds=rounds, size=size, bs=bs, device=device)
+            write_json(out, facts(table, **{k: v for k, v in said.items() if v is not None}))
+            typer.echo(f"\nkept in {out}")
 
 # %% ../nbs/cli.ipynb #6c514f24
 def course_dir() -> Path:

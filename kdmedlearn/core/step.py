@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #eaaa9a8c
+# %% ../../nbs/core/10_step.ipynb #1baa57c8
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -17,6 +17,7 @@ from .checks import image_size, only_tensors, progress
 from .method import as_method, Method, Network
 from .outputs import Layers, main_output, Outputs, Pass, plain, unwrapped
 from .taps import read
+from .processes import gather_pass
 from .tasks import task_of
 from .teacher import as_teachers
 from .trial import check_pass, check_terms, loss_or_cure
@@ -42,7 +43,7 @@ def total_loss(terms: dict, weights: dict) -> Tensor:
         )
     return sum(weights[k] * v for k, v in terms.items() if weights[k])
 
-# %% ../../nbs/core/10_step.ipynb #91e80b45
+# %% ../../nbs/core/10_step.ipynb #a84f7ce8
 class Bound(nn.Module):
     "A method with the layers and the state it has for one student and its teachers."
 
@@ -59,6 +60,7 @@ class Bound(nn.Module):
         return self
 
     def terms(self, p: Pass) -> dict[str, Tensor]:
+        p = gather_pass(p) if self.method.relates else p
         return self.method.terms(p._replace(layers=self.layers, state=self.state))
 
     def active(self, weights: dict) -> bool:

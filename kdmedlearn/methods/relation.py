@@ -92,13 +92,14 @@ def rkd_angle(
         return student.sum() * 0
     return F.smooth_l1_loss(angles(student), angles(teacher))
 
-# %% ../../nbs/methods/03_relation.ipynb #7673bbce
+# %% ../../nbs/methods/03_relation.ipynb #c12b6d4a
 class Similarity(_PairedMethod, name="similarity"):
     """Similarity-preserving distillation: task + lam times the loss, the mean over pairs and
     teachers (Tung & Mori 2019)."""
 
     hint = "Similarity compares layers by name: pairs={student layer: teacher layer}."
 
+    relates = True
     pairs = Pairs()
     lam = Weight(3000.0, "weight of the term; the paper's")
 
@@ -116,6 +117,7 @@ class RKD(_PairedMethod, name="rkd"):
 
     hint = "RKD compares layers by name: pairs={student layer: teacher layer}."
 
+    relates = True
     pairs = Pairs("pairs of layers; None: the last maps, averaged over their places")
     distance = Weight(25.0, "weight of RKD-D; the paper's")
     angle = Weight(50.0, "weight of RKD-A; the paper's")

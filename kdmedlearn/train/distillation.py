@@ -6,7 +6,7 @@
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
            'TeachersFirst', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #e9f555d9
+# %% ../../nbs/train/02_distillation.ipynb #8e5f016c
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -27,6 +27,7 @@ from ..core.step import at_size, DistillStep, first, total_loss
 from ..core.taps import tap_next
 from ..core.teacher import as_teachers, norm_of
 from ..data.unlabelled import with_unlabelled
+from .memory import keep_freed_memory
 from .trial import device_of, loss_of, mixes_kinds, try_learner
 
 # %% ../../nbs/train/02_distillation.ipynb #eb0a82d2
@@ -47,7 +48,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #04aa7b40
+# %% ../../nbs/train/02_distillation.ipynb #516f53f5
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -76,6 +77,8 @@ class DistillCallback(Callback):
         mixes_kinds(self.learn)
         # lr_find restores the student after its excursion; adapters went along and come back too
         step = self.step or self.check(self.learn)
+        if str(device_of(self.learn)) == "cpu":
+            keep_freed_memory()
         self.saved = deepcopy(step.bound.state_dict()) if hasattr(self, "lr_finder") else None
 
     def before_train(self):
