@@ -210,7 +210,7 @@ class DistillLearner(Learner):
         finally:
             self.__class__ = DistillLearner
 
-# %% ../../nbs/train/02_distillation.ipynb #01510f74
+# %% ../../nbs/train/02_distillation.ipynb #0163cc6d
 class TermColumns(Callback):
     """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
     progress table."""
@@ -255,7 +255,7 @@ class TeachersFirst(Callback):
     student needs memory."""
 
     order = 11  # after whatever changes images, and inside MixedPrecision (10)
-    run_valid = False
+    run_valid, keeps_batch = False, True
 
     def before_batch(self):
         d = getattr(self.learn, "distill", None)

@@ -73,7 +73,7 @@ def same_number(out: Any, dls: Any):
         f" with num_classes={len(vocab)}"
     )
 
-# %% ../../nbs/train/01_trial.ipynb #e0500d51
+# %% ../../nbs/train/01_trial.ipynb #e1d9f8f6
 def loss_fits(learn: Learner, out: Any, yb: tuple):
     "Raise if the Learner's loss fails on the student's output."
     if changes_targets(learn) or learn.loss_func is None or not yb:
@@ -86,7 +86,8 @@ def loss_fits(learn: Learner, out: Any, yb: tuple):
 def changes_targets(learn: Learner) -> bool:
     "Whether a callback of the user's own may change a batch before the loss sees it."
     ours = ("fastai", "kdmedlearn")
-    others = [c for c in learn.cbs if c is not getattr(learn, "distill", None)]
+    seen = lambda c: c is getattr(learn, "distill", None) or getattr(c, "keeps_batch", False)
+    others = [c for c in learn.cbs if not seen(c)]
     own = [type(c) for c in others if type(c).__module__.split(".")[0] not in ours]
     return any("before_batch" in vars(c) for c in own)
 
