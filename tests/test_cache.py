@@ -120,6 +120,7 @@ CHANGES = {
     "the teacher's weights": dict(teacher=lambda: teacher(8)),
     "the teacher's normalisation": dict(teacher=lambda: teacher(norm=((0.5,) * 3, (0.25,) * 3))),
     "the teacher's image size": dict(teacher=lambda: teacher(size=48)),
+    "the teacher's precision": dict(teacher=lambda: teacher(precision="bfloat16")),
     "the images": dict(dls=lambda: loaders(1)),
     "the size of the images": dict(dls=lambda: loaders(size=48)),
     "the views": dict(views=3),

@@ -70,7 +70,7 @@ def image_digests(ds) -> list:
             out.append(digest(file.name, s.st_size, s.st_mtime_ns))
     return out
 
-# %% ../../nbs/train/10_cache.ipynb #1ec10ca6
+# %% ../../nbs/train/10_cache.ipynb #8cd61857
 def transforms_said(dl) -> str:
     "The transforms of the batches of a loader with views."
     out = []
@@ -92,6 +92,7 @@ def fingerprint(dl, teacher: Teacher, norm, layers: tuple, half: bool) -> dict[s
         "the teacher's weights": weights_digest(teacher.model),
         "the teacher's normalisation": said(teacher.norm),
         "the teacher's image size": str(teacher.size),
+        "the teacher's precision": teacher.precision or "float32",
         "the images": f"{len(images)} images, {digest(*sorted(images))}",
         "the order of the images": digest(*images),
         "the size of the images": str(shape),

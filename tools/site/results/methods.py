@@ -1,0 +1,31 @@
+"""The part of docs/results.md on what a step of every method costs, from
+docs/results/bench_methods.json."""
+
+from results.shared import fill, read, RESULTS, table
+
+TEXT = """
+## What a step of every method costs
+
+`{command}` ({threads} threads, {device}, PyTorch {torch})
+
+{rows}
+
+*bound*: each teacher forward without gradients, student forward and backward, AdamW. *step*: the
+step in a plain loop. *Learner*: the same in fastai, against the bound in fastai. *naive*: a forward
+for each layer that is read. *cached*: the teachers' answers and maps looked up instead, against a
+Learner of the student alone. Each way takes its turn in every round; medians of the rounds' own
+ratios, with the middle half of them. `relation` trains its fusion along, which no bound contains.
+"""
+
+
+def page():
+    if not (RESULTS / "bench_methods.json").is_file():
+        return ""
+    f = read("bench_methods")
+    columns = [k for k in next(iter(f["table"].values())) if k != "ms"]
+    rows = [[m, f"{r['ms']:.0f} ms", *(r[c] for c in columns)] for m, r in f["table"].items()]
+    return fill(
+        TEXT,
+        rows=table(["method", "step", *columns], rows),
+        **{k: f[k] for k in ("command", "threads", "device", "torch")},
+    )
