@@ -72,8 +72,8 @@ def loaders(parts, bs):
     "fastai DataLoaders over the views with a target; to validate, the first view."
     own, valid = parts["labelled"], parts["valid"]
     out = DataLoaders(
-        TfmdDL(Views(own["x"], own["y"]), bs=bs, shuffle=True, drop_last=True),
-        TfmdDL(Views(valid["x"], valid["y"]), bs=bs),
+        TfmdDL(Views(own["x"], own["y"]), bs=bs, shuffle=True, drop_last=True, num_workers=0),
+        TfmdDL(Views(valid["x"], valid["y"]), bs=bs, num_workers=0),
     )
     out.n_inp = 1
     return out
