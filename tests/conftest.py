@@ -23,14 +23,14 @@ def _in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+LONG = ("experiments/03_probe", "tutorials/", "test_notebook_runs", "test_browser")
+
+
 def pytest_collection_modifyitems(items):
-    """The longest first: a tutorial that begins last would keep one worker busy while the other has
+    """The longest first: one that begins last would keep one worker busy while the other has
     nothing left."""
-    items.sort(
-        key=lambda i: (
-            0 if "tutorials/" in i.nodeid else 1 if "test_notebook_runs" in i.nodeid else 2
-        )
-    )  # a stable sort
+    where = lambda i: next((k for k, name in enumerate(LONG) if name in i.nodeid), len(LONG))
+    items.sort(key=where)  # a stable sort
 
 
 @pytest.fixture(scope="session")
