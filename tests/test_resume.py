@@ -1,6 +1,6 @@
 """A training that was killed goes on, and ends with the same bits."""
 
-import json, os, re, subprocess, sys, warnings
+import json, os, re, shutil, subprocess, sys, warnings
 from pathlib import Path
 
 import pytest
@@ -13,19 +13,19 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.optimizer import OptimWrapper, ranger, SGD
 from fastai.torch_core import set_seed
-from fastcore.foundation import L
 from torch import nn
 
 from helpers import data, Hint, net
 from kdmedlearn.data.loaders import random_state, restart
 from kdmedlearn.data.phantom import phantom_dls
+from kdmedlearn.experiments.experiment import experiment
 from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Ensemble
 from kdmedlearn.methods.kdas import KDAS, StructureLoss
 from kdmedlearn.methods.response import Response
 from kdmedlearn.models.small import small_student
 from kdmedlearn.models.unet import small_unet
-from kdmedlearn.train.budget import fit_steps, MixUpBoth, WeightAverage
+from kdmedlearn.train.budget import fit_steps, WeightAverage
 from kdmedlearn.train.callbacks import ClipValue, MultiScale
 from kdmedlearn.train.distillation import distill
 from kdmedlearn.train.resume import Checkpoint, Checkpoints, packed, state_of
@@ -129,6 +129,7 @@ def cycle(*cbs, epochs=3):
 DEATHS = [dict(train=2), dict(train=2), dict(valid=1), dict(train=1), dict(valid=2)]
 
 
+@pytest.mark.slow
 def test_soft_targets_with_the_best_epoch_kept(tmp_path):
     saver = lambda: SaveModelCallback("accuracy", fname="best")
     make = lambda folder: (learner(folder, Response()), cycle(saver()))
@@ -137,6 +138,7 @@ def test_soft_targets_with_the_best_epoch_kept(tmp_path):
     assert learn.recorder.values == alone.recorder.values
 
 
+@pytest.mark.slow
 def test_adapters_and_a_term_that_fades_out(tmp_path):
     "Adapters without a gradient are still moved by momentum: also after a death."
     fades = lambda pct: 1.0 if pct < 0.3 else 0.0
@@ -157,6 +159,7 @@ def test_a_fusion_that_learns_along(tmp_path):
     goes_on(make, tmp_path, [dict(train=2), dict(train=3)])
 
 
+@pytest.mark.slow
 def test_masks_in_several_sizes(tmp_path):
     "A checkpoint waits until a batch was seen in all sizes."
 
@@ -171,6 +174,7 @@ def test_masks_in_several_sizes(tmp_path):
     goes_on(make, tmp_path, [dict(train=3), dict(train=2), dict(valid=1)])
 
 
+@pytest.mark.slow
 def test_unlabelled_images_mixup_and_averaged_weights(tmp_path):
     "Passes end in the midst of epochs, and begin there."
 
@@ -187,6 +191,7 @@ def test_unlabelled_images_mixup_and_averaged_weights(tmp_path):
     goes_on(make, tmp_path, deaths)
 
 
+@pytest.mark.slow
 def test_checkpoints_after_epochs_alone(tmp_path):
     steps = lambda learn, cbs: fit_steps(learn, 10, looks=4, cbs=cbs)
     for k, fit in enumerate((cycle(), steps)):
@@ -320,9 +325,166 @@ def test_batches_from_elsewhere_are_kept_after_epochs(tmp_path):
     goes_on(make, tmp_path, [dict(train=2), dict(train=5)])
 
 
+# --- what is not gone on with
+
+REFUSED = {
+    "lr": (dict(lr=1e-1), "highest lr 0.01, here 0.1"),
+    "epochs": (dict(epochs=5), "epochs 2, here 5"),
+    "hyperparameter": (dict(method=Response(T=2)), "method Response(T=4.0, alpha=0.9), here"),
+    "method": (dict(method=Feature()), "here Feature("),
+    "more images": (dict(n=40), "training images 24, here 40"),
+    "batch size": (dict(bs=4), "batch size 8, here 4"),
+    "another network": (
+        dict(student=net(4, 8)),
+        "student stage1.0.conv.weight [16, 3, 3, 3], here none",
+    ),
+    "another teacher": (dict(teacher=net(4, 8)), "teachers SmallCNN ("),
+    "another optimizer": (dict(opt_func=SGD), "optimizer's 0 sqr_mom 0.99, here none"),
+    "another loss": (dict(loss_func=nn.CrossEntropyLoss()), "loss FlattenedLoss"),
+    "a seed": (dict(seed=4), "seed 3, here 4"),
+    "averaging": (dict(cbs=[WeightAverage(0.9)]), "callbacks WeightAverage none, here"),
+    "weight decay": (dict(wd=0.3), "optimizer's 0 wd 0.01, here 0.3"),
+    "other images": (dict(images=5), "the training images are not those of the checkpoint"),
+}
+
+
+def asked(
+    folder, lr=1e-2, epochs=2, method=None, n=24, bs=8, images=0, seed=3, cbs=(), dies=None, **kw
+):
+    fit = dict(wd=kw.pop("wd", None))
+    dls = phantom_dls(n, 16, size=32, bs=bs, device="cpu", seed=images)
+    learn = learner(folder, method or Response(), dls, **kw)
+    cbs = [Checkpoint(folder / "state", 1, log=None, seed=seed), Dies(train=dies), *cbs]
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, lr, cbs=cbs, **fit)
+    return learn
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    "A folder with the checkpoints of a training that died."
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.raises(Killed):
+        asked(folder, dies=5)
+    return folder
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_another_training_is_refused_by_name(begun, tmp_path, what):
+    changed, words = REFUSED[what]
+    shutil.copytree(begun, tmp_path / "run")
+    with pytest.raises(ValueError, match=re.escape(words)) as e:
+        asked(tmp_path / "run", **changed)
+    text = str(e.value)
+    if what != "other images":
+        assert "or another folder, or delete" in text and "0x" not in text
+        assert len(text) < 900
+
+
+def test_steps_and_mixup_are_settings(tmp_path):
+    def fit(**kw):
+        learn = learner(tmp_path, Response())
+        with learn.no_bar(), learn.no_logging():
+            fit_steps(learn, **dict(steps=4, looks=2, mixup=0.2, average=0.9) | kw)
+
+    fit(cbs=Checkpoint(tmp_path / "state", log=None))
+    for changed, words in (
+        (dict(steps=6), "callbacks FixedSteps steps 4, here 6"),
+        (dict(mixup=0.4), "callbacks MixUpBoth alpha 0.2, here 0.4"),
+        (dict(average=0.99), "callbacks WeightAverage decay 0.9, here 0.99"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            fit(cbs=Checkpoint(tmp_path / "state"), **changed)
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(begun, tmp_path):
+    whole = asked(tmp_path / "alone")
+    for k, harm in enumerate((lambda b: b[: len(b) // 2], lambda b: b[:-1] + bytes([b[-1] ^ 1]))):
+        run = tmp_path / str(k)
+        shutil.copytree(begun, run)
+        newest, before = Checkpoints(run / "state").files()
+        newest.write_bytes(harm(newest.read_bytes()))
+        with pytest.warns(UserWarning, match=f"{newest.name} is damaged"):
+            same(whole, asked(run))
+    shutil.copytree(begun, tmp_path / "both")
+    for file in Checkpoints(tmp_path / "both" / "state").files():
+        file.write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no checkpoint in .* is whole"):
+        asked(tmp_path / "both")
+
+
+def test_the_best_weights_are_missed_at_once(tmp_path):
+    def fit():
+        learn = learner(tmp_path, Response())
+        cbs = [SaveModelCallback(fname="best"), Checkpoint(tmp_path / "state", log=None)]
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-3, cbs=cbs)
+
+    fit()
+    (tmp_path / "models" / "best.pth").unlink()
+    with pytest.raises(FileNotFoundError, match="best.pth, the best weights so far, is gone"):
+        fit()
+
+
+def test_a_checkpoint_runs_no_code(begun):
+    "Tensors and JSON: whatever stands in it, reading it makes numbers, text, lists, dicts."
+    from safetensors import safe_open
+
+    for file in Checkpoints(begun / "state").files():
+        with safe_open(file, "pt") as f:
+            json.loads(f.metadata()["kdmedlearn"])
+        assert b"torch" not in file.read_bytes()[:100]
+
+
+# --- experiments
+
+
+@pytest.mark.slow
+def test_an_experiment_goes_on(tmp_path, monkeypatch):
+    "Killed in the second student of the first seed, and in the first of the second."
+    left = [None]
+
+    class Bomb(Callback):
+        in_checkpoint = False
+
+        def after_batch(self):
+            left[0] = left[0] and left[0] - 1
+            if left[0] == 0:
+                raise Killed
+
+    def student():
+        return small_student()
+
+    def run(folder, dies=None, **kw):
+        left[0] = dies
+        kw = dict(epochs=2, seeds=(0, 1), log=None) | kw
+        make = lambda seed: classes(seed=seed)
+        return experiment(make, student, phantom_teacher(), folder=folder, **kw)
+
+    from fastai.learner import defaults
+
+    monkeypatch.setattr(defaults, "callbacks", [*defaults.callbacks, Bomb])
+    whole = run(None)
+    batches = 2 * (3 + 2)
+    for dies in (batches + 7, 3 + batches, 2):
+        with pytest.raises(Killed):
+            run(tmp_path, dies)
+    again = run(tmp_path)
+    for k in ("scores", "history"):
+        assert whole[k].equals(again[k]), k
+    for name, learn in whole["learners"].items():
+        for k, v in learn.model.state_dict().items():
+            assert torch.equal(v, again["learners"][name].model.state_dict()[k])
+    left[0] = 1  # nothing is trained any more
+    assert run(tmp_path, 1)["scores"].equals(whole["scores"])
+    with pytest.raises(ValueError, match="lr 0.003, here 0.1"):
+        run(tmp_path, lr=0.1)
+
+
 # --- a process that is killed
 
-WORKER = '''
+WORKER = """
 import os, signal, sys, warnings
 from pathlib import Path
 
@@ -426,7 +588,7 @@ for kill in KILLS:
     assert child(home / "run", kill), kill
     print("killed", kill, len(Checkpoints(home / "run" / "state").files()), flush=True)
 assert not child(home / "run", None)
-'''
+"""
 
 # Four batches an epoch. Each checkpoint: part, replace to its first name, replace to its number,
 # unlink of the third. The three epochs are gone through slowly: most lives end before they write.
@@ -447,6 +609,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of this test are forked")
 def test_killed_at_any_moment_and_the_same_bits(tmp_path):
     given = dict(KILLS=KILLS, HOME=str(tmp_path), TESTS=str(Path(__file__).parent), KILL=None)
