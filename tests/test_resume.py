@@ -562,8 +562,9 @@ def life(folder, kill, resume=True):
     cbs += [Checkpoint(folder / "state", 2, log=None)] if resume else []
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(3, 1e-2, cbs=cbs)
-    tensors = {}
-    about = packed(state_of(learn), tensors)
+    tensors, state = {}, state_of(learn)
+    state["attributes"]["DistillCallback"].pop("plan", None)
+    about = packed(state, tensors)
     Checkpoints(folder / "end").write({"about": str(about), "tensors": tensors})
 
 
