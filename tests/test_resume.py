@@ -293,6 +293,24 @@ def test_a_program_of_several_fits(tmp_path):
     assert (tmp_path / "run" / "state" / "fit-2").is_dir()
 
 
+def test_the_same_learner_after_an_interrupt(tmp_path):
+    "As in a notebook: the cell with the fit is run again, and once more without a Checkpoint."
+    make = lambda folder: (learner(folder, Feature()), cycle())
+    whole, (learn, fit) = live(make, tmp_path / "alone", every=0), make(tmp_path)
+    for dies in (2, 4, None):
+        cbs = [Dies(train=dies), Checkpoint(tmp_path / "state", 1, log=None, data=tmp_path)]
+        with learn.no_bar(), learn.no_logging():
+            try:
+                fit(learn, cbs)
+            except Killed:
+                restart(learn.dls, 4)
+    same(whole, learn)
+    assert "_with_events" not in vars(learn) and type(learn.dls.train).__name__ == "TfmdDL"
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert len(learn.recorder.losses) == 3
+
+
 def test_lr_find_and_validate_write_nothing(tmp_path):
     learn = learner(tmp_path, Response())
     learn.add_cb(Checkpoint(tmp_path / "state", 1, log=None))

@@ -86,12 +86,15 @@ def set_random_state(dls, state: dict):
         elif own is not None:
             dl.rng.setstate(own)
 
-# %% ../../nbs/data/02_loaders.ipynb #4f33d0d1
+# %% ../../nbs/data/02_loaders.ipynb #1bad8905
 @contextmanager
 def random_state_kept(dls):
     "Put the random generators back afterwards as they were."
-    state = random_state(dls)
+    state, own = random_state(dls), [getattr(dl, "rng", None) for dl in dls.loaders]
     try:
         yield
     finally:
+        for dl, rng in zip(dls.loaders, own):
+            if rng is not None:
+                dl.rng = rng  # fastai makes another one for each pass
         set_random_state(dls, state)

@@ -417,7 +417,7 @@ def best_is_there(learn: Learner):
                     " checkpoints and begin anew"
                 )
 
-# %% ../../nbs/train/09_resume.ipynb #ac8395ea
+# %% ../../nbs/train/09_resume.ipynb #26f60e03
 class Checkpoint(Callback):
     """Keeps a fit in a folder, after each epoch and every so many optimizer steps, and goes on with
     what it finds there; ValueError where that is another training, or no file is whole."""
@@ -431,7 +431,8 @@ class Checkpoint(Callback):
         log: Any = print,  # told what it goes on with; None: silence
         **settings,  # that must be the same when it goes on, such as seed=0
     ):
-        self.path, self.log, self.settings = Path(path), log or noop, settings
+        self.path, self.log = Path(path), log or noop
+        self.settings = {k: v if can_keep(v) else said(v) for k, v in settings.items()}
         self.every = every if every is None else number("every", every, 1, whole=True)
         self.fits = 0  # that are finished
 
