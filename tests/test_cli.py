@@ -329,3 +329,89 @@ def test_wheel_works_without_the_checkout(tmp_path):
     assert {p.name for p in (tmp_path / "course").rglob("*.ipynb")} == {
         p.name for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
     }
+
+
+class Killed(BaseException):
+    "What nothing catches."
+
+
+@pytest.fixture
+def dies(monkeypatch):
+    "A function: the n-th batch from now on, of training or validation, is the last one."
+    from fastai.learner import Learner
+
+    left, one = [None], Learner.one_batch
+
+    def one_batch(self, i, b):
+        one(self, i, b)
+        if left[0] is not None:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+    monkeypatch.setattr(Learner, "one_batch", one_batch)
+    return lambda n: left.__setitem__(0, n)
+
+
+def results(run):
+    "Weights and scores of a run, without what a clock says."
+    found = {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*.safetensors")}
+    for p in run.rglob("metrics.json"):
+        m = read(p)
+        for row in m["table"].values():
+            row.pop("ms per image")
+        found[str(p.relative_to(run))] = m
+    return found
+
+
+@pytest.mark.slow
+def test_resume_after_any_death_gives_the_same_results(shapes, runs, distill, dies, monkeypatch):
+    "A teacher and two students for each of two parts of the images, five deaths, six lives."
+    import torch
+
+    from kdmedlearn.experiments import report
+
+    two = ("--epochs", 2, "--bs", 8, "--fraction", 1, "--fraction", 0.5)
+    two += ("--teacher", "small_student")
+    torch.manual_seed(3)
+    assert distill(*two, "--name", "whole").exit_code == 0
+    torch.manual_seed(3)
+    batches = 3 + 1  # an epoch's, of training and validation, of all images
+    dies(batches + 2)  # the teacher's second epoch
+    with pytest.raises(Killed):
+        distill(*two, "--name", "killed")
+    run = runs / "killed"
+    again = lambda: call("distill", "--resume", run)
+    for n in (
+        batches,  # the teacher's last validation, then the student alone
+        2 * batches,
+        batches + 1,
+        2 * batches + 3,
+    ):
+        dies(n)
+        with pytest.raises(Killed):
+            again()
+    dies(None)
+
+    def killed(*args):
+        raise Killed
+
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr(report, "write_report", killed)
+        again()
+    r = again()
+    assert r.exit_code == 0, r.output
+    assert {p.name for p in run.iterdir()} == {p.name for p in (runs / "whole").iterdir()}
+    assert results(run) == results(runs / "whole")
+    r = again()
+    assert r.exit_code == 0 and "is finished, nothing to do" in " ".join(r.output.split())
+
+
+def test_resume_takes_no_other_options_and_no_other_folder(tmp_path, runs, distill):
+    r = call("distill", "--resume", runs, "--lr", 0.1, "--param", "T=2")
+    text = " ".join(r.output.split())
+    assert r.exit_code == 2 and "leave out --param, --lr" in text
+    r = call("distill", "--resume", tmp_path)
+    assert r.exit_code == 2 and "is no run of kdmedlearn distill" in " ".join(r.output.split())
+    r = call("distill")
+    assert r.exit_code == 2 and "--data is missing" in r.output

@@ -53,7 +53,7 @@ class StepsLoader:
             raise AttributeError(name)  # while being unpickled
         return getattr(self.dl, name)
 
-# %% ../../nbs/train/07_budget.ipynb #562b0663
+# %% ../../nbs/train/07_budget.ipynb #70116321
 def shares(steps: int, parts: int) -> list[int]:
     "`steps` in `parts` nearly equal shares."
     ends = [round(steps * (i + 1) / parts) for i in range(parts)]
@@ -66,16 +66,19 @@ class FixedSteps(Callback):
     order = -21  # before whatever looks at the loader: MultiScale, the progress bar
 
     def __init__(self, steps: int, epochs: int):
-        self.each = shares(number("steps", steps, 1, whole=True), epochs)
+        self.steps, self.each = steps, shares(number("steps", steps, 1, whole=True), epochs)
 
     def before_fit(self):
-        self.stream = passes(self.dls.train)
+        self.stream = None
 
     def before_train(self):
+        if self.stream is None:
+            self.stream = passes(self.dls.train)
         self.learn.dl = StepsLoader(self.dls.train, self.each[self.epoch], self.stream)
 
     def after_fit(self):
-        self.stream.close()  # and with it the workers of the loader
+        if self.stream is not None:
+            self.stream.close()  # and with it the workers of the loader
         self.stream = None
 
 # %% ../../nbs/train/07_budget.ipynb #154bdd6a
@@ -119,11 +122,15 @@ class WeightAverage(Callback):
         self.put(self.average)
         self.average = None
 
-# %% ../../nbs/train/07_budget.ipynb #7a751a64
+# %% ../../nbs/train/07_budget.ipynb #284e88c7
 class MixUpBoth(MixUp):
     "fastai's mixup; in batches with unlabelled images each kind is mixed within itself."
 
     keeps_kinds = True
+
+    def __init__(self, alpha: float = 0.4):
+        super().__init__(alpha)
+        self.alpha = alpha
 
     def before_batch(self):
         n = getattr(self.learn.dl, "n_labelled", None)

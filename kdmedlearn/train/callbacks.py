@@ -56,9 +56,11 @@ def check_scales(scales) -> tuple:
         )
     return out
 
-# %% ../../nbs/train/04_callbacks.ipynb #2a626a9a
+# %% ../../nbs/train/04_callbacks.ipynb #79dd280b
 class ScaledBatches:
     "The batches of `dl`, each once for every scale."
+
+    copies_left = 0  # of the last batch, that have not been drawn yet
 
     def __init__(self, dl, scales, multiple):
         self.dl, self.scales, self.multiple = dl, scales, multiple
@@ -68,7 +70,8 @@ class ScaledBatches:
 
     def __iter__(self):
         for b in self.dl:
-            for r in self.scales:
+            for k, r in enumerate(self.scales, 1):
+                self.copies_left = len(self.scales) - k
                 yield tuple(rescaled(o, r, self.multiple) for o in b)
 
     def __getattr__(self, name):
