@@ -261,7 +261,7 @@ def keep_and_tell(run: Finished):
     typer.echo(f"report: {run.folder / 'report.html'}")
     return g
 
-# %% ../nbs/cli.ipynb #bbf004a6
+# %% ../nbs/cli.ipynb #a3a15b98
 @app.command()
 def demo(
     steps: int = typer.Option(2000, min=1, help="training steps of each student"),
@@ -274,6 +274,8 @@ def demo(
 ):
     "A small student learns from a teacher on made-up endoscopy images, few of them labelled."
     with _Told():
+        from tempfile import TemporaryDirectory
+
         from kdmedlearn.data.phantom import phantom_dls
         from kdmedlearn.experiments.experiment import experiment
         from kdmedlearn.experiments.report import new_run
@@ -304,19 +306,20 @@ def demo(
         make_dls = lambda seed: phantom_dls(
             n_train=n_train, n_valid=200, size=size, seed=seed, n_unlabelled=unlabelled
         )
-        res = experiment(
-            make_dls,
-            small_student,
-            teacher,
-            method,
-            test=test,
-            seeds=range(seeds),
-            log=typer.echo,
-            unlabelled="rest" if unlabelled else None,
-            cache=run / "answers",
-            views="turns",  # all that phantoms are augmented with
-            **budget,
-        )
+        with TemporaryDirectory() as answers:
+            res = experiment(
+                make_dls,
+                small_student,
+                teacher,
+                method,
+                test=test,
+                seeds=range(seeds),
+                log=typer.echo,
+                unlabelled="rest" if unlabelled else None,
+                cache=answers,
+                views="turns",  # all that phantoms are augmented with
+                **budget,
+            )
         keep_and_tell(Finished(run, "Demo: a first student", config, res, teacher, test))
 
 
