@@ -81,6 +81,7 @@ def live(make, folder, every=1, dies=None):
 def whole(learn):
     "All that a training leaves, as JSON and tensors."
     tensors, state = {}, state_of(learn)
+    state["attributes"]["Recorder"].pop("log")  # a clock's time stands in it
     for own in state["attributes"].values():
         own.pop("plan", None)  # of the last batch, where this life has had one
     text = packed(state, tensors)
@@ -582,6 +583,7 @@ def life(folder, kill, resume=True):
         learn.fit_one_cycle(3, 1e-2, cbs=cbs)
     tensors, state = {}, state_of(learn)
     state["attributes"]["DistillCallback"].pop("plan", None)
+    state["attributes"]["Recorder"].pop("log")
     about = packed(state, tensors)
     Checkpoints(folder / "end").write({"about": str(about), "tensors": tensors})
 
