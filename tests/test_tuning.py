@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastai.learner import Learner
+from PIL import Image
 from helpers import data, net
 from kdmedlearn.core.method import as_method, code_of, Method, METHODS, ranges_of, with_params
 from kdmedlearn.core.parameters import (
@@ -23,6 +24,8 @@ from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS
+from kdmedlearn.data import unlabelled
+from kdmedlearn.data.images import image_dls
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.data.phantom import phantom_dls
 from kdmedlearn.data.unlabelled import with_unlabelled
@@ -511,6 +514,32 @@ def test_the_pruner_is_heard(tmp_path):
     ]
 
 
+def classes_in_folders(path, n=16):
+    "Grey noise in two classes, read with half of the training images left out."
+    g = torch.Generator().manual_seed(0)
+    for c in "ab":
+        (path / c).mkdir(parents=True)
+        for i in range(n):
+            a = torch.randint(0, 256, (8, 8, 3), generator=g).repeat_interleave(4, 0)
+            Image.fromarray(a.repeat_interleave(4, 1).byte().numpy()).save(path / c / f"{i}.png")
+    return image_dls(path, size=32, bs=4, valid=0.25, fraction=0.5, device="cpu")
+
+
+def test_a_search_with_images_without_labels_compares_them_once(tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    dls, calls = classes_in_folders(tmp_path / "set"), []
+    compare = unlabelled.seen_in_tests
+    monkeypatch.setattr(
+        unlabelled, "seen_in_tests", lambda *args: calls.append(1) or compare(*args)
+    )
+    kw = dict(trials=2, epochs=1, folder=tmp_path / "runs", log=None, unlabelled="rest", **KW)
+    student = lambda: net(num_classes=2)
+    runs = tune(dls, student, net(6, num_classes=2), "response", **kw)
+    assert [r["status"] for r in runs.all()] == ["done", "done"] and len(calls) == 1
+    (images, _), n = runs.all()[0]["task"]["images"], len(dls.train_ds)
+    assert images == n + len(dls.rest)
+
+
 # --- the bench
 def bench(tmp_path, method="response", teacher=None, **kw):
     return tuning_bench(
@@ -583,6 +612,19 @@ def test_alone_trains_without_the_teacher_and_draws_a_line(tmp_path):
     assert (b.seed.value, b.params["T"].value) == (3, 8.0)
     train(b)
     assert b.best.value.startswith("Response(T=8)")
+    b.close()
+
+
+def test_the_bench_with_images_without_labels(tmp_path):
+    kw = dict(n_train=8, n_valid=4, size=32, bs=8, device="cpu", n_unlabelled=24, task="segment")
+    dls, how = phantom_dls(**kw), dict(epochs=1, metrics=dice, unlabelled="rest")
+    b = tuning_bench(dls, small_unet, small_unet(), KDAS(), tmp_path / "runs", **how)
+    train(b)
+    b.buttons["Alone"].click()
+    b.job.thread.join(60)
+    taught, alone = b.runs.all()
+    assert (taught["status"], alone["status"]) == ("done", "done")
+    assert b.best.value.startswith("KDAS()") and alone_line([alone], "dice")
     b.close()
 
 

@@ -47,7 +47,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #53d8c17f
+# %% ../../nbs/train/02_distillation.ipynb #c600804b
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -60,7 +60,7 @@ class DistillCallback(Callback):
     ):
         self.teachers, self.method = as_teachers(teacher), as_method(method)
         self.step: DistillStep | None = None
-        self.plan = self.tap = self.saved = None
+        self.plan = self.tap = self.saved = self.targets = None
         self.tally = Tally()  # of this epoch
 
     @property
@@ -93,7 +93,13 @@ class DistillCallback(Callback):
             model = self.learn.model
             self.tap = tap_next(model, self.plan.student, inside=unwrapped(model))
 
+    def after_pred(self):
+        if hasattr(self.learn.dl, "n_labelled"):
+            self.targets, self.learn.yb = self.yb, ()  # without targets fastai asks no loss
+
     def after_loss(self):
+        if self.targets is not None:
+            self.learn.yb, self.targets = self.targets, None
         step, plan = self.step, self.plan
         step.loss_func = self.learn.loss_func  # mixup and its like replace it while they run
         student = Outputs(plain(self.pred), plain(self.tap.features) if self.tap else {})
@@ -112,7 +118,7 @@ class DistillCallback(Callback):
     def forget(self):
         if self.tap:
             self.tap.cancel()
-        self.tap = None
+        self.tap = self.targets = None
 
     after_batch = after_cancel_batch = forget
 

@@ -6,7 +6,7 @@
 __all__ = ['WIDE', 'BUTTONS', 'control', 'controls_of', 'short', 'Settings', 'Job', 'line_of', 'RunList', 'button', 'set_buttons',
            'side_by_side', 'on_the_way', 'last_words', 'Clock', 'TuningBench', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #140aef57
+# %% ../../nbs/widgets/03_bench.ipynb #8b83b32c
 import threading, time
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from fastai.metrics import accuracy
 from ..core.method import as_method, params_of, ranges_of, with_params
 from ..core.parameters import Range
 from ..tuning.runs import alone_line, best_of, Runs, score_of, table_of
-from ..tuning.search import check_task, teacher_line, train_run
+from ..tuning.search import check_task, compared_once, teacher_line, train_run
 from ..viz.figures import runs_figure
 from .panel import log_slider, number_slider, Panel, when_unseen
 
@@ -401,7 +401,7 @@ class TuningBench(Panel):
             del _open[k]
         super().close()
 
-# %% ../../nbs/widgets/03_bench.ipynb #2c9d33c9
+# %% ../../nbs/widgets/03_bench.ipynb #00a2fac9
 def tuning_bench(
     dls,
     student,  # a module (copied for each run), or a function that makes one
@@ -414,13 +414,14 @@ def tuning_bench(
     score: str | None = None,  # the column that compares runs; None: the first metric
     metrics=None,  # for the Learner; None: accuracy
     every: float = 1.0,  # seconds between two drawings
-    **kwargs,  # for `distill`: loss_func, ...
+    **kwargs,  # for `distill`: loss_func, unlabelled, ...
 ) -> TuningBench:
     """Tune `method` by hand: sliders for its hyperparameters, training in the background, live
     curves, runs compared."""
     metrics = accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     runs, key = Runs(folder), str(Path(folder).resolve())
+    kwargs = compared_once(dls, kwargs)
     # what does not fit together is said now
     learn = check_task(runs, dls, student, teacher, method, metrics, score, **kwargs)
     if key in _open:
