@@ -300,6 +300,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'kdmedlearn.core.step': { 'kdmedlearn.core.step.AtSize': ('core/step.html#atsize', 'kdmedlearn/core/step.py'),
                                       'kdmedlearn.core.step.AtSize.__call__': ('core/step.html#atsize.__call__', 'kdmedlearn/core/step.py'),
                                       'kdmedlearn.core.step.AtSize.__init__': ('core/step.html#atsize.__init__', 'kdmedlearn/core/step.py'),
+                                      'kdmedlearn.core.step.AtSize.back': ('core/step.html#atsize.back', 'kdmedlearn/core/step.py'),
                                       'kdmedlearn.core.step.Bound': ('core/step.html#bound', 'kdmedlearn/core/step.py'),
                                       'kdmedlearn.core.step.Bound.__init__': ('core/step.html#bound.__init__', 'kdmedlearn/core/step.py'),
                                       'kdmedlearn.core.step.Bound.active': ('core/step.html#bound.active', 'kdmedlearn/core/step.py'),

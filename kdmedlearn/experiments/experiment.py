@@ -6,7 +6,7 @@
 __all__ = ['CONTROLS', 'history', 'EpochLine', 'fit_with_line', 'task_loss', 'arms_of', 'train_arms', 'equal_steps', 'experiment',
            'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #99d6b17e
+# %% ../../nbs/experiments/01_experiment.ipynb #f0870954
 import sys
 
 import pandas as pd
@@ -16,6 +16,7 @@ from fastai.losses import CrossEntropyLossFlat
 
 from ..core.checks import one_of
 from ..core.method import as_method
+from ..core.step import at_size
 from ..data.loaders import restart
 from ..evaluation.classes import paired
 from ..evaluation.compare import scoring_of
@@ -106,7 +107,7 @@ def task_loss(dls, method):  # -> a loss, or None: the one of `dls`
         loss.ignore_index = index
     return loss
 
-# %% ../../nbs/experiments/01_experiment.ipynb #1709a773
+# %% ../../nbs/experiments/01_experiment.ipynb #c924663e
 CONTROLS = ("label smoothing", "pseudo-labels")
 
 
@@ -139,6 +140,8 @@ def train_arms(
     for name, how in arms_of(method, controls).items():
         restart(dls, seed)
         student, kw = make_student(), dict(metrics=scoring.metrics(), loss_func=loss)
+        if unlabelled.get("student_size") is not None:  # of all students
+            at_size(student, unlabelled["student_size"])
         if how is None:
             learn = Learner(dls, student, **kw)
         elif how == "smooth":

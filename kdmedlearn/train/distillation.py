@@ -256,7 +256,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #cc78fe84
+# %% ../../nbs/train/02_distillation.ipynb #7f6ce1c3
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -271,7 +271,13 @@ def distill(
     student_size: int | None = None,  # pixels a side that the student sees; None: those of `dls`
     **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
 ) -> Learner:
-    "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
+    """A fastai Learner that trains `student` on `dls` with the help of `teacher`.
+
+    With `student_size` the student sees every image of `dls` at that size, made smaller with
+    bilinear interpolation and antialiasing; teachers see it as it is. A student of masks has its
+    map brought back to the size of `dls`, bilinear, before loss, terms and metrics. So it is in
+    training, validation and prediction; weights that are saved are those of the plain student.
+    """
     if not hasattr(dls, "train"):
         raise TypeError(
             f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path)"
