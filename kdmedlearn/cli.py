@@ -598,7 +598,7 @@ def asking(cls):
 
     return wrap
 
-# %% ../nbs/cli.ipynb #cb4b3c82
+# %% ../nbs/cli.ipynb #d8f7d0f5
 def reading_of(asked: Asked, **kw):  # kw: more options of the `Reading`
     "The `Reading` or `MaskReading` that is asked for; raises ValueError where it makes no sense."
     from kdmedlearn.data.masks import MaskReading
@@ -652,8 +652,6 @@ def student_for(asked: Asked, dls):
 
     if asked.student_size is None:
         return lambda: new_model(asked.student, dls)
-    if "masks" in task_in(dls):
-        raise ValueError("--student-size is for classes; a mask has the size of its image")
     return lambda: at_size(new_model(asked.student, dls, asked.student_size), asked.student_size)
 
 # %% ../nbs/cli.ipynb #ee51bd42

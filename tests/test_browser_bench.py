@@ -93,3 +93,39 @@ def test_train_pause_stop_and_come_back(lab):
             min(float(v) for v in re.findall(r"[\d.]+", color)[:3]) > 150
         ), f"tick labels are {color} on the dark theme"
         assert not s.errors
+
+
+LINES = (
+    "() => [...document.querySelectorAll('.js-plotly-plot .annotation-text')].map(e =>"
+    " e.textContent).filter(t => /\\d$/.test(t))"
+)
+INSIDE = (
+    "() => [...document.querySelectorAll('.js-plotly-plot')].map(g => g._fullLayout).map(l =>"
+    " l.shapes.map(s => l.yaxis.range[0] < s.y0 && s.y0 < l.yaxis.range[1]))[0]"
+)
+
+
+def test_alone_draws_a_line_to_beat(lab, tmp_path):
+    cell = CELL.replace("epochs=500", "epochs=2").replace("bench_runs", "alone_runs")
+    with lab.open("alone", cell) as s:
+        s.page.get_by_role("button", name="Train").wait_for(timeout=60_000)
+        s.until(f"() => ({LINES})().length == 1")
+        assert s.js(LINES)[0].startswith("teacher 0.")
+        press(s, "Alone")
+        ends = "n => document.querySelector('.kdm-note')?.textContent.includes(`run ${n}: done`)"
+        s.until(ends, 1, timeout=60)
+        s.until(f"() => ({LINES})().length == 2")
+        _, alone = s.js(LINES)
+        assert alone == s.kernel(
+            "f\"student alone {bench.runs.all()[0]['history']['accuracy'][-1]:.3f}\""
+        )
+        assert s.js(INSIDE) == [True, True]  # the axis makes room for them
+        assert s.kernel("bench.best.value") == ""
+        s.until(f"() => ({POINTS})() == 2")
+        press(s, "Train")
+        s.until(ends, 2, timeout=60)
+        s.until(f"() => ({LINES})().length == 2")
+        assert s.js(INSIDE) == [True, True]
+        s.page.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
+        s.shot(tmp_path / "alone.png")
+        assert not s.errors

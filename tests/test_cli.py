@@ -415,3 +415,15 @@ def test_resume_takes_no_other_options_and_no_other_folder(tmp_path, runs, disti
     assert r.exit_code == 2 and "is no run of kdmedlearn distill" in " ".join(r.output.split())
     r = call("distill")
     assert r.exit_code == 2 and "--data is missing" in r.output
+
+
+def test_a_student_of_masks_may_see_fewer_pixels():
+    from kdmedlearn import phantom_dls
+    from kdmedlearn.cli import Asked, student_for
+
+    dls = phantom_dls(n_train=4, n_valid=4, size=32, bs=4, task="segment", device="cpu")
+    dls.facts = {"channels": 3, "size": 32}
+    m, sizes = student_for(Asked(data="", student="small_unet", student_size=16), dls)(), []
+    m.register_forward_hook(lambda m, i, o: sizes.append(i[0].shape[2]))
+    x = dls.valid.one_batch()[0]
+    assert m(x).shape == (4, 1, 32, 32) and sizes == [16]

@@ -19,11 +19,18 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import Hint, data, fingerprint, net
-from kdmedlearn import distill, DistillCallback, Response
+from kdmedlearn import distill, DistillCallback, KDAS, phantom_dls, Response, SoftMasks
 from kdmedlearn.core.method import Method
+from kdmedlearn.core.outputs import plain
+from kdmedlearn.core.step import at_size, DistillStep
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.evaluation.masks import dice
+from kdmedlearn.evaluation.regions import RegionDice, score_regions
+from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.methods.response import response_loss
+from kdmedlearn.models.unet import small_unet
+from kdmedlearn.models.weights import load_model, save_model
 from kdmedlearn.train.distillation import TermColumns
 
 
@@ -495,3 +502,132 @@ def test_other_targets_without_a_loss_are_asked_for_one(y):
         distill(bare(y), net(), net(8))
     said = str(e.value)
     assert str(tuple(y[:2].shape)) in said and "loss_func=nn.BCEWithLogitsLoss()" in said
+
+
+# --- a student of masks that sees fewer pixels
+def mask_dls(**kw):
+    kw = dict(n_train=8, n_valid=4, size=64, bs=4, task="segment", device="cpu") | kw
+    return phantom_dls(**kw)
+
+
+def shrunk(x, size=32):
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
+def enlarged(z, size=64):
+    return F.interpolate(z, (size, size), mode="bilinear")
+
+
+@pytest.mark.parametrize("method", [KDAS(), SoftMasks()], ids=repr)
+def test_a_small_student_of_masks_is_that_written_out(method):
+    dls, student, teacher = mask_dls(), small_unet(), small_unet()
+    alike = copy.deepcopy(student)
+    learn = distill(dls, student, teacher, method, student_size=32)
+    x, y = map(plain, dls.valid.one_batch())
+    z = enlarged(alike.eval()(shrunk(x)))
+    torch.testing.assert_close(learn.model.eval()(x), z)
+
+    class ByHand(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = alike
+
+        def forward(self, images):
+            return enlarged(self.net(shrunk(images)))
+
+    step = DistillStep(ByHand(), teacher, method, learn.loss_func).setup(x, y)
+    want, got = step(x, y), learn.distill.step(x, y)
+    assert list(got.terms) == list(want.terms)
+    for k in want.terms:
+        torch.testing.assert_close(got.terms[k], want.terms[k])
+    torch.testing.assert_close(learn.validate()[0], StructureLoss()(z, y).item(), rtol=1e-5, atol=0)
+    preds, _ = learn.get_preds(dl=dls.valid)
+    torch.testing.assert_close(plain(preds), z.sigmoid())
+    got.loss.backward()
+    want.loss.backward()
+    for a, b in zip(student.parameters(), alike.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("method", [KDAS(), SoftMasks(), KDAS() + SoftMasks()], ids=repr)
+@pytest.mark.parametrize("more", [{}, {"unlabelled": "rest"}], ids=["labelled", "unlabelled"])
+def test_a_small_student_of_masks_trains_and_is_saved_as_a_plain_one(method, more, tmp_path):
+    dls, student = mask_dls(n_unlabelled=8 if more else 0), small_unet()
+    sizes, names = [], list(small_unet().state_dict())
+    first = next(m for m in student.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_pre_hook(lambda m, x: sizes.append(tuple(x[0].shape[2:])))
+    kw = dict(metrics=[dice, RegionDice()], student_size=32) | more
+    learn = fit(distill(dls, student, small_unet(), method, **kw))
+    assert set(sizes) == {(32, 32)}
+    losses = learn.recorder.values[-1]
+    assert len(losses) == 4 + len(learn.distill.term_names) and all(v == v for v in losses)
+    assert score_regions(learn, dls.valid, original=False)["dice"] == pytest.approx(losses[3])
+    # the file is that of the plain student
+    file = save_model(learn.model, tmp_path / "s.safetensors", "small_unet", list(dls.vocab))
+    plain_one, x = load_model(file), plain(dls.valid.one_batch()[0])
+    assert list(plain_one.state_dict()) == names and not n_hooks(plain_one)
+    z = plain_one(shrunk(x))
+    torch.testing.assert_close(learn.model.eval()(x), enlarged(z))
+    teacher = Teacher(plain_one, size=32)  # as a teacher of that size it answers the same
+    torch.testing.assert_close(teacher.see((x,), None).out, enlarged(z))
+
+
+def test_an_exported_small_student_of_masks_answers_the_same(tmp_path):
+    dls = mask_dls()
+    learn = distill(dls, small_unet(), small_unet(), KDAS(), student_size=32)
+    x = plain(dls.valid.one_batch()[0])
+    want = learn.model.eval()(x)
+    learn.export(tmp_path / "s.pkl")
+    again = load_learner(tmp_path / "s.pkl").model
+    assert type(again) is type(small_unet()) and n_hooks(again) == 2
+    torch.testing.assert_close(again.eval()(x), want)
+    at_size(again, None)
+    assert not n_hooks(again)
+    torch.testing.assert_close(again(shrunk(x)), shrunk_answer(learn.model, x))
+
+
+def shrunk_answer(model, x):
+    bare = at_size(copy.deepcopy(model), None)
+    return bare(shrunk(x))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda z: (z, 2 * z), lambda z: {"out": z, "aux": [z]}, lambda z: [z]],
+    ids=["tuple", "dict", "list"],
+)
+def test_maps_of_several_heads_and_wrapped_ones_come_back(wrap):
+    class Wrapped(nn.Conv2d):
+        def forward(self, x):
+            return wrap(super().forward(x))
+
+    x, model = torch.rand(2, 3, 64, 48), at_size(Wrapped(3, 1, 1), (32, 24))
+    small = F.interpolate(x, (32, 24), mode="bilinear", antialias=True)
+    out, bare = model(x), at_size(copy.deepcopy(model), None)(small)
+    heads = lambda o: [o] if isinstance(o, torch.Tensor) else list(o)
+    bare = heads(bare["out"] if isinstance(bare, dict) else bare)
+    assert len(heads(out)) == len(bare)
+    for a, b in zip(heads(out), bare):
+        torch.testing.assert_close(a, F.interpolate(b, (64, 48), mode="bilinear"))
+    same = model(small)  # of that size already: the output as it is
+    assert type(same) is type(wrap(small))
+
+
+def test_a_size_given_twice_is_the_last_one():
+    x, m = torch.rand(1, 3, 16, 16), nn.Conv2d(3, 1, 1)
+    seen = []
+    m.register_forward_hook(lambda m, i, o: seen.append(tuple(i[0].shape[2:])))
+    at_size(at_size(m, 8), 4)
+    assert m(x).shape[2:] == (16, 16) and seen == [(4, 4)] and n_hooks(m) == 3
+
+
+def test_all_students_of_an_experiment_see_the_size():
+    from kdmedlearn.experiments.experiment import train_arms
+
+    learners = train_arms(
+        mask_dls(), small_unet, small_unet(), KDAS(), 1, 1e-3, seed=0, student_size=32
+    )
+    x = torch.rand(1, 3, 64, 64)
+    for learn in learners.values():
+        m = learn.model.eval()
+        torch.testing.assert_close(m(x), enlarged(shrunk_answer(m, x)))

@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fastai.learner import Learner
+from PIL import Image
 from helpers import data, net
 from kdmedlearn.core.method import as_method, code_of, Method, METHODS, ranges_of, with_params
 from kdmedlearn.core.parameters import (
@@ -22,9 +24,29 @@ from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS
+from kdmedlearn.data import unlabelled
+from kdmedlearn.data.images import image_dls
+from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.phantom import phantom_dls
+from kdmedlearn.data.unlabelled import with_unlabelled
+from kdmedlearn.evaluation.masks import dice
+from kdmedlearn.evaluation.regions import RegionDice
+from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.methods.response import Response
-from kdmedlearn.tuning.runs import best_of, final, lower_is_better, Runs, runs_of_study, table_of
-from kdmedlearn.tuning.search import train_run, tune
+from kdmedlearn.models.small import small_student, small_teacher
+from kdmedlearn.models.unet import small_unet
+from kdmedlearn.train.budget import fit_steps
+from kdmedlearn.tuning.runs import (
+    alone_line,
+    best_of,
+    final,
+    lower_is_better,
+    Runs,
+    runs_of_study,
+    table_of,
+)
+from kdmedlearn.tuning.search import check_task, teacher_line, train_run, tune
+from kdmedlearn.viz.figures import runs_figure
 from kdmedlearn.widgets.bench import Job, tuning_bench
 from kdmedlearn.widgets.panel import log_slider
 
@@ -260,6 +282,153 @@ def test_a_bench_that_cannot_be_made_leaves_the_open_one_alone(tmp_path):
     a.close()
 
 
+# --- the student alone, and the lines to beat
+def by_hand(dls, student, fit, seed=0, loss=F.cross_entropy):
+    "The validation losses of a plain Learner."
+    restart(dls, seed)
+    learn = Learner(dls, student(), loss_func=loss)
+    restart(dls, seed)
+    with learn.no_bar(), learn.no_logging():
+        fit(learn)
+    return [v[1] for v in learn.recorder.values]
+
+
+def test_the_student_alone_is_a_plain_training(tmp_path):
+    runs, teacher = Runs(tmp_path), net(6)
+    taught = train_run(runs, data(), net, teacher, Response(), epochs=2, seed=3, **KW)
+    alone = train_run(runs, data(), net, teacher, Response(), epochs=2, seed=3, alone=True, **KW)
+    assert (alone["code"], alone["params"], alone["terms"], alone["alone"], alone["status"]) == (
+        "student alone",
+        {},
+        [],
+        True,
+        "done",
+    )
+    assert set(alone["history"]) == {"train_loss", "valid_loss", "accuracy"}
+    assert alone["task"] == taught["task"] and "alone" not in taught
+    want = by_hand(data(), net, lambda learn: learn.fit_one_cycle(2, 3e-3), seed=3)
+    assert alone["history"]["valid_loss"] == want
+
+
+def test_with_images_without_labels_the_student_alone_makes_as_many_steps(tmp_path):
+    dls = phantom_dls(n_train=16, n_valid=8, size=32, bs=8, device="cpu", n_unlabelled=24)
+    steps = []
+    watch = lambda run, epoch, batch: steps.append(batch)
+    how = dict(epochs=2, metrics=KW["metrics"], unlabelled="rest", unlabelled_share=0.75)
+    train = lambda alone: train_run(
+        Runs(tmp_path),
+        dls,
+        small_student,
+        small_teacher(),
+        Response(),
+        watch=watch,
+        alone=alone,
+        **how,
+    )
+    each = len(with_unlabelled(dls, "rest").train)
+    assert each > len(dls.train)
+    taught, n = train(False), len(steps)
+    alone = train(True)
+    assert n == len(steps) - n and alone["task"] == taught["task"]
+    assert len(alone["history"]["valid_loss"]) == 2
+    loss = dls.train_ds.loss_func
+    fit = lambda learn: fit_steps(learn, 2 * each, 3e-3, looks=2)
+    assert alone["history"]["valid_loss"] == by_hand(dls, small_student, fit, loss=loss)
+
+
+def mask_loaders():
+    return phantom_dls(n_train=8, n_valid=4, size=32, bs=4, task="segment", device="cpu")
+
+
+def test_both_students_get_the_loss_of_the_method(tmp_path):
+    from kdmedlearn.tuning.search import as_taught, without_teacher
+
+    dls = mask_loaders()
+    dls.loss_func = torch.nn.CrossEntropyLoss(ignore_index=255)
+    taught = as_taught(dls, small_unet(), small_unet(), KDAS(), dice)
+    alone = without_teacher(taught, dls, dice, cbs=None)
+    for learn in (taught, alone):
+        assert isinstance(learn.loss_func, StructureLoss) and learn.loss_func.ignore_index == 255
+    assert alone.model is taught.model and not hasattr(alone, "distill")
+
+
+def test_the_best_is_never_the_student_alone_and_the_line_is_at_its_best(tmp_path):
+    runs = Runs(tmp_path)
+    kept = lambda method, status, *accuracy: runs.keep(
+        runs.new(method, lr=0.1, seed=0, of=2)
+        | {
+            "status": status,
+            "history": {"accuracy": list(accuracy), "train_loss": [1.0]},
+        }
+    )
+    kept(Response(T=2), "done", 0.4)
+    kept(None, "done", 0.6)
+    kept(None, "done", 0.5)
+    kept(None, "stopped", 0.9)
+    assert best_of(runs.all())["code"] == "Response(T=2)"
+    assert alone_line(runs.all()) == {"student alone": 0.6}
+    assert alone_line(runs.all(), "train_loss") == alone_line(runs.all(), "dice") == {}
+    assert alone_line(runs.all()[:1]) == {}
+    t = table_of(runs.all())
+    assert list(t.student) == ["taught", "alone", "alone", "alone"]
+    assert t["T"].notna().tolist() == [True, False, False, False]
+    kept(Response(T=3), "done", 0.3)
+    assert "alpha" not in table_of(runs.all())  # the same in all runs that have one
+    runs.drop(2, 3, 4)
+    assert "student" not in table_of(runs.all())
+
+
+def test_the_line_of_the_teacher_is_its_score_as_a_student(tmp_path):
+    look = lambda teacher, score="accuracy", **kw: teacher_line(
+        check_task(Runs(tmp_path), data(), net, teacher, Response(), score=score, **KW | kw), score
+    )
+    torch.manual_seed(1)
+    a, b = net(6), net(7)
+    hits = lambda m: [(m(x).argmax(1) == y).float().tolist() for x, y in data().valid]
+    share = lambda m: sum(map(sum, hits(m.eval()))) / 8
+    assert look(a) == {"teacher": pytest.approx(share(a))}
+    assert share(a) != share(b)
+    assert look([a, b]) == {
+        "best single teacher, Sequential": pytest.approx(max(share(a), share(b)))
+    }
+    assert look(a, "valid_loss") == look(a, "response") == {}
+
+    def fails(z, y):
+        raise RuntimeError("no number")
+
+    assert look(a, "fails", metrics=[fails]) == {}
+
+
+def test_a_teacher_of_other_classes_has_no_line(tmp_path):
+    what = (data(), net, net(6, num_classes=5), Feature({"conv": "conv"}))
+    learn = check_task(Runs(tmp_path), *what, score="accuracy", **KW)
+    assert teacher_line(learn, "accuracy") == {}
+
+
+@pytest.mark.parametrize("metric", [dice, RegionDice()], ids=["dice", "RegionDice"])
+def test_the_line_of_a_teacher_of_masks(tmp_path, metric):
+    from kdmedlearn.evaluation.regions import score_regions
+
+    dls, teacher = mask_loaders(), small_unet()
+    learn = check_task(Runs(tmp_path), dls, small_unet, teacher, KDAS(), metric, "dice")
+    want = score_regions(teacher, dls.valid)["dice"]
+    assert teacher_line(learn, "dice") == {"teacher": pytest.approx(want, abs=1e-5)}
+
+
+def test_lines_stand_in_the_picture_of_the_score():
+    runs = [
+        {"run": 1, "history": {"accuracy": [0.1], "train_loss": [2.0]}},
+        {"run": 2, "alone": True, "history": {"accuracy": [0.2], "train_loss": [1.0]}},
+    ]
+    fig = runs_figure(runs, lines={"student alone": 0.2, "teacher": 0.9})
+    assert [(s.y0, s.yref) for s in fig.layout.shapes] == [(0.9, "y"), (0.2, "y")]
+    texts = [a.text for a in fig.layout.annotations]
+    assert texts[-2:] == ["teacher 0.900", "student alone 0.200"]
+    assert {d.name: d.line.dash for d in fig.data} == {"run 1": "solid", "run 2, alone": "dot"}
+    assert not runs_figure(runs).layout.shapes
+    assert len(runs_figure([], lines={"teacher": 0.9}).layout.shapes) == 1
+
+
 # --- the search
 @pytest.mark.parametrize("method", ["response", Response])
 def test_a_method_by_name_or_class_is_searched(method, tmp_path):
@@ -345,6 +514,32 @@ def test_the_pruner_is_heard(tmp_path):
     ]
 
 
+def classes_in_folders(path, n=16):
+    "Grey noise in two classes, read with half of the training images left out."
+    g = torch.Generator().manual_seed(0)
+    for c in "ab":
+        (path / c).mkdir(parents=True)
+        for i in range(n):
+            a = torch.randint(0, 256, (8, 8, 3), generator=g).repeat_interleave(4, 0)
+            Image.fromarray(a.repeat_interleave(4, 1).byte().numpy()).save(path / c / f"{i}.png")
+    return image_dls(path, size=32, bs=4, valid=0.25, fraction=0.5, device="cpu")
+
+
+def test_a_search_with_images_without_labels_compares_them_once(tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    dls, calls = classes_in_folders(tmp_path / "set"), []
+    compare = unlabelled.seen_in_tests
+    monkeypatch.setattr(
+        unlabelled, "seen_in_tests", lambda *args: calls.append(1) or compare(*args)
+    )
+    kw = dict(trials=2, epochs=1, folder=tmp_path / "runs", log=None, unlabelled="rest", **KW)
+    student = lambda: net(num_classes=2)
+    runs = tune(dls, student, net(6, num_classes=2), "response", **kw)
+    assert [r["status"] for r in runs.all()] == ["done", "done"] and len(calls) == 1
+    (images, _), n = runs.all()[0]["task"]["images"], len(dls.train_ds)
+    assert images == n + len(dls.rest)
+
+
 # --- the bench
 def bench(tmp_path, method="response", teacher=None, **kw):
     return tuning_bench(
@@ -393,6 +588,43 @@ def test_the_bench_trains_what_its_controls_say(tmp_path):
     assert (b.params["T"].value, b.seed.value, b.epochs.value) == (4.0, 0, 2)
     names = {d.name for d in b.figure.data}
     assert names == {"run 1", "run 2"} and len(b.figure.data) == 10
+    b.close()
+
+
+def test_alone_trains_without_the_teacher_and_draws_a_line(tmp_path):
+    b = bench(tmp_path)
+    lines = lambda: [a.text for a in b.figure.layout.annotations if a.text[-1].isdigit()]
+    assert [t.split()[0] for t in lines()] == ["teacher"]
+    b.params["T"].value, b.epochs.value, b.seed.value = 8.0, 1, 3
+    b.buttons["Alone"].click()
+    assert b.buttons["Alone"].disabled and b.buttons["Train"].disabled
+    b.job.thread.join(60)
+    assert not b.buttons["Alone"].disabled and b.best.value == ""
+    (run,) = Runs(tmp_path / "runs").all()
+    assert (run["code"], run["seed"], run["of"], run["status"]) == ("student alone", 3, 1, "done")
+    reached = f"student alone {final(run, 'accuracy'):.3f}"
+    assert reached in lines() and len(lines()) == 2
+    assert "student alone" in b.list.options[0][0]
+    assert {d.name for d in b.figure.data} == {"run 1, alone"}
+    b.seed.value = 0
+    b.list.value = (1,)
+    b.buttons["Set sliders"].click()
+    assert (b.seed.value, b.params["T"].value) == (3, 8.0)
+    train(b)
+    assert b.best.value.startswith("Response(T=8)")
+    b.close()
+
+
+def test_the_bench_with_images_without_labels(tmp_path):
+    kw = dict(n_train=8, n_valid=4, size=32, bs=8, device="cpu", n_unlabelled=24, task="segment")
+    dls, how = phantom_dls(**kw), dict(epochs=1, metrics=dice, unlabelled="rest")
+    b = tuning_bench(dls, small_unet, small_unet(), KDAS(), tmp_path / "runs", **how)
+    train(b)
+    b.buttons["Alone"].click()
+    b.job.thread.join(60)
+    taught, alone = b.runs.all()
+    assert (taught["status"], alone["status"]) == ("done", "done")
+    assert b.best.value.startswith("KDAS()") and alone_line([alone], "dice")
     b.close()
 
 

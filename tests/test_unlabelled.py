@@ -134,6 +134,25 @@ def test_masks_of_one_logit_in_floating_point(method):
     assert all(p.isfinite().all() for p in learn.model.parameters())
 
 
+@pytest.mark.parametrize("method", [KDAS(), SoftMasks(), BernoulliKL()], ids=repr)
+def test_masks_of_one_logit_as_the_loaders_give_them(method):
+    "Whole numbers, -100 where there is no mask: the structure loss never sees them."
+    dls, seen = loaders("segment"), []
+
+    class Loss(StructureLoss):
+        def forward(self, out, mask):
+            seen.append(len(mask))
+            return super().forward(out, mask)
+
+    how = dict(loss_func=Loss(), unlabelled="rest")
+    learn = distill(dls, small_unet(), small_unet(), method, **how)
+    seen.clear()
+    fit(learn, 2)
+    assert seen == [2, 2, 8]  # two steps, then the validation images
+    assert all(v == v for v in learn.recorder.values[-1])
+    assert learn.distill.targets is None
+
+
 def test_masks_of_classes_without_a_mask_are_the_teachers_alone():
     dls = loaders("segment")
     learn = distill(dls, small_unet(2), small_unet(2), PixelKL(), unlabelled="rest")

@@ -12,13 +12,15 @@ from fastai.learner import Learner
 from torch import nn
 
 from helpers import data, fingerprint, net
-from kdmedlearn import distill, Ensemble, Feature, Response
+from kdmedlearn import distill, Ensemble, Feature, KDAS, phantom_dls, Response
 from kdmedlearn.core.method import Method
 from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.parameters import Switch, Weight, Whole
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.trial import untouched
 from kdmedlearn.methods.response import response_loss, soften
+from kdmedlearn.models.small import small_student
+from kdmedlearn.models.unet import small_unet
 from kdmedlearn.widgets import loss_weights, temperature
 from kdmedlearn.widgets.panel import PLOTLY
 from kdmedlearn.widgets.soft_targets import entropy_bits, hesitant, pull, ranking, TEMPERATURES
@@ -445,3 +447,34 @@ def test_loss_weights_refuses():
     frozen = made()
     frozen.model.requires_grad_(False)
     assert "no trainable parameter" in loss_weights(frozen).said.value
+
+
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_loss_weights_with_images_without_labels(task):
+    kw = dict(n_train=8, n_valid=4, size=32, bs=8, device="cpu", n_unlabelled=24, task=task)
+    masks, make = task == "segment", {"segment": small_unet, "classify": small_student}[task]
+    method = KDAS() if masks else Response()
+    learn = distill(phantom_dls(**kw), make(), make(), method, unlabelled="rest")
+    before = traces_of(learn)
+    w = loss_weights(learn)
+    assert repr(traces_of(learn)) == repr(before)
+    assert len(w.xb[0]) == 8 and len(w.yb[0]) == 2
+    assert "8 images, 2 with a label" in w.figure.layout.title.text
+    with untouched(learn.model):
+        want = learn.distill.step(w.xb, w.yb).terms
+    assert w.measured.values == pytest.approx(
+        {k: float(v.detach()) for k, v in want.items()}, rel=1e-4
+    )
+    w.another.click()
+    assert len(w.yb[0]) == 2 and not w.said.value
+    x, y = learn.dls.valid.one_batch()
+    assert len(loss_weights(learn, (x, y)).yb[0]) == 4  # a batch in which all have one
+    w.close()
+
+
+def test_temperature_with_images_without_labels():
+    kw = dict(n_train=8, n_valid=4, size=32, bs=8, device="cpu", n_unlabelled=24)
+    dls = phantom_dls(**kw)
+    learn = distill(dls, small_student(), small_student(), unlabelled="rest")
+    a = temperature(learn).answers
+    assert all(dls.valid_ds[i][1] == k for i, k in zip(a.numbers, a.truth))

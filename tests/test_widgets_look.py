@@ -595,3 +595,37 @@ def test_close_gives_back_what_is_held(classes, masks):
         del w, big
         gc.collect()
         assert held() is None
+
+
+# --- with images without labels
+
+
+def beside(task, student, method, n=1):
+    "A Learner whose training batches hold images without labels, and the loaders without these."
+    kw = dict(n_train=6, n_valid=4, size=32, bs=8, device="cpu", n_unlabelled=24, seed=1)
+    dls = phantom_dls(task=task, **kw)
+    teachers = [student() for _ in range(n)]
+    return distill(dls, student(), teachers, method, unlabelled="rest"), dls
+
+
+def test_compare_shows_the_labelled_images_alone():
+    for task, student, method in (
+        ("classify", lambda: net(num_classes=8), Response()),
+        ("segment", unet, KDAS()),
+    ):
+        learn, dls = beside(task, student, method)
+        models = {"student": learn, "teacher": learn.distill.teachers[0]}
+        seen, want = (compare(models, d.train).seen for d in (learn.dls, dls))
+        assert len(seen.y) == 6 and torch.equal(seen.y, want.y)
+        assert len(compare(models, learn.dls.valid).seen.y) == 4
+
+
+def test_attention_shows_the_labelled_images_alone():
+    few = lambda: net(num_classes=8)
+    learn, dls = beside("classify", few, RelationAttention(d=8, heads=2, grid=2), n=2)
+    seen, want = (relation_attention(learn, d.train).seen for d in (learn.dls, dls))
+    assert len(seen.truth) == 6 and seen.truth == want.truth
+    assert len(relation_attention(learn).seen.truth) == 4
+    learn, dls = beside("segment", unet, KDAS())
+    seen, want = (kdas_attention(learn, d.train).seen for d in (learn.dls, dls))
+    assert len(seen.masks) == 6 and torch.equal(seen.masks, want.masks)

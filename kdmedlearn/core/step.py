@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #1baa57c8
+# %% ../../nbs/core/10_step.ipynb #660362fc
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -19,7 +19,7 @@ from .outputs import Layers, main_output, Outputs, Pass, plain, unwrapped
 from .taps import read
 from .processes import gather_pass
 from .tasks import task_of
-from .teacher import as_teachers
+from .teacher import as_teachers, back_to
 from .trial import check_pass, check_terms, loss_or_cure
 from .trial import tried, untouched, was_set_up
 
@@ -141,28 +141,42 @@ class StudentAndTeachers(nn.Module):
         seats = [Network("the student", unwrapped(self.student), xb)]
         return seats + [Network(t.name, t.model, t.prepare(xb, self.norm)) for t in self.teachers]
 
-# %% ../../nbs/core/10_step.ipynb #1409514b
+# %% ../../nbs/core/10_step.ipynb #d804ed69
 class AtSize:
-    "A hook on a network's input that brings images (B, C, H, W) to `size`, (height, width)."
+    """A hook on a network's input that brings images (B, C, H, W) to `size`, (height, width);
+    `back`, one on its output, brings maps of that size back to that of the images."""
 
     def __init__(self, size: tuple):
-        self.size = size
+        self.size = self.was = size
 
     def __call__(self, module, xb):
         x = xb[0]
-        if tuple(x.shape[-2:]) == self.size:
+        self.was = tuple(x.shape[-2:])
+        if self.was == self.size:
             return xb
         return (F.interpolate(x, self.size, mode="bilinear", antialias=True), *xb[1:])
+
+    def back(self, module, xb, out):
+        if self.was == self.size:
+            return None  # as it is
+        z = main_output(out)
+        maps = z if isinstance(z, (tuple, list)) else [z]
+        some_map = any(isinstance(m, Tensor) and m.ndim == 4 for m in maps)
+        return back_to(z, self.was, self.size) if some_map else None
 
 
 def at_size(model: nn.Module, size: Any) -> nn.Module:
     """`model`, from now on seeing every image at `size` pixels a side, or (height, width); None: as
-    the image comes. Its file of weights does not say so: keep the size beside it."""
-    hooks = model._forward_pre_hooks
-    for k in [k for k, h in hooks.items() if isinstance(h, AtSize)]:
-        del hooks[k]
+    the image comes. Images are made smaller with bilinear interpolation and antialiasing; a map of
+    that size, (B, C, height, width), or several in a tuple, comes back at the size of the image,
+    bilinear. Its file of weights does not say so: keep the size beside it."""
+    for hooks in (model._forward_pre_hooks, model._forward_hooks):
+        for k in [k for k, h in hooks.items() if isinstance(getattr(h, "__self__", h), AtSize)]:
+            del hooks[k]
     if size is not None:
-        model.register_forward_pre_hook(AtSize(image_size(size)))
+        hook = AtSize(image_size(size))
+        model.register_forward_pre_hook(hook)
+        model.register_forward_hook(hook.back)
     return model
 
 # %% ../../nbs/core/10_step.ipynb #b6c337d0

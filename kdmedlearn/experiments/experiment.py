@@ -6,7 +6,7 @@
 __all__ = ['CONTROLS', 'EVERY', 'history', 'EpochLine', 'fit_with_line', 'task_loss', 'arms_of', 'new_arms', 'mixup_for',
            'train_arms', 'equal_steps', 'run_arm', 'experiment', 'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #9f64504f
+# %% ../../nbs/experiments/01_experiment.ipynb #c2a71921
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ from fastai.losses import CrossEntropyLossFlat
 from ..core.checks import one_of
 from ..core.method import as_method
 from ..core.outputs import unwrapped
+from ..core.step import at_size
 from ..data.loaders import restart
 from ..evaluation.classes import paired
 from ..evaluation.compare import scoring_of
@@ -117,7 +118,7 @@ def task_loss(dls, method):  # -> a loss, or None: the one of `dls`
         loss.ignore_index = index
     return loss
 
-# %% ../../nbs/experiments/01_experiment.ipynb #fa933081
+# %% ../../nbs/experiments/01_experiment.ipynb #f04c96ae
 CONTROLS = ("label smoothing", "pseudo-labels")
 
 
@@ -143,6 +144,8 @@ def new_arms(
     for name, how in arms_of(method, controls).items():
         restart(dls, seed)
         student, kw = make_student(), dict(metrics=scoring.metrics(), loss_func=loss)
+        if unlabelled.get("student_size") is not None:  # of all students
+            at_size(student, unlabelled["student_size"])
         if how is None:
             learn = Learner(dls, student, **kw)
         elif how == "smooth":

@@ -48,7 +48,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #516f53f5
+# %% ../../nbs/train/02_distillation.ipynb #056dc416
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -61,7 +61,7 @@ class DistillCallback(Callback):
     ):
         self.teachers, self.method = as_teachers(teacher), as_method(method)
         self.step: DistillStep | None = None
-        self.plan = self.tap = self.saved = self.heard = None
+        self.plan = self.tap = self.saved = self.heard = self.targets = None
         self.tally = Tally()  # of this epoch
 
     @property
@@ -96,7 +96,13 @@ class DistillCallback(Callback):
             model = self.learn.model
             self.tap = tap_next(model, self.plan.student, inside=unwrapped(model))
 
+    def after_pred(self):
+        if hasattr(self.learn.dl, "n_labelled"):
+            self.targets, self.learn.yb = self.yb, ()  # without targets fastai asks no loss
+
     def after_loss(self):
+        if self.targets is not None:
+            self.learn.yb, self.targets = self.targets, None
         step, plan = self.step, self.plan
         step.loss_func = self.learn.loss_func  # mixup and its like replace it while they run
         student = Outputs(plain(self.pred), plain(self.tap.features) if self.tap else {})
@@ -120,7 +126,7 @@ class DistillCallback(Callback):
     def forget(self):
         if self.tap:
             self.tap.cancel()
-        self.tap = self.heard = None
+        self.tap = self.heard = self.targets = None
 
     after_batch = after_cancel_batch = forget
 
@@ -274,7 +280,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #b1c2c3e1
+# %% ../../nbs/train/02_distillation.ipynb #b068accc
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -289,7 +295,13 @@ def distill(
     student_size: int | None = None,  # pixels a side that the student sees; None: those of `dls`
     **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
 ) -> Learner:
-    "A fastai Learner that trains `student` on `dls` with the help of `teacher`."
+    """A fastai Learner that trains `student` on `dls` with the help of `teacher`.
+
+    With `student_size` the student sees every image of `dls` at that size, made smaller with
+    bilinear interpolation and antialiasing; teachers see it as it is. A student of masks has its
+    map brought back to the size of `dls`, bilinear, before loss, terms and metrics. So it is in
+    training, validation and prediction; weights that are saved are those of the plain student.
+    """
     if not hasattr(dls, "train"):
         raise TypeError(
             f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path)"

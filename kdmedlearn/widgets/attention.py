@@ -10,7 +10,7 @@ __all__ = ['ORDERS', 'undisturbed', 'check_loader', 'batches', 'names_in', 'clas
            'GatesSeen', 'mbcsa_blocks', 'titles_of', 'see_gates', 'fixed_share', 'gates_frame', 'draw_places',
            'draw_channels', 'MBCSAView', 'mbcsa_attention']
 
-# %% ../../nbs/widgets/04_attention.ipynb #1e47999c
+# %% ../../nbs/widgets/04_attention.ipynb #b722d3fe
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from ..core.outputs import Outputs, plain, unwrapped
 from ..core.taps import last_map
 from ..core.teacher import as_teachers, norm_of, Teacher
 from ..core.trial import untouched
+from ..data.unlabelled import BothLoader
 from ..evaluation.masks import dice
 from ..methods.fusion import AttentionFusion, by_teacher, fits_teachers, FusionState
 from ..methods.kdas import attend_to_itself, attention_loss, KDAS, sgm_loss, symmetric
@@ -56,7 +57,7 @@ def undisturbed(*models: nn.Module):
             o.eval()
         yield
 
-# %% ../../nbs/widgets/04_attention.ipynb #1b77d071
+# %% ../../nbs/widgets/04_attention.ipynb #130088cb
 def check_loader(dl, items):
     "Raise where `dl` is no loader of images with targets, or `items` no count."
     if isinstance(dl, DataLoaders):
@@ -72,8 +73,10 @@ def check_loader(dl, items):
 
 
 def batches(dl, items: int):  # yields (inputs, targets, pictures)
-    "The first `items` images of `dl` in its order, without random changes, batch by batch."
+    """The first `items` images of `dl` in its order, without random changes, batch by batch; images
+    without labels are left out."""
     check_loader(dl, items)
+    dl = dl.labelled if isinstance(dl, BothLoader) else dl
     norm, left = norm_of(dl), items
     calm = dl.dataset.set_split_idx(1) if hasattr(dl.dataset, "set_split_idx") else nullcontext()
     dl = dl.new(shuffle=False, drop_last=False, num_workers=0) if hasattr(dl, "new") else dl

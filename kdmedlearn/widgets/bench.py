@@ -6,7 +6,7 @@
 __all__ = ['WIDE', 'BUTTONS', 'control', 'controls_of', 'short', 'Settings', 'Job', 'line_of', 'RunList', 'button', 'set_buttons',
            'side_by_side', 'on_the_way', 'last_words', 'Clock', 'TuningBench', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #e00995ea
+# %% ../../nbs/widgets/03_bench.ipynb #8b83b32c
 import threading, time
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from fastai.metrics import accuracy
 
 from ..core.method import as_method, params_of, ranges_of, with_params
 from ..core.parameters import Range
-from ..tuning.runs import best_of, Runs, score_of, table_of
-from ..tuning.search import check_task, train_run
+from ..tuning.runs import alone_line, best_of, Runs, score_of, table_of
+from ..tuning.search import check_task, compared_once, teacher_line, train_run
 from ..viz.figures import runs_figure
 from .panel import log_slider, number_slider, Panel, when_unseen
 
@@ -147,7 +147,7 @@ class Job:
         if self.thread is not threading.current_thread():
             self.thread.join(wait)
 
-# %% ../../nbs/widgets/03_bench.ipynb #441ffad3
+# %% ../../nbs/widgets/03_bench.ipynb #ca46b8f4
 def line_of(n: int, r, score: str, best=False) -> str:
     "A row of `table_of` as a line of the list."
     say = lambda k, v: (
@@ -156,19 +156,19 @@ def line_of(n: int, r, score: str, best=False) -> str:
     words = "  ".join(
         say(k, v)
         for k, v in r.items()
-        if k not in (score, "status", "epochs") and v == v and v is not None
+        if k not in (score, "status", "epochs") and v == v and v not in (None, "taught")
     )
     return (
         f"{n}{' *' if best else ''}   {score} {r[score]:.3f}   {words}   {r['epochs']} epochs,"
         f" {str(r['status'])[:30]}"
     )
 
-# %% ../../nbs/widgets/03_bench.ipynb #18a8aaa1
+# %% ../../nbs/widgets/03_bench.ipynb #376e07c2
 class RunList:
     "The runs in a folder as a list to choose from, and the best one as a line of code."
 
-    def __init__(self, runs: Runs, score: str):
-        self.runs, self.score = runs, score
+    def __init__(self, runs: Runs, score: str, lines: dict | None = None):
+        self.runs, self.score, self.lines = runs, score, lines or {}
         self.list = W.SelectMultiple(
             options=[],
             rows=12,
@@ -204,11 +204,14 @@ class RunList:
 
     def draw(self, now) -> go.Figure:
         "The curves of all runs; `now` is the number of the one that trains, or trained last."
-        return runs_figure(self.runs.all(), self.list.value, now, self.score)
+        runs = self.runs.all()
+        lines = self.lines | alone_line(runs, self.score)
+        return runs_figure(runs, self.list.value, now, self.score, lines=lines)
 
-# %% ../../nbs/widgets/03_bench.ipynb #3d03e962
+# %% ../../nbs/widgets/03_bench.ipynb #b38d1bad
 BUTTONS = {
     "Train": ("play", "train with these hyperparameters"),
+    "Alone": ("user", "train the student without its teacher: these epochs, this rate and seed"),
     "Pause": ("pause", "hold the run after this batch, or go on with it"),
     "Stop": ("stop", "end the run after this batch"),
     "Set sliders": ("sliders", "put the sliders where the chosen run had them"),
@@ -219,7 +222,8 @@ BUTTONS = {
 def button(name: str, do) -> W.Button:
     "The button of that name, which calls `do`."
     icon, tip = BUTTONS[name]
-    b = W.Button(description=name, icon=icon, tooltip=tip, layout=dict(width="8em"))
+    layout = dict(width="auto", min_width="6em")
+    b = W.Button(description=name, icon=icon, tooltip=tip, layout=layout)
     b.on_click(do)
     return b
 
@@ -228,15 +232,15 @@ def set_buttons(buttons: dict, job: Job | None):
     "What cannot be pressed now is grey; Pause says Resume where the run is held."
     on = bool(job and job.running)
     for name, b in buttons.items():
-        b.disabled = {"Train": on, "Pause": not on, "Stop": not on}.get(name, False)
+        b.disabled = {"Train": on, "Alone": on, "Pause": not on, "Stop": not on}.get(name, False)
     pause = buttons["Pause"]
     pause.description, pause.icon = ("Resume", "play") if on and job.paused else ("Pause", "pause")
 
 
 def side_by_side(settings: Settings, past: RunList, buttons: dict) -> W.Widget:
     "Left the settings, right the runs, each with its buttons."
-    train, pause, stop, put, delete = buttons.values()
-    left = W.VBox([*settings.controls(), W.HBox([train, pause, stop])])
+    *start_and_stop, put, delete = buttons.values()
+    left = W.VBox([*settings.controls(), W.HBox(start_and_stop)])
     right = W.VBox([past.list, W.HBox([put, delete]), past.best])
     return W.HBox([left, right], layout=dict(flex_flow="row wrap"))
 
@@ -278,14 +282,14 @@ class Clock:
 # %% ../../nbs/widgets/03_bench.ipynb #9dd5e322
 _open = {}  # folder -> its bench, so that a cell that is run again finds the one before
 
-# %% ../../nbs/widgets/03_bench.ipynb #7e60ce0e
+# %% ../../nbs/widgets/03_bench.ipynb #49e6a024
 class TuningBench(Panel):
     """Sliders for a method's hyperparameters, training in the background, live curves, runs kept on
     disk."""
 
     def __init__(
         self,
-        train,  # (watch, method, epochs, lr, seed) -> record
+        train,  # (watch, method, epochs, lr, seed, alone) -> record
         method,
         runs: Runs,
         epochs,
@@ -293,13 +297,21 @@ class TuningBench(Panel):
         seed,
         score,
         every,  # seconds between two drawings
+        lines=None,  # {name: score} to beat
     ):
         self.train, self.runs, self.clock = train, runs, Clock(every)
-        self.settings, self.past = Settings(method, epochs, lr, seed), RunList(runs, score)
+        self.settings, self.past = Settings(method, epochs, lr, seed), RunList(runs, score, lines)
         s, self.list, self.best = self.settings, self.past.list, self.past.best
         self.params, self.epochs, self.lr, self.seed = s.params, s.epochs, s.lr, s.seed
         self.job = self.now = None  # now: number of the run that trains, or trained last
-        do = (self.on_train, self.on_pause, self.on_stop, self.on_set, self.on_delete)
+        do = (
+            self.on_train,
+            self.on_alone,
+            self.on_pause,
+            self.on_stop,
+            self.on_set,
+            self.on_delete,
+        )
         self.buttons = {name: button(name, f) for name, f in zip(BUTTONS, do)}
         super().__init__(side_by_side(self.settings, self.past, self.buttons), fast=False)
         self.list.observe(lambda _: self.redraw(), "value")
@@ -318,6 +330,13 @@ class TuningBench(Panel):
         set_buttons(self.buttons, self.job)
 
     def on_train(self, *_):
+        self.start(alone=False)
+
+    def on_alone(self, *_):
+        self.start(alone=True)
+
+    def start(self, alone: bool):
+        "Train with the settings that stand there."
         if self.job and self.job.running:
             return
         if not self.train:
@@ -329,7 +348,7 @@ class TuningBench(Panel):
         self.note("starting")
         self.clock.start()
         self.now = None
-        self.job = Job(lambda watch: self.train(watch, *settings), self.hear)
+        self.job = Job(lambda watch: self.train(watch, *settings, alone), self.hear)
         set_buttons(self.buttons, self.job)
 
     def hear(self, news):
@@ -382,7 +401,7 @@ class TuningBench(Panel):
             del _open[k]
         super().close()
 
-# %% ../../nbs/widgets/03_bench.ipynb #664bbf87
+# %% ../../nbs/widgets/03_bench.ipynb #00a2fac9
 def tuning_bench(
     dls,
     student,  # a module (copied for each run), or a function that makes one
@@ -395,20 +414,23 @@ def tuning_bench(
     score: str | None = None,  # the column that compares runs; None: the first metric
     metrics=None,  # for the Learner; None: accuracy
     every: float = 1.0,  # seconds between two drawings
-    **kwargs,  # for `distill`: loss_func, ...
+    **kwargs,  # for `distill`: loss_func, unlabelled, ...
 ) -> TuningBench:
     """Tune `method` by hand: sliders for its hyperparameters, training in the background, live
     curves, runs compared."""
     metrics = accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     runs, key = Runs(folder), str(Path(folder).resolve())
+    kwargs = compared_once(dls, kwargs)
     # what does not fit together is said now
-    check_task(runs, dls, student, teacher, method, metrics, score, **kwargs)
+    learn = check_task(runs, dls, student, teacher, method, metrics, score, **kwargs)
     if key in _open:
         _open[key].close()
+    lines = teacher_line(learn, score)
 
-    def train(watch, m, epochs, lr, seed):
-        return train_run(runs, dls, student, teacher, m, epochs, lr, seed, metrics, watch, **kwargs)
+    def train(watch, m, epochs, lr, seed, alone):
+        how = (epochs, lr, seed, metrics, watch, alone)
+        return train_run(runs, dls, student, teacher, m, *how, **kwargs)
 
-    bench = _open[key] = TuningBench(train, method, runs, epochs, lr, seed, score, every)
+    bench = _open[key] = TuningBench(train, method, runs, epochs, lr, seed, score, every, lines)
     return bench
