@@ -2906,8 +2906,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'kdmedlearn/widgets/weights.py'),
                                             'kdmedlearn.widgets.weights.LossWeights.draw': ( 'widgets/loss_weights.html#lossweights.draw',
                                                                                              'kdmedlearn/widgets/weights.py'),
-                                            'kdmedlearn.widgets.weights.LossWeights.how_many': ( 'widgets/loss_weights.html#lossweights.how_many',
-                                                                                                 'kdmedlearn/widgets/weights.py'),
                                             'kdmedlearn.widgets.weights.LossWeights.method': ( 'widgets/loss_weights.html#lossweights.method',
                                                                                                'kdmedlearn/widgets/weights.py'),
                                             'kdmedlearn.widgets.weights.LossWeights.next_batch': ( 'widgets/loss_weights.html#lossweights.next_batch',

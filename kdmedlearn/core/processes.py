@@ -81,7 +81,7 @@ def gather_pass(p: Pass) -> Pass:
     student = gather_outputs(p.student)
     return p._replace(student=student, teachers=teachers, target=target, valid=valid)
 
-# %% ../../nbs/core/11_processes.ipynb #b8e31c24
+# %% ../../nbs/core/11_processes.ipynb #6aa81500
 class SyncNorm(nn.modules.batchnorm._BatchNorm):
     "Batch norm with the mean and variance of all processes' images."
 
@@ -100,22 +100,22 @@ class SyncNorm(nn.modules.batchnorm._BatchNorm):
         centred = y - mean.view(shape)
         var = summed(centred.pow(2).sum(dims)) / n
         if self.running_mean is not None and self.running_var is not None:
-            self.follow(mean.detach(), var.detach() * n / (n - 1))
+            own = self.running_mean, self.running_var
+            self.follow(*own, mean.detach(), var.detach() * n / (n - 1))
         out = centred * (var + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(x.dtype)
 
     @torch.no_grad()
-    def follow(self, mean: Tensor, var: Tensor):
+    def follow(self, own_mean: Tensor, own_var: Tensor, mean: Tensor, var: Tensor):
         "Move the running statistics."
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        m = self.momentum
-        if m is None:
-            m = 1.0 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), m)
-        self.running_var.lerp_(var.to(self.running_var.dtype), m)
+        m, n = self.momentum, self.num_batches_tracked
+        if n is not None:
+            n.add_(1)
+            m = 1.0 / n.item() if m is None else m
+        own_mean.lerp_(mean.to(own_mean.dtype), m or 0.0)
+        own_var.lerp_(var.to(own_var.dtype), m or 0.0)
 
 
 def sync_norms(model: nn.Module) -> dict:  # module -> its own class, for `own_norms`

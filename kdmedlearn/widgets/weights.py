@@ -454,7 +454,7 @@ def weight_figure(m: Measured, weights: dict, head: str) -> go.Figure:
     place = dict(x=0, xanchor="left", y=1, yref="container", yanchor="top", pad_t=12)
     return fig.update_layout(title=dict(text=title, font_size=15, **place))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #6194e08e
+# %% ../../nbs/widgets/02_loss_weights.ipynb #6fef225e
 class LossWeights(Panel):
     """Values, gradients and cosines of a method's terms on one batch, under sliders for its
     hyperparameters."""
@@ -542,13 +542,8 @@ class LossWeights(Panel):
             )
         self.fixed.value = html.escape(unmoved(self.params, pct))
         return weight_figure(
-            self.measured, self.method.weights(pct), f"{self.called}, {self.how_many()}"
+            self.measured, self.method.weights(pct), f"{self.called}, {how_many(self.xb, self.yb)}"
         )
-
-    def how_many(self) -> str:
-        "The number of images, and of those with a label where not all have one."
-        n, known = len(self.xb[0]), len(self.yb[0])
-        return f"{n} images" if n == known else f"{n} images, {known} with a label"
 
     def next_batch(self, *_):
         self.number += 1
