@@ -4,25 +4,36 @@ import sys
 import warnings
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss
+from PIL import Image
 from torch import nn
 
+from kdmedlearn import distill, KDAS, SoftMasks
+from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.teacher import norm_of, Teacher
+from kdmedlearn.data.masks import mask_dls, MaskBCE
 from kdmedlearn.data.phantom import CLASSES, phantom_dls
+from kdmedlearn.evaluation.regions import classes_in
+from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.models import pretrained as module
 from kdmedlearn.models.pretrained import imagenet_weights, mapped, PACKAGED, pretrained_model
 from kdmedlearn.models.registry import create_model
 from kdmedlearn.models.small import small_student
 from kdmedlearn.models.weights import about_model, load_teacher, save_model
-from kdmedlearn.train.finetune import backbone_and_head, finetune
+from kdmedlearn.models.unet import small_unet
+from kdmedlearn.train.finetune import backbone_and_head, finetune, n_maps
 from kdmedlearn.train.teachers import check_teacher, fit_teacher, phantom_teacher_path, teachers
 
 NAME = "tf_efficientnet_lite0"
 has = lambda package: pytest.mark.skipif(find_spec(package) is None, reason=f"needs {package}")
-weights = has(PACKAGED[NAME].package)
+weights, segment = has(PACKAGED[NAME].package), has("segmentation_models_pytorch")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +132,7 @@ def test_without_the_package_timm_is_asked(monkeypatch):
 
 
 @weights
-@has("segmentation_models_pytorch")
+@segment
 def test_the_encoder_of_the_unet_is_the_classifiers_backbone(released, tmp_path):
     unet = module.pretrained_unet().eval()
     net = timm.create_model(NAME, pretrained=False).eval()
@@ -239,6 +250,175 @@ def test_the_head_is_trained_first_and_the_backbone_slower(monkeypatch):
     assert rates == [(10, 1e-2, True, True), (40, slice(2e-3, 1e-2), False, True)]
 
 
+# --- fine-tuning for masks
+
+
+def masks(**kw):
+    return phantom_dls(**dict(n_train=8, n_valid=4, size=32, bs=4, task="segment") | kw)
+
+
+def quick(dls, **kw):
+    return finetune(dls, **dict(steps=5, looks=1, log=None, loss_func=StructureLoss()) | kw)
+
+
+def statistics(part):
+    return [v.clone() for k, v in part.state_dict().items() if "running" in k]
+
+
+@weights
+@segment
+def test_a_finetuned_unet_knows_what_it_is_and_teaches(tmp_path, released):
+    dls = masks()
+    t = quick(dls)
+    assert (t.name, t.size, t.score["metric"], t.score["images"]) == (
+        "lite0_unet",
+        (32, 32),
+        "dice",
+        4,
+    )
+    assert t.vocab == classes_in(dls.valid) and len(t.vocab) == 2
+    assert t.norm[0].flatten().tolist() == pytest.approx(released.norm[0])
+    assert check_teacher(t, dls, fall=1)["dice"] == pytest.approx(t.score["value"], abs=1e-4)
+    kw = dict(norm=t.norm, img_size=32, score=t.score)
+    again = load_teacher(save_model(t.model, tmp_path / "t.safetensors", t.name, t.vocab, **kw))
+    x = plain(dls.valid.one_batch()[0])
+    out = t.see((x,), norm_of(dls)).out
+    assert out.shape == (4, 1, 32, 32) and torch.equal(again.see((x,), norm_of(dls)).out, out)
+    for method in (KDAS(), SoftMasks()):
+        learn = distill(dls, small_unet(), again, method)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+        assert all(v == v for v in learn.recorder.values[-1])
+
+
+@weights
+@segment
+def test_batch_norm_keeps_its_statistics_in_the_encoder_alone(monkeypatch):
+    import kdmedlearn.train.finetune as ft
+
+    made = ft.pretrained_unet()
+    monkeypatch.setattr(ft, "pretrained_unet", lambda maps: made)
+    encoder, decoder = statistics(made.encoder), statistics(made.decoder)
+    first = [p.clone() for p in made.encoder.parameters()]
+    quick(masks(), freeze=0.6)  # 3 steps of the decoder, 2 of all
+    assert all(map(torch.equal, encoder, statistics(made.encoder)))
+    assert not any(map(torch.equal, decoder, statistics(made.decoder)))
+    assert not all(map(torch.equal, first, made.encoder.parameters()))  # weights have moved
+    quick(masks(), keep_stats=False)
+    assert not all(map(torch.equal, encoder, statistics(made.encoder)))
+
+
+@weights
+@segment
+def test_the_encoder_is_frozen_first_and_slower_then(monkeypatch):
+    import kdmedlearn.train.finetune as ft
+
+    rates = []
+
+    def spy(learn, steps, lr, **kwargs):
+        learn.create_opt()
+        groups = [[p.requires_grad for p in g] for g in backbone_and_head(learn.model)]
+        assert sum(map(len, groups)) == len(list(learn.model.parameters()))
+        assert len(groups[0]) == len(list(learn.model.encoder.parameters()))
+        rates.append((steps, lr, any(groups[0]), all(groups[1])))
+        assert isinstance(learn.loss_func, StructureLoss) and learn.metrics[0].name == "dice"
+
+    monkeypatch.setattr(ft, "fit_steps", spy)
+    quick(masks(), steps=50, lr=1e-2)
+    assert rates == [(10, 1e-2, False, True), (40, slice(2e-3, 1e-2), True, True)]
+    rates.clear()
+    quick(masks(), steps=50, pretrained=False)
+    assert [r[0] for r in rates] == [50]
+
+
+@pytest.mark.parametrize(
+    "loss, shape, maps",
+    [
+        (StructureLoss(), (2, 8, 8), 1),
+        (StructureLoss(), (2, 1, 8, 8), 1),
+        (nn.BCEWithLogitsLoss(), (2, 1, 8, 8), 1),
+        (BCEWithLogitsLossFlat(), (2, 1, 8, 8), 1),
+        (MaskBCE(), (2, 8, 8), 1),
+        (nn.CrossEntropyLoss(), (2, 8, 8), 2),
+        (CrossEntropyLossFlat(axis=1), (2, 8, 8), 2),
+        (DiceLoss(), (2, 8, 8), 2),
+    ],
+    ids=lambda v: str(v) if isinstance(v, (int, tuple)) else type(v).__name__,
+)
+def test_the_loss_says_how_many_maps_there_are(loss, shape, maps):
+    y = torch.zeros(shape)
+    y[..., :4] = 1
+    y = y if len(shape) == 4 else y.long()
+    dls = DataLoaders.from_dsets(
+        *[[(torch.rand(3, 8, 8), m) for m in y] for _ in "ab"], bs=2, num_workers=0, device="cpu"
+    )
+    assert n_maps(dls, ["rest", "polyp"], loss) == maps
+    assert n_maps(dls, ["rest", "polyp", "tool"], loss) == 3
+
+
+def three_classes(path):
+    "Images with a bright and a dark square, in masks of three values."
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (path / folder).mkdir(parents=True)
+    for i in range(12):
+        x, y = rng.integers(90, 160, (32, 32, 3)), np.zeros((32, 32))
+        for k in (1, 2):
+            a, b = rng.integers(0, 20, 2)
+            x[a : a + 12, b : b + 12], y[a : a + 12, b : b + 12] = 120 * k, k
+        Image.fromarray(x.astype("uint8")).save(path / "images" / f"{i}.png")
+        Image.fromarray(y.astype("uint8")).save(path / "masks" / f"{i}.png")
+    classes = {"rest": 0, "dark": 1, "bright": 2}
+    return mask_dls(path, size=32, bs=4, valid=0.34, classes=classes, device="cpu")
+
+
+@weights
+@segment
+def test_masks_of_several_classes_and_of_two_maps(tmp_path):
+    for dls, n in ((three_classes(tmp_path / "set"), 3), (masks(), 2)):
+        t = quick(dls, loss_func=None, steps=3)  # the loss of the loaders: cross-entropy
+        x = plain(dls.valid.one_batch()[0])
+        out = t.see((x,), norm_of(dls)).out
+        assert out.shape == (4, n, 32, 32) and len(t.vocab) == max(n, 2)
+        assert t.score["metric"] == "dice" and 0 <= t.score["value"] <= 1
+        file = save_model(t.model, tmp_path / "t.safetensors", t.name, t.vocab, norm=t.norm)
+        assert about_model(file)["num_classes"] == n
+        assert torch.equal(load_teacher(file).see((x,), norm_of(dls)).out, out)
+
+
+@weights
+@segment
+def test_a_unet_of_another_size_answers_at_that_of_the_loaders():
+    dls = masks()
+    t = quick(dls, size=64, steps=2)
+    x = plain(dls.valid.one_batch()[0])
+    seen = []
+    t.model.register_forward_hook(lambda m, i, o: seen.append(tuple(i[0].shape[2:])))
+    assert t.size == (64, 64) and t.see((x,), norm_of(dls)).out.shape == (4, 1, 32, 32)
+    assert seen == [(64, 64)]
+
+
+@segment
+def test_a_network_with_an_encoder_is_finetuned_too():
+    import segmentation_models_pytorch as smp
+
+    dls, unet = masks(), smp.Unet("resnet18", encoder_weights=None, classes=1)
+    before = statistics(unet.encoder)
+    t = quick(dls, arch=unet, steps=3)
+    assert t.model is unet and t.name == "Unet" and t.score["metric"] == "dice"
+    assert all(map(torch.equal, t.norm, norm_of(dls)))  # the images as it was given them
+    assert all(map(torch.equal, before, statistics(unet.encoder)))
+
+
+def test_masks_without_an_encoder_are_refused():
+    for arch, words in (
+        ("small_unet", "no encoder with ImageNet weights; take lite0_unet"),
+        (small_unet(), "no part called encoder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            quick(masks(), arch=arch)
+
+
 def test_what_cannot_be_finetuned_is_refused():
     dls = phantom_dls(n_train=8, n_valid=8, size=32)
     with pytest.raises(ValueError, match="no pretrained weights"):
@@ -247,4 +427,6 @@ def test_what_cannot_be_finetuned_is_refused():
         finetune(dls, "small_student", pretrained=False, log=None)
     with pytest.raises(ValueError, match="freeze=2"):
         finetune(dls, freeze=2, log=None)
+    with pytest.raises(TypeError, match="got a Learner"):
+        finetune(Learner(dls, small_student()), log=None)
     assert norm_of(dls) is not None

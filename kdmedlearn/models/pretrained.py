@@ -17,7 +17,7 @@ from torch import nn, Tensor
 
 from ..core.checks import fit_in_order, same_digest, unknown
 
-# %% ../../nbs/models/09_pretrained.ipynb #0b1b8433
+# %% ../../nbs/models/09_pretrained.ipynb #474fc357
 @dataclass(frozen=True)
 class PackagedWeights:
     "Weights that a Python package holds."
@@ -29,6 +29,11 @@ class PackagedWeights:
     mean: float  # of its pixels in [0, 1], each channel
     std: float
     size: int  # side of the images it was trained on
+
+    @property
+    def norm(self) -> tuple:
+        "(mean, std) for each channel of its pixels in [0, 1]."
+        return (self.mean,) * 3, (self.std,) * 3
 
 
 PACKAGED = {
@@ -73,7 +78,7 @@ def mapped(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tens
     filled = {k: v.to(ours[k].dtype) for k, v in zip(names, theirs.values())}
     return filled | {k: v for k, v in ours.items() if k not in names}
 
-# %% ../../nbs/models/09_pretrained.ipynb #d700e896
+# %% ../../nbs/models/09_pretrained.ipynb #ea545bcb
 @dataclass(frozen=True)
 class ImageNetWeights:
     "Weights trained on ImageNet, under timm's names, and the images they expect."
@@ -100,7 +105,7 @@ def imagenet_weights(name: str = "tf_efficientnet_lite0") -> ImageNetWeights:
         )
     ours = timm.create_model(name, pretrained=False).state_dict()
     state = mapped(read_checked(file, p.sha256), ours)
-    return ImageNetWeights(state, ((p.mean,) * 3, (p.std,) * 3), p.size, f"package {p.install}")
+    return ImageNetWeights(state, p.norm, p.size, f"package {p.install}")
 
 # %% ../../nbs/models/09_pretrained.ipynb #015f255a
 def pretrained_model(name: str, num_classes: int, in_chans: int = 3, **kwargs) -> nn.Module:
