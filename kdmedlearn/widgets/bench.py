@@ -282,10 +282,9 @@ class Clock:
 # %% ../../nbs/widgets/03_bench.ipynb #9dd5e322
 _open = {}  # folder -> its bench, so that a cell that is run again finds the one before
 
-# %% ../../nbs/widgets/03_bench.ipynb #6ede77c0
+# %% ../../nbs/widgets/03_bench.ipynb #6ba99335
 class TuningBench(Panel):
-    """Sliders for a method's hyperparameters, training in the background, live curves, runs kept on
-    disk."""
+    "Sliders for hyperparameters, training in the background, live curves, runs kept on disk."
 
     def __init__(
         self,
@@ -304,8 +303,8 @@ class TuningBench(Panel):
         s, self.list, self.best = self.settings, self.past.list, self.past.best
         self.params, self.epochs, self.lr, self.seed = s.params, s.epochs, s.lr, s.seed
         self.job = self.now = None  # now: number of the run that trains, or trained last
-        do = [getattr(self, f"on_{name.split()[0].lower()}") for name in BUTTONS]
-        self.buttons = {name: button(name, f) for name, f in zip(BUTTONS, do)}
+        do = lambda name: getattr(self, f"on_{name.split()[0].lower()}")
+        self.buttons = {name: button(name, do(name)) for name in BUTTONS}
         super().__init__(side_by_side(self.settings, self.past, self.buttons), fast=False)
         self.list.observe(lambda _: self.redraw(), "value")
         when_unseen(self.box, self.close)
