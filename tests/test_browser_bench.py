@@ -106,7 +106,7 @@ INSIDE = (
 
 
 def test_alone_draws_a_line_to_beat(lab, tmp_path):
-    cell = CELL.replace("epochs=500", "epochs=2").replace("bench_runs", "alone_runs")
+    cell = CELL.replace("epochs=500", "epochs=2").replace("bench_runs", "beaten")
     with lab.open("alone", cell) as s:
         s.page.get_by_role("button", name="Train").wait_for(timeout=60_000)
         s.until(f"() => ({LINES})().length == 1")
