@@ -10,7 +10,7 @@ READY := .venv/.ready
 help:
 	@echo "make demo         a student learns from a teacher on made-up endoscopy images; a table and a report"
 	@echo "make test         all tests, every notebook included"
-	@echo "make quick        the tests for the inner loop: no browser, no notebook, nothing slow; within 90 seconds"
+	@echo "make quick        the tests for the inner loop: no browser, no notebook, nothing slow"
 	@echo "make bench        what a step of each method costs on this machine, against the least that it must do"
 	@echo "make format       code as the project has it: black, long comments and docstrings wrapped"
 	@echo "make lab          JupyterLab, opened on the course"

@@ -210,6 +210,17 @@ def test_a_build_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert torch.equal(again.teacher.store.take("out", rows), whole.teacher.store.take("out", rows))
 
 
+def test_a_build_may_go_on_with_another_batch_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD", 16)
+    t, folder = teacher(), tmp_path / "a"
+    cache_teacher(loaders(), t, folder, 2, log=None)
+    (folder / "teacher-1" / "answers-00001.safetensors").unlink()
+    again = cache_teacher(loaders(bs=5), t, folder, 2, log=None)  # 5 does not divide a shard
+    whole = cache_teacher(loaders(), t, tmp_path / "b", 2, log=None)
+    kept = [o.teacher.store.take("out", torch.arange(80)) for o in (again, whole)]
+    assert torch.allclose(*kept, atol=1e-6)
+
+
 def test_large_caches_are_read_from_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SHARD", 8)
     dls, t = loaders(), teacher()

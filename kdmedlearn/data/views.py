@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['drawn', 'put', 'Numbered', 'Ticket', 'Stamp', 'Replay', 'turned', 'Turn', 'chance_of', 'views_asked',
-           'no_random_items', 'with_views', 'plain_item']
+           'no_random_items', 'item_shape', 'with_views']
 
-# %% ../../nbs/data/14_views.ipynb #1bbfe03d
+# %% ../../nbs/data/14_views.ipynb #f4da68bf
 from collections.abc import Sequence
 from copy import copy, deepcopy
 from typing import Any
@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import ItemTransform
+from fastai.torch_core import set_seed
 from fastai.vision.augment import AffineCoordTfm, RandTransform, SpaceTfm
 from fastai.vision.core import TensorImage, TensorMask
 from fasttransform import Pipeline, Transform
 from torch import Tensor
 
 from ..core.checks import number
+from .loaders import random_state_kept
 
 # %% ../../nbs/data/14_views.ipynb #1c33437f
 def drawn(
@@ -162,7 +164,7 @@ class Turn(Transform):
     def encodes(self, x: TensorMask):
         return self.turn(x)
 
-# %% ../../nbs/data/14_views.ipynb #0347d323
+# %% ../../nbs/data/14_views.ipynb #e9ab0232
 def chance_of(
     fs,  # the transforms of a training loader's batches
     shape: tuple,  # (C, H, W) of its images
@@ -171,15 +173,11 @@ def chance_of(
 ) -> dict[str, Tensor]:  # "number of the transform: name" -> (n, ...)
     "What the random transforms draw for n views."
     x = torch.zeros(1, 1, 1, 1).expand(n, *shape).as_subclass(TensorImage)
-    out = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for j, f in enumerate(fs):
-            if isinstance(f, RandTransform):
-                out |= {f"{j}: {k}": v for k, v in drawn(deepcopy(f), x).items()}
-    return out
+    set_seed(seed)
+    random = [(j, f) for j, f in enumerate(fs) if isinstance(f, RandTransform)]
+    return {f"{j}: {k}": v for j, f in random for k, v in drawn(deepcopy(f), x).items()}
 
-
+# %% ../../nbs/data/14_views.ipynb #5b95a0b3
 def views_asked(views: Any) -> int:
     "How many views `views` asks for: a number, or 8 for the turns."
     if isinstance(views, str) and views == "turns":
@@ -198,6 +196,11 @@ def no_random_items(dl: TfmdDL):
             f"{', '.join(bad)} draws anew whenever an image is read, so no view comes again; resize"
             " with a fixed transform, and augment batches"
         )
+
+# %% ../../nbs/data/14_views.ipynb #1ff6ffe5
+def item_shape(dl: TfmdDL) -> tuple:  # (C, H, W)
+    "The shape of the images that meet in a batch of `dl`."
+    return tuple(dl.do_item(0)[0].shape)
 
 
 def with_views(
@@ -220,8 +223,8 @@ def with_views(
         chance, kept = {}, [f for f, r in zip(fs, random) if not r]
         kept += [Turn(ticket)] if views == "turns" else []
     else:
-        shape = plain_item(dl)
-        chance = chance_of(fs, shape, len(dl.dataset) * n_views, seed)
+        with random_state_kept(dls):
+            chance = chance_of(fs, item_shape(dl), len(dl.dataset) * n_views, seed)
         own = lambda j: {
             k.split(": ")[1]: v for k, v in chance.items() if k.split(": ")[0] == str(j)
         }
@@ -233,8 +236,3 @@ def with_views(
     out = copy(dls)
     out.loaders = [new, *dls.loaders[1:]]
     return out
-
-
-def plain_item(dl: TfmdDL) -> tuple:  # (C, H, W)
-    "The shape of the images that meet in a batch of `dl`."
-    return tuple(dl.do_item(0)[0].shape)

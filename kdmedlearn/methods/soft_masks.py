@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['soft_structure_loss', 'SoftMasks']
 
-# %% ../../nbs/methods/09_soft_masks.ipynb #1345896a
+# %% ../../nbs/methods/09_soft_masks.ipynb #0487d91a
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import one_logit, same_map
-from ..core.method import Method
-from ..core.outputs import Pass
-from ..core.parameters import Choice, Share, Switch, Temperature
+from ..core.parameters import Share, Temperature
 from .kdas import edge_weight, StructureLoss
-from .pixels import HEADS, map_pairs
+from .pixels import _PerPixel
 from .response import full_precision, valid_like
 
 # %% ../../nbs/methods/09_soft_masks.ipynb #b577ed37
@@ -39,8 +37,8 @@ def soft_structure_loss(
     iou = (1 + total(torch.minimum(p, y))) / (1 + total(torch.maximum(p, y)))
     return (kl + 1 - iou).mean()
 
-# %% ../../nbs/methods/09_soft_masks.ipynb #07f081c9
-class SoftMasks(Method, name="softmasks"):
+# %% ../../nbs/methods/09_soft_masks.ipynb #be0d5fd3
+class SoftMasks(_PerPixel, name="softmasks"):
     """(1 - alpha) task + alpha structure loss against the teacher's probabilities, for maps of one
     logit. Several heads: each; several teachers: the mean. Pixels that the task loss ignores are
     left out."""
@@ -48,20 +46,10 @@ class SoftMasks(Method, name="softmasks"):
     loss_func = StructureLoss
     tasks = frozenset({"binary masks"})
     instead = "for a class per pixel take PixelKL, for classes of images Response"
+    term = "softmasks"
 
     T = Temperature(1.0)
     alpha = Share(0.9)
-    heads = Choice("each", HEADS, "models with several maps: each head, or the sum of the heads")
-    resize = Switch(False, "bring a teacher's map of another size to the student's")
 
-    def weights(self, pct: float = 0.0) -> dict[str, float]:
-        a = self.weight_of("alpha", pct)
-        return {"task": 1 - a, "softmasks": a}
-
-    def terms(self, p: Pass) -> dict[str, Tensor]:
-        losses = [
-            soft_structure_loss(s, t, self.T, valid=p.valid)
-            for o in p.teachers
-            for s, t in map_pairs(p.student.out, o.out, self.heads, self.resize)
-        ]
-        return {"softmasks": torch.stack(losses).mean()}
+    def loss(self, s, t, valid):
+        return soft_structure_loss(s, t, self.T, valid=valid)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['IN_MEMORY', 'SHARD', 'digest', 'weights_digest', 'file_of', 'image_digests', 'transforms_said', 'fingerprint',
-           'same_or_refuse', 'shard_file', 'whole', 'write_shard', 'write_about', 'Store', 'CachedTeacher', 'means',
-           'views_of', 'answers', 'has_room', 'fill', 'Cached', 'cache_teacher']
+           'same_or_refuse', 'shard_file', 'part_of', 'write_shard', 'write_about', 'read_about', 'Store',
+           'CachedTeacher', 'means', 'views_of', 'answers', 'has_room', 'fill', 'Cached', 'cache_teacher']
 
-# %% ../../nbs/train/10_cache.ipynb #b08f7b8f
+# %% ../../nbs/train/10_cache.ipynb #6cffaa00
 import json, os, shutil, warnings
 from hashlib import blake2b
 from importlib.metadata import version
@@ -24,9 +24,10 @@ from ..core.outputs import Outputs, plain
 from ..core.teacher import as_teachers, norm_of, Teacher
 from ..data.files import watched
 from ..data.unlabelled import with_unlabelled
-from ..data.views import Replay, Ticket, with_views
+from ..data.views import item_shape, Replay, Ticket, with_views
+from ..models.weights import settle
 
-# %% ../../nbs/train/10_cache.ipynb #be5d53cd
+# %% ../../nbs/train/10_cache.ipynb #bc56c8c9
 def digest(*parts: Any) -> str:  # tensors, bytes or text
     "A short text that is different for different `parts`."
     h = blake2b(digest_size=12)
@@ -46,17 +47,14 @@ def weights_digest(model: nn.Module) -> str:
 
 def file_of(ds, i: int):  # a Path, or None
     "The file that image `i` of a dataset is read from, where its pixels are not in memory."
-    if hasattr(ds, "labelled"):
-        n = len(ds.labelled)
-        o = ds.images[i - n] if i >= n else None
-        reader, ds = getattr(ds.labelled, "tls", [None])[0], ds.labelled
-        o = ds.items[i] if i < n and hasattr(ds, "items") else o
-    else:
-        reader, o = getattr(ds, "tls", [None])[0], getattr(ds, "items", [None] * len(ds))[i]
-    kept = getattr(next(iter(getattr(reader, "tfms", [])), None), "kept", None)
-    return (
-        Path(o) if isinstance(o, (str, Path)) and kept is not None and str(o) not in kept else None
-    )
+    own = getattr(ds, "labelled", ds)  # images without labels stand behind the labelled ones
+    if not hasattr(own, "tls"):
+        return None
+    o = own.items[i] if i < len(own) else ds.images[i - len(own)]
+    reads = own.tls[0].tfms.fs
+    kept = getattr(reads[0], "kept", None) if reads else None
+    in_memory = kept is None or not isinstance(o, (str, Path)) or str(o) in kept
+    return None if in_memory else Path(o)
 
 
 def image_digests(ds) -> list:
@@ -70,7 +68,7 @@ def image_digests(ds) -> list:
             out.append(digest(file.name, s.st_size, s.st_mtime_ns))
     return out
 
-# %% ../../nbs/train/10_cache.ipynb #8cd61857
+# %% ../../nbs/train/10_cache.ipynb #280a5ffb
 def transforms_said(dl) -> str:
     "The transforms of the batches of a loader with views."
     out = []
@@ -86,7 +84,6 @@ def fingerprint(dl, teacher: Teacher, norm, layers: tuple, half: bool) -> dict[s
     "What the answers of `teacher` to the views of the loader `dl` depend on."
     said = lambda pair: "none" if pair is None else digest(*(v.cpu() for v in pair))
     images = image_digests(dl.dataset.items)
-    shape = tuple(dl.do_item(0)[0].shape)
     libraries = ("kdmedlearn", "torch", "fastai", "pillow")
     return {
         "the teacher's weights": weights_digest(teacher.model),
@@ -95,7 +92,7 @@ def fingerprint(dl, teacher: Teacher, norm, layers: tuple, half: bool) -> dict[s
         "the teacher's precision": teacher.precision or "float32",
         "the images": f"{len(images)} images, {digest(*sorted(images))}",
         "the order of the images": digest(*images),
-        "the size of the images": str(shape),
+        "the size of the images": str(item_shape(dl)),
         "the normalisation of the images": said(norm),
         "the views": (
             f"{dl.ticket.views} views, {digest(*(dl.chance[k] for k in sorted(dl.chance)))}"
@@ -117,7 +114,7 @@ def same_or_refuse(kept: dict, now: dict, folder: Path):
             " give another one, and the teacher answers anew"
         )
 
-# %% ../../nbs/train/10_cache.ipynb #47c5bd33
+# %% ../../nbs/train/10_cache.ipynb #00ee34dc
 IN_MEMORY = 2**28  # bytes: smaller caches are held in memory, on the device of the batches
 SHARD = 1024  # images in a file
 
@@ -126,27 +123,35 @@ def shard_file(folder: Path, k: int) -> Path:
     return folder / f"answers-{k:05d}.safetensors"
 
 
-def whole(file: Path, write):  # write: called with the name of a file
-    "A file that is whole or not there."
-    part = file.with_suffix(f".{os.getpid()}.part")
-    write(part)
-    os.replace(part, file)
+def part_of(file: Path) -> Path:
+    "The name of a file of this process that is not finished."
+    return file.with_suffix(f".{os.getpid()}.part")
 
 
 def write_shard(file: Path, tensors: dict[str, Tensor]):
-    whole(file, lambda part: save_file({k: v.contiguous() for k, v in tensors.items()}, part))
+    "Tensors in a file that is whole or not there."
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part_of(file))
+    settle(part_of(file), file)
 
 
 def write_about(folder: Path, about: dict):
-    text = json.dumps(about, indent=1)
-    whole(folder / "cache.json", lambda part: part.write_text(text, encoding="utf-8"))
+    "What a folder holds, and what it was made of."
+    file = folder / "cache.json"
+    part_of(file).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    settle(part_of(file), file)
 
 
+def read_about(folder: Path) -> dict | None:
+    "What `write_about` has written; None where it has not."
+    file = folder / "cache.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+# %% ../../nbs/train/10_cache.ipynb #16bdf074
 class Store:
     "The answers in a folder, by row."
 
     def __init__(self, folder: Path):
-        about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+        about = read_about(folder)
         self.per, n = about["rows a shard"], -(-about["rows"] // about["rows a shard"])
         self.shards = [load_file(shard_file(folder, k)) for k in range(n)]
         self.bytes = sum(t.nbytes for s in self.shards for t in s.values())
@@ -174,7 +179,7 @@ class Store:
             got = got.to(rows.device)
         return got.float() if got.dtype == torch.float16 else got
 
-# %% ../../nbs/train/10_cache.ipynb #bb373a70
+# %% ../../nbs/train/10_cache.ipynb #11b2d5a1
 class CachedTeacher(Teacher):
     """A teacher whose answers to the views of a loader are kept; to other images it answers
     itself."""
@@ -204,7 +209,7 @@ class CachedTeacher(Teacher):
 
     def compare(self, x: Tensor, rows: Tensor):
         "Raise where these are not the images that the answers were given to."
-        if x.is_cuda and int(self.ticket.served) % 50:  # each look waits for the GPU
+        if x.is_cuda and self.ticket.served % 50:  # each look waits for the GPU
             return
         off = (means(x) - self.store.take("mean", rows)).abs().max().item()
         if not off < 1e-3:
@@ -221,7 +226,7 @@ def means(x: Tensor) -> Tensor:  # (B,)
     "The mean of each image."
     return x.float().flatten(1).mean(1)
 
-# %% ../../nbs/train/10_cache.ipynb #2dd6bdad
+# %% ../../nbs/train/10_cache.ipynb #5c4187c2
 def views_of(dl, ids: list):  # yields (B, C, H, W) for each view
     "The images `ids` of a loader with views, in one view after the other."
     filled = (ids * -(-dl.bs // len(ids)))[: dl.bs]
@@ -249,7 +254,7 @@ def answers(dl, ids: list, teacher: Teacher, norm, layers, half: bool) -> dict[s
             kept.setdefault(k, []).append(v[: len(ids)].cpu())
     return {k: torch.stack(v, 1).flatten(0, 1) for k, v in kept.items()}
 
-
+# %% ../../nbs/train/10_cache.ipynb #86373d8e
 def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
     "Raise before the disk is full."
     need = sum(v[0].nbytes for v in one.values()) * rows
@@ -263,16 +268,16 @@ def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
 
 def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, log):
     "Ask the teacher for what is not there yet."
-    n, per = len(dl.dataset), dl.bs * max(1, SHARD // dl.bs)
+    n, views = len(dl.dataset), dl.ticket.views
     now = fingerprint(dl, teacher, norm, layers, half)
-    about = folder / "cache.json"
-    if about.is_file():
-        same_or_refuse(json.loads(about.read_text(encoding="utf-8"))["made with"], now, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    views = dl.ticket.views
-    facts = {"rows": n * views, "rows a shard": per * views, "made with": now}
-    if not about.is_file():
-        write_about(folder, facts)
+    if about := read_about(folder):
+        same_or_refuse(about["made with"], now, folder)
+    else:
+        per = dl.bs * max(1, SHARD // dl.bs)
+        about = {"rows": n * views, "rows a shard": per * views, "made with": now}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_about(folder, about)
+    per = about["rows a shard"] // views  # as it was begun: the batch may be another one now
     starts = [i for i in range(0, n, per) if not shard_file(folder, i // per).is_file()]
     ends = {i: min(i + per, n) for i in starts}
     todo = [
@@ -283,7 +288,7 @@ def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, lo
         parts.append(answers(dl, ids, teacher, norm, layers, half))
         if len(parts) == 1:
             has_room(folder, n * views, parts[0])
-        if ids[-1] + 1 == n or (ids[-1] + 1) % per == 0:
+        if ids[-1] + 1 in ends.values():
             tensors = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
             write_shard(shard_file(folder, ids[-1] // per), tensors)
             parts = []

@@ -24,7 +24,7 @@ Plan, written before the runs.
 - What decides: each arm minus the student alone at equal steps, Dice on test, paired by draw.
 """
 
-import argparse, sys, warnings
+import sys, warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.finetune import AsTeacherSees
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runs import kept_runs, one_run
+from runs import asked, kept_runs, one_run
 from views import as_bytes, Beside, loaders, memory, pixels, Views
 
 SIZE, VIEWS, BATCH, STEPS = 128, 8, 16, 1000
@@ -215,15 +215,5 @@ def collect(a):
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("what", choices=("tune", "run", "collect"))
-    p.add_argument("data", type=Path)
-    p.add_argument("cache", type=Path)
-    p.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
-    p.add_argument("--share", type=float, default=0.1, help="of the masks")
-    p.add_argument("--arms", nargs="+", choices=ARMS, help="some of them")
-    p.add_argument("--out")
-    args = p.parse_args()
+    args = asked(__doc__, ARMS, 3, "masks")
     {"tune": tune, "run": run, "collect": collect}[args.what](args)

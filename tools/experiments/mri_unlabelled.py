@@ -27,7 +27,7 @@ Plan, written before the runs.
   validation images), and minus pseudo-labels, paired by draw.
 """
 
-import argparse, sys, warnings
+import sys, warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,7 +51,7 @@ from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.finetune import finetune
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runs import kept_runs, one_run
+from runs import asked, kept_runs, one_run
 from views import as_bytes, Beside, loaders, memory, Views
 
 SMALL, LARGE, VIEWS, BATCH, ARCH = 64, 128, 8, 64, "tf_efficientnet_lite0"
@@ -193,15 +193,5 @@ def collect(a):
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("what", choices=("tune", "run", "collect"))
-    p.add_argument("data", type=Path)
-    p.add_argument("cache", type=Path)
-    p.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    p.add_argument("--share", type=float, default=0.1, help="of the labels")
-    p.add_argument("--arms", nargs="+", choices=ARMS, help="some of them")
-    p.add_argument("--out")
-    args = p.parse_args()
+    args = asked(__doc__, ARMS, 5, "labels")
     {"tune": tune, "run": run, "collect": collect}[args.what](args)

@@ -1,7 +1,7 @@
 """One file for each finished training, so that an interrupted experiment goes on where it stopped
 and two processes may share the work."""
 
-import json, os
+import argparse, json, os
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,3 +24,18 @@ def one_run(folder, key: dict, train) -> dict:
 def kept_runs(folder) -> list:
     "All results in `folder`."
     return [json.loads(f.read_text()) for f in sorted(Path(folder).glob("*.json"))]
+
+
+def asked(doc, arms, draws, what) -> argparse.Namespace:
+    "The arguments of an experiment over draws of the labels; `doc` is its docstring."
+    p = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("what", choices=("tune", "run", "collect"))
+    p.add_argument("data", type=Path)
+    p.add_argument("cache", type=Path)
+    p.add_argument("--draws", type=int, nargs="+", default=list(range(draws)))
+    p.add_argument("--share", type=float, default=0.1, help=f"of the {what}")
+    p.add_argument("--arms", nargs="+", choices=arms, help="some of them")
+    p.add_argument("--out")
+    return p.parse_args()
