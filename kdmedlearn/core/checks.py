@@ -162,7 +162,7 @@ def at_least_three(z: Tensor, name: str, why: str):
         n = ("one logit", "two classes")[z.shape[1] - 1]
         raise ValueError(f"{name} is for three classes and more, got {n}: {why}; take Response")
 
-# %% ../../nbs/core/01_checks.ipynb #f8427e6c
+# %% ../../nbs/core/01_checks.ipynb #9e63dff9
 def one_tensor(f: Any):
     "Raise unless a feature is a tensor."
     if not isinstance(f, Tensor):
@@ -172,12 +172,12 @@ def one_tensor(f: Any):
         )
 
 
-def has_places(s: Tensor, t: Tensor):
-    "Raise if maps have a single place: attention compares places."
+def has_places(s: Tensor, t: Tensor, what: str = "distance='attention'"):
+    "Raise if maps have a single place: `what` compares places."
     if t[0, 0].numel() == 1:
         raise ValueError(
-            f"distance='attention' compares places, and the maps {tuple(s.shape)},"
-            f" {tuple(t.shape)} have one; name layers with a map, or another distance"
+            f"{what} compares places, and the maps {tuple(s.shape)}, {tuple(t.shape)} have one;"
+            " name layers with a map, or another distance"
         )
 
 

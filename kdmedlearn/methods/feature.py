@@ -174,11 +174,12 @@ class Adapters(nn.Module):
     def forward(self, key: str, f: Tensor) -> Tensor:
         return self.convs[key](f) if key in self.convs else f
 
-# %% ../../nbs/methods/02_feature.ipynb #6c8b56b0
+# %% ../../nbs/methods/02_feature.ipynb #ed68a57f
 class _MapMethod(_PairedMethod):
     "Task + lam loss(adapter(student map), teacher map), the mean over pairs and teachers."
 
     term = "feature"
+    keeps: type = Adapters  # what it has for one student
     hint = (
         "Layers are compared by name: pairs={student layer: teacher layer};"
         " kdmedlearn.core.taps.layer_shapes lists them."
@@ -201,7 +202,7 @@ class _MapMethod(_PairedMethod):
         return {"task": 1.0, self.term: self.weight_of("lam", pct)}
 
     def setup(self, p: Pass) -> Adapters:
-        own = Adapters()
+        own = self.keeps()
         for key, s, t in self.each(p):
             self.prepare(own, key, *align(as_map(s), as_map(t), self.align))
         return own
