@@ -59,16 +59,16 @@ class CWD(_OnMaps, name="cwd"):
     def loss(self, s, t, valid):
         return channel_loss(s, t, self.T, valid)
 
-# %% ../../nbs/methods/13_channels.ipynb #657c7ae3
+# %% ../../nbs/methods/13_channels.ipynb #3d90b18b
 class CWDFeature(_MapMethod, name="cwdfeature"):
     """Channel-wise distillation of inner maps: task + lam T^2 KL over the places of each channel
     (Shu et al. 2021). The mean over pairs and teachers."""
 
     term = "channels"
 
+    pairs = Pairs()
     T = Temperature(4.0)
     lam = Weight(50.0, "weight of the term; the paper's for features")
-    pairs = Pairs()
     align = Choice("pool", ALIGN, "maps of different size")
 
     def prepare(self, own: Adapters, key: str, s: Tensor, t: Tensor):

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['correlation', 'dist_parts', 'DIST']
 
-# %% ../../nbs/methods/11_dist.ipynb #71a231dd
+# %% ../../nbs/methods/11_dist.ipynb #099193d3
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.checks import same_logits
@@ -13,7 +14,7 @@ from ..core.outputs import Pass
 from ..core.parameters import Temperature, Weight
 from .response import _AnswerMethod, not_below_zero, soften, valid_like
 
-# %% ../../nbs/methods/11_dist.ipynb #e9a69853
+# %% ../../nbs/methods/11_dist.ipynb #661595ae
 def correlation(
     a: Tensor,  # (N, C)
     b: Tensor,  # the same shape
@@ -24,8 +25,7 @@ def correlation(
     w = 1.0 if keep is None else keep
     n = a.shape[dim] if keep is None or dim else keep.sum().clamp(min=1)
     a, b = ((v - (w * v).sum(dim, keepdim=True) / n) * w for v in (a, b))
-    length = (a.pow(2).sum(dim) * b.pow(2).sum(dim)).clamp(min=1e-16).sqrt()
-    return (a * b).sum(dim) / length
+    return F.cosine_similarity(a, b, dim=dim, eps=1e-8)
 
 # %% ../../nbs/methods/11_dist.ipynb #529fd501
 def dist_parts(
