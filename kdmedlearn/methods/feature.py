@@ -6,7 +6,7 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #9b32e36f
+# %% ../../nbs/methods/02_feature.ipynb #83d4a0d1
 import math
 
 import torch
@@ -18,7 +18,7 @@ from ..core.method import layer_pairs, Method, Network
 from ..core.outputs import Layers, Pass
 from ..core.parameters import Choice, Hyperparameter, Switch, Weight
 from ..core.taps import last_map
-from .response import full_precision
+from .response import full_precision, not_below_zero
 
 # %% ../../nbs/methods/02_feature.ipynb #7ce1773c
 def as_map(f: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def align(
     h, w = (min(a, b) for a, b in zip(s.shape[2:], t.shape[2:]))
     return F.adaptive_avg_pool2d(s, (h, w)), F.adaptive_avg_pool2d(t, (h, w))
 
-# %% ../../nbs/methods/02_feature.ipynb #15fa1ff0
+# %% ../../nbs/methods/02_feature.ipynb #8310631c
 def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1
     """Where a map is active: the mean over channels of its squares (Zagoruyko & Komodakis 2017,
     sec. 3.1)."""
@@ -81,7 +81,7 @@ def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1
 DISTANCES = {
     "mse": lambda s, t: F.mse_loss(s, t),
     "l1": lambda s, t: F.l1_loss(s, t),
-    "cosine": lambda s, t: (1 - F.cosine_similarity(s, t, dim=1)).mean(),
+    "cosine": lambda s, t: not_below_zero((1 - F.cosine_similarity(s, t, dim=1)).mean()),
     "attention": lambda s, t: (attention_map(s) - attention_map(t)).pow(2).sum(1).mean(),
 }
 
