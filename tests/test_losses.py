@@ -24,7 +24,9 @@ from kdmedlearn.methods.ofa import OFA, ofa_loss
 from kdmedlearn.methods.pearson import pearson_loss, PKD
 from kdmedlearn.methods.relation import rkd_angle, rkd_distance, similarity_loss
 from kdmedlearn.methods.response import response_loss
+from kdmedlearn.methods.simkd import reuse_classifier, SimKD
 from kdmedlearn.methods.standardised import standardise, Standardised
+from kdmedlearn.methods.which_loss import about_all
 from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.models.unet import small_unet
 
@@ -309,6 +311,41 @@ def test_what_trains_beside_the_student_is_in_the_optimizer_and_in_its_file():
         learn.load("it")
     assert all(torch.equal(a, b) for a, b in zip(kept, learn.distill.step.bound[0].parameters()))
     assert not any("generators" in k for k in learn.model.state_dict())
+
+
+def test_a_student_with_its_teachers_classifier():
+    "Body and projector learn, the classifier does not; the file holds all three."
+    dls = phantom_dls(8, 4, 32, bs=4, device="cpu", n_unlabelled=8)
+    x = dls.one_batch()[0].as_subclass(torch.Tensor)
+    teacher = small_teacher().eval()
+    student = reuse_classifier(small_student(), teacher, x)
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    learn = distill(dls, student, teacher, SimKD(), unlabelled="rest")
+    assert learn.distill.step.adapters() == []
+    with learn.no_bar(), learn.no_logging():
+        fit_steps(learn, 2, looks=1)
+    after = learn.model.state_dict()
+    same = {k.split(".")[0] for k in before if torch.equal(before[k], after[k].cpu())}
+    assert same == {"head"} and {k.split(".")[0] for k in after} == {"body", "head", "projector"}
+    other = reuse_classifier(small_student(), small_teacher().eval(), x)
+    other.load_state_dict(after)
+    assert torch.equal(other.eval()(x), learn.model.eval()(x))
+    exported = torch.export.export(other, (x,)).module()
+    torch.testing.assert_close(exported(x), other(x))
+
+
+def test_only_students_that_were_built_for_it_are_trained_by_simkd():
+    with pytest.raises(ValueError, match="reuse_classifier"):
+        step_of("simkd")
+
+
+def test_the_table_of_methods_knows_all_and_their_papers():
+    rows = {r["method"]: r for r in about_all()}
+    assert set(rows) == set(METHODS.names())
+    new = "dkd nkd dist standardised cwd cwdfeature pkd mgd ofa simkd tfkd".split()
+    assert all(rows[n]["source"] for n in new)
+    assert rows["dkd"]["needs labels"] == "or the teacher's class"
+    assert rows["pkd"]["compares"] == "maps, image with image"
 
 
 def test_every_method_says_what_it_does_with_labels_and_for_which_tasks():

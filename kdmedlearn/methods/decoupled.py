@@ -76,7 +76,7 @@ def classes_of(p: Pass, teacher: Tensor) -> Tensor:  # (B, ...) class numbers
     known = (y >= 0) & (y < teacher.shape[1])
     return torch.cat([torch.where(known, y, here), guess[len(y) :]])
 
-# %% ../../nbs/methods/10_decoupled.ipynb #f49b35fb
+# %% ../../nbs/methods/10_decoupled.ipynb #6bb9f5f0
 class _Decoupled(_AnswerMethod):
     "Task + a part for the target + a part for the others."
 
@@ -89,8 +89,8 @@ class _Decoupled(_AnswerMethod):
     standardise: bool = False
 
     def logits(self, p: Pass, teacher: Tensor) -> tuple:
-        both = p.student.out, teacher
-        return tuple(map(standardise, both)) if self.standardise else both
+        s, t = p.student.out, teacher
+        return (standardise(s), standardise(t)) if self.standardise else (s, t)
 
 
 class DKD(_Decoupled, name="dkd"):
@@ -103,8 +103,8 @@ class DKD(_Decoupled, name="dkd"):
     standardise = Switch(False, "logits as z-scores first (Sun et al. 2024)")
 
     def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
-        y = classes_of(p, teacher)
-        parts = dkd_parts(*self.logits(p, teacher), y, self.T, p.valid)
+        s, t = self.logits(p, teacher)
+        parts = dkd_parts(s, t, classes_of(p, teacher), self.T, p.valid)
         return dict(zip(("target", "others"), parts))
 
 
@@ -118,6 +118,6 @@ class NKD(_Decoupled, name="nkd"):
     standardise = Switch(False, "logits as z-scores first (Sun et al. 2024)")
 
     def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
-        y = classes_of(p, teacher)
-        parts = nkd_parts(*self.logits(p, teacher), y, self.T, p.valid)
+        s, t = self.logits(p, teacher)
+        parts = nkd_parts(s, t, classes_of(p, teacher), self.T, p.valid)
         return dict(zip(("target", "others"), parts))
