@@ -14,6 +14,7 @@ from kdmedlearn import distill, fit_steps, phantom_dls
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.methods.kdas import StructureLoss
+from kdmedlearn.methods.ofa import OFA
 from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.hdkd import hdkd_student_small, hdkd_teacher_small
 from kdmedlearn.models.small import small_student, small_teacher
@@ -34,18 +35,23 @@ CASES = {
     "similarity": ("similarity", *small, {}),
     "rkd": ("rkd", *small, {}),
     "pseudolabels": ("pseudolabels", *small, {}),
+    "dist": ("dist", *small, {}),
+    "dkd": ("dkd", *small, dict(unlabelled="rest", unlabelled_share=0.5)),
+    "pkd": ("pkd", *small, {}),
+    "ofa": (OFA(layers=["stage2"]), *small, {}),
     "unlabelled": ("response", *small, dict(unlabelled="rest", unlabelled_share=0.5)),
     "relation": (RelationAttention(), GuidedStudent, [small_teacher] * 2, {}),
     "hdkd": ("hdkd", *hdkd, {}),
     "kdas": ("kdas", *masks, {}),
     "softmasks": ("softmasks", *masks, {}),
+    "cwd": ("cwd", *masks, dict(loss_func=StructureLoss())),
     "bernoullikl": ("bernoullikl", *masks, dict(loss_func=StructureLoss())),
 }
 
 
 def loaders(case):
-    kw = dict(task="segment") if case in ("kdas", "softmasks", "bernoullikl") else {}
-    kw |= dict(n_unlabelled=16) if case == "unlabelled" else {}
+    kw = dict(task="segment") if case in ("kdas", "softmasks", "bernoullikl", "cwd") else {}
+    kw |= dict(n_unlabelled=16) if case in ("unlabelled", "dkd") else {}
     size = 64 if case == "hdkd" else 32
     return phantom_dls(16, 6, size, seed=0, bs=8 // world, augment=False, device="cpu", **kw)
 

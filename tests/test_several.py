@@ -11,7 +11,7 @@ import torch
 SCRIPT = Path(__file__).parent / "several_processes.py"
 CASES = (
     "response feature similarity rkd pseudolabels unlabelled relation hdkd kdas softmasks"
-    " bernoullikl"
+    " bernoullikl dist dkd pkd ofa cwd"
 ).split()
 
 

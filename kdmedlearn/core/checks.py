@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'number', 'switch', 'same_logits', 'maps_of', 'same_heads',
-           'same_map', 'one_logit', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size', 'only_tensors',
-           'progress', 'norm_pair', 'method_class', 'looking', 'may_look', 'same_vocab', 'different', 'known_names',
-           'one_for_each', 'places_in', 'not_above', 'makes_module', 'made_module', 'one_logit_a_class',
+           'same_map', 'one_logit', 'at_least_three', 'one_tensor', 'has_places', 'same_classes_fused', 'image_size',
+           'only_tensors', 'progress', 'norm_pair', 'method_class', 'looking', 'may_look', 'same_vocab', 'different',
+           'known_names', 'one_for_each', 'places_in', 'not_above', 'makes_module', 'made_module', 'one_logit_a_class',
            'finite_weights', 'finite_losses', 'enough_classes', 'writable_folder', 'same_tensors', 'file_of',
            'image_batch', 'can_be_halved', 'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text',
            'of_type', 'one_loader', 'how_many', 'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask',
@@ -155,7 +155,14 @@ def one_logit(z: Tensor, many: bool = False):
             " take BernoulliKL"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #f8427e6c
+# %% ../../nbs/core/01_checks.ipynb #1333fd62
+def at_least_three(z: Tensor, name: str, why: str):
+    "Raise unless logits (B, C, ...) have three classes or more."
+    if z.shape[1] < 3:
+        n = ("one logit", "two classes")[z.shape[1] - 1]
+        raise ValueError(f"{name} is for three classes and more, got {n}: {why}; take Response")
+
+# %% ../../nbs/core/01_checks.ipynb #9e63dff9
 def one_tensor(f: Any):
     "Raise unless a feature is a tensor."
     if not isinstance(f, Tensor):
@@ -165,12 +172,12 @@ def one_tensor(f: Any):
         )
 
 
-def has_places(s: Tensor, t: Tensor):
-    "Raise if maps have a single place: attention compares places."
+def has_places(s: Tensor, t: Tensor, what: str = "distance='attention'"):
+    "Raise if maps have a single place: `what` compares places."
     if t[0, 0].numel() == 1:
         raise ValueError(
-            f"distance='attention' compares places, and the maps {tuple(s.shape)},"
-            f" {tuple(t.shape)} have one; name layers with a map, or another distance"
+            f"{what} compares places, and the maps {tuple(s.shape)}, {tuple(t.shape)} have one;"
+            " name layers with a map, or another distance"
         )
 
 

@@ -24,13 +24,14 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: tuple  # a first batch, as this network takes it
 
-# %% ../../nbs/core/07_method.ipynb #bea7b9ec
+# %% ../../nbs/core/07_method.ipynb #b4702ac4
 class Method(Declared):
     "A distillation method: named loss terms over a `Pass`, and their weights."
 
     tasks: frozenset = ALL_TASKS  # what it has a formula for
     instead: str = ""  # what to take for other tasks
     compares_outputs: bool = True  # are the teachers' outputs compared with the student's?
+    labels: str = "unused"  # by the terms; or "guessed" where there are none, or "needed"
     relates: bool = False  # are images compared with one another? Then it sees all processes' batch
     student_layers: tuple = ()  # layers of the student to read
     teacher_layers: tuple = ()  # layers to read of every teacher

@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #660362fc
+# %% ../../nbs/core/10_step.ipynb #9fd313be
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -20,7 +20,7 @@ from .taps import read
 from .processes import gather_pass
 from .tasks import task_of
 from .teacher import as_teachers, back_to
-from .trial import check_pass, check_terms, loss_or_cure
+from .trial import check_pass, check_terms, loss_or_cure, needs_no_label
 from .trial import tried, untouched, was_set_up
 
 # %% ../../nbs/core/10_step.ipynb #dee82ef4
@@ -214,7 +214,7 @@ def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
         return valid
     return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
 
-# %% ../../nbs/core/10_step.ipynb #48112406
+# %% ../../nbs/core/10_step.ipynb #f05419fb
 class Result(NamedTuple):
     "What one step gives."
 
@@ -273,6 +273,8 @@ class DistillStep(StudentAndTeachers):
         terms = {"task": plain(self.task_loss(student, yb))} if yb else {}
         if plan.parts:
             p = self.make_pass(student, heard, yb, valid)
+            if not yb or n_images(yb) < n_images(student.out):
+                needs_no_label(self.method)
             terms |= self.terms_of(p, plan.parts)
         return Result(total_loss(terms, plan.weights), terms, student.out)
 

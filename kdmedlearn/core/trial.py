@@ -6,8 +6,8 @@
 __all__ = ['RESHAPED', 'LEAVE_OUT', 'untouched', 'check_weights', 'can_learn', 'was_set_up', 'tried', 'MapsRead', 'with_maps',
            'try_training', 'has_gradient', 'find', 'attempt', 'cure_for', 'loss_or_cure', 'shapes', 'described',
            'target_cure', 'classes_cure', 'yes_no_cure', 'one_place', 'loss_fits', 'several_classes', 'check_pass',
-           'finite', 'serves', 'same_logits_number', 'check_terms', 'named_terms', 'followed', 'expect_logits',
-           'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
+           'finite', 'serves', 'needs_no_label', 'same_logits_number', 'check_terms', 'named_terms', 'followed',
+           'expect_logits', 'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
 
 # %% ../../nbs/core/09_trial.ipynb #e1eca91e
 import inspect
@@ -335,7 +335,7 @@ def several_classes(loss_func: Any, out: Any):
             f" give one that fits, {cure}"
         )
 
-# %% ../../nbs/core/09_trial.ipynb #98b1db6f
+# %% ../../nbs/core/09_trial.ipynb #18e3b3f3
 def check_pass(step: Any, p: Pass, xb: tuple, yb: tuple):
     """Raise where outputs, classes, the task or the targets `yb` do not fit; warn of what only
     looks wrong."""
@@ -368,6 +368,16 @@ def serves(method: Any, task: str | None):
             instead = m.instead.format(task=task) if m.instead else "take Feature or Similarity"
             raise ValueError(
                 f"{type(m).__name__} has no formula for {task}; it is for {has}; {instead}"
+            )
+
+
+def needs_no_label(method: Any):
+    "Raise if a part of `method` is made of labels; asked where some images have none."
+    for m in method.parts:
+        if m.labels == "needed":
+            raise ValueError(
+                f"{type(m).__name__} is made of labels, and some images have none; leave these"
+                " out, or take a method that asks the teacher alone, such as Response"
             )
 
 # %% ../../nbs/core/09_trial.ipynb #0019b0ce

@@ -6,7 +6,7 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #9b32e36f
+# %% ../../nbs/methods/02_feature.ipynb #83d4a0d1
 import math
 
 import torch
@@ -18,7 +18,7 @@ from ..core.method import layer_pairs, Method, Network
 from ..core.outputs import Layers, Pass
 from ..core.parameters import Choice, Hyperparameter, Switch, Weight
 from ..core.taps import last_map
-from .response import full_precision
+from .response import full_precision, not_below_zero
 
 # %% ../../nbs/methods/02_feature.ipynb #7ce1773c
 def as_map(f: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def align(
     h, w = (min(a, b) for a, b in zip(s.shape[2:], t.shape[2:]))
     return F.adaptive_avg_pool2d(s, (h, w)), F.adaptive_avg_pool2d(t, (h, w))
 
-# %% ../../nbs/methods/02_feature.ipynb #15fa1ff0
+# %% ../../nbs/methods/02_feature.ipynb #8310631c
 def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1
     """Where a map is active: the mean over channels of its squares (Zagoruyko & Komodakis 2017,
     sec. 3.1)."""
@@ -81,7 +81,7 @@ def attention_map(f: Tensor) -> Tensor:  # (B, D, H, W) -> (B, H W), of length 1
 DISTANCES = {
     "mse": lambda s, t: F.mse_loss(s, t),
     "l1": lambda s, t: F.l1_loss(s, t),
-    "cosine": lambda s, t: (1 - F.cosine_similarity(s, t, dim=1)).mean(),
+    "cosine": lambda s, t: not_below_zero((1 - F.cosine_similarity(s, t, dim=1)).mean()),
     "attention": lambda s, t: (attention_map(s) - attention_map(t)).pow(2).sum(1).mean(),
 }
 
@@ -162,10 +162,10 @@ class _PairedMethod(Method):
             for j, (a, b) in enumerate(ps):
                 yield f"{i}_{j}", p.student.features[a], t.features[b]
 
-# %% ../../nbs/methods/02_feature.ipynb #6bdada29
+# %% ../../nbs/methods/02_feature.ipynb #0b83b693
 class Adapters(nn.Module):
-    """What `Feature` has for one student: a 1x1 convolution where widths differ, the teachers'
-    units."""
+    """What a method that compares maps has for one student: a 1x1 convolution where widths differ,
+    the teachers' units."""
 
     def __init__(self):
         super().__init__()
@@ -174,8 +174,48 @@ class Adapters(nn.Module):
     def forward(self, key: str, f: Tensor) -> Tensor:
         return self.convs[key](f) if key in self.convs else f
 
-# %% ../../nbs/methods/02_feature.ipynb #63e5be2e
-class Feature(_PairedMethod, name="feature"):
+# %% ../../nbs/methods/02_feature.ipynb #ed68a57f
+class _MapMethod(_PairedMethod):
+    "Task + lam loss(adapter(student map), teacher map), the mean over pairs and teachers."
+
+    term = "feature"
+    keeps: type = Adapters  # what it has for one student
+    hint = (
+        "Layers are compared by name: pairs={student layer: teacher layer};"
+        " kdmedlearn.core.taps.layer_shapes lists them."
+    )
+
+    pairs = Pairs()
+    lam = Weight(1.0, "weight of the term")
+    align = Choice("pool", ALIGN, "maps of different size")
+
+    def loss(self, s: Tensor, t: Tensor, key: str, own: Adapters) -> Tensor:
+        "Between maps (B, D, H, W) of one shape; `own` holds what `prepare` made for `key`."
+        raise NotImplementedError
+
+    def prepare(self, own: Adapters, key: str, s: Tensor, t: Tensor):
+        "Put into `own` what a pair of maps needs: a 1x1 convolution where they differ in channels."
+        if s.shape[1] != t.shape[1]:
+            own.convs[key] = nn.Conv2d(s.shape[1], t.shape[1], 1)
+
+    def weights(self, pct: float = 0.0) -> dict[str, float]:
+        return {"task": 1.0, self.term: self.weight_of("lam", pct)}
+
+    def setup(self, p: Pass) -> Adapters:
+        own = self.keeps()
+        for key, s, t in self.each(p):
+            self.prepare(own, key, *align(as_map(s), as_map(t), self.align))
+        return own
+
+    def terms(self, p: Pass) -> dict[str, Tensor]:
+        out = []
+        for key, s, t in self.each(p):
+            s, t = align(p.state(key, as_map(s)), as_map(t), self.align)
+            out.append(self.loss(s, full_precision(t), key, p.state))
+        return {self.term: torch.stack(out).mean()}
+
+# %% ../../nbs/methods/02_feature.ipynb #6a8da5e2
+class Feature(_MapMethod, name="feature"):
     """Feature distillation: task + lam distance(adapter(student map), teacher map), the mean over
     pairs and teachers (Romero et al. 2015; Gammulle et al. 2023)."""
 
@@ -190,27 +230,15 @@ class Feature(_PairedMethod, name="feature"):
     align = Choice("pool", ALIGN, "maps of different size")
     relative = Switch(True, "mse, l1: divide the teacher's map by its root mean square")
 
-    def weights(self, pct: float = 0.0) -> dict[str, float]:
-        return {"task": 1.0, "feature": self.weight_of("lam", pct)}
+    def prepare(self, own, key, s, t):
+        "Adapters, where the distance compares channels; the teachers' units."
+        if self.distance == "attention":
+            has_places(s, t)
+        else:
+            super().prepare(own, key, s, t)
+        scaled = self.relative and self.distance in ("mse", "l1")
+        rms = float(full_precision(t).pow(2).mean().sqrt())
+        own.unit[key] = max(rms, 1e-6) if scaled else 1.0
 
-    def setup(self, p: Pass) -> Adapters:
-        """Makes a 1x1 convolution where student and teacher differ in channels; measures the
-        teachers' units."""
-        own, scaled = Adapters(), self.relative and self.distance in ("mse", "l1")
-        for key, s, t in self.each(p):
-            s, t = align(as_map(s), as_map(t), self.align)
-            if self.distance == "attention":
-                has_places(s, t)
-            elif s.shape[1] != t.shape[1]:
-                own.convs[key] = nn.Conv2d(s.shape[1], t.shape[1], 1)
-            rms = float(full_precision(t).pow(2).mean().sqrt())
-            own.unit[key] = max(rms, 1e-6) if scaled else 1.0
-        return own
-
-    def terms(self, p: Pass) -> dict[str, Tensor]:
-        out = []
-        for key, s, t in self.each(p):
-            s, t = align(p.state(key, as_map(s)), as_map(t), self.align)
-            t = full_precision(t) / p.state.unit[key]
-            out.append(feature_distance(s, t, self.distance))
-        return {"feature": torch.stack(out).mean()}
+    def loss(self, s, t, key, own):
+        return feature_distance(s, t / own.unit[key], self.distance)

@@ -7,7 +7,7 @@ __all__ = ['WEIGHTINGS', 'SCALES', 'edge_weight', 'structure_loss', 'without_ign
            'attend_to_itself', 'without_void', 'check_one_logit', 'over_space', 'attention_loss', 'symmetric',
            'sgm_loss', 'KDAS']
 
-# %% ../../nbs/methods/07_kdas.ipynb #23c0f65f
+# %% ../../nbs/methods/07_kdas.ipynb #fbb5504b
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from ..core.method import Method
 from ..core.outputs import Pass
 from ..core.parameters import check_temperature, Choice, Share, Switch, Temperature, Weight
 from .pixels import HEADS, map_pairs
-from .response import full_precision, in_float32, mean_where, valid_like
+from .response import divergence, full_precision, in_float32, mean_where
+from .response import valid_like
 
 # %% ../../nbs/methods/07_kdas.ipynb #a76b3e26
 WEIGHTINGS = ("intended", "released")
@@ -117,7 +118,7 @@ class StructureLoss(nn.Module):
     def decodes(self, p):
         return (p > 0.5).long()[:, 0]  # of probabilities: (B, H, W), 0 and 1
 
-# %% ../../nbs/methods/07_kdas.ipynb #dca4bfd8
+# %% ../../nbs/methods/07_kdas.ipynb #65c86ca1
 def attend_to_itself(P: Tensor) -> Tensor:  # (B, 1, H, W) -> the same
     "A = softmax(P P^T / sqrt(W)) P, the rows of the map as tokens (KDAS, attention supervision)."
     with in_float32(P):
@@ -162,7 +163,7 @@ def attention_loss(
     teacher = without_void(teacher, valid)  # no row attends to what is void
     log_s = over_space(student, T, valid)
     log_t = over_space(attend_to_itself(teacher), T, valid)
-    return T**2 * F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1).mean()
+    return T**2 * divergence(log_s, log_t)
 
 # %% ../../nbs/methods/07_kdas.ipynb #c4046486
 SCALES = ("teacher", "raw")

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['HEADS', 'bernoulli_kl', 'pixel_kl', 'map_pairs', 'BernoulliKL', 'PixelKL']
 
-# %% ../../nbs/methods/06_pixels.ipynb #1e819365
+# %% ../../nbs/methods/06_pixels.ipynb #96d1dd14
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,21 +64,15 @@ def _fit(t, s, resize):
     same_map(s, t, resize)
     return t if s.shape == t.shape else F.interpolate(t, size=s.shape[2:], mode="bilinear")
 
-# %% ../../nbs/methods/06_pixels.ipynb #9c19c232
-class _PerPixel(Method):
-    """(1 - alpha) task + alpha T^2 KL, averaged over pixels, heads and teachers, so that `alpha`
-    keeps its meaning whatever their number. Pixels that the task loss ignores are left out."""
+# %% ../../nbs/methods/06_pixels.ipynb #c6b11a3c
+class _OnMaps(Method):
+    """What methods share that compare the student's map, or maps, with each teacher's: one term, the
+    mean over heads and teachers, without the pixels that the task loss ignores. A class declares
+    `heads` and `resize`."""
 
-    term = "pixel"
-
-    T = Temperature(2.0)
-    alpha = Share(0.5)
-    heads = Choice("each", HEADS, "models with several maps: each head, or the sum of the heads")
-    resize = Switch(False, "bring a teacher's map of another size to the student's")
-
-    def weights(self, pct: float = 0.0) -> dict[str, float]:
-        a = self.weight_of("alpha", pct)
-        return {"task": 1 - a, self.term: a}
+    term = "map"
+    heads: Any = "each"
+    resize: Any = False
 
     def loss(self, s: Tensor, t: Tensor, valid: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -89,6 +85,21 @@ class _PerPixel(Method):
         ]
         losses = [self.loss(s, t, p.valid) for s, t in pairs]
         return {self.term: torch.stack(losses).mean()}
+
+
+class _PerPixel(_OnMaps):
+    "(1 - alpha) task + alpha T^2 KL, averaged over pixels, so that `alpha` keeps its meaning."
+
+    term = "pixel"
+
+    T = Temperature(2.0)
+    alpha = Share(0.5)
+    heads = Choice("each", HEADS, "models with several maps: each head, or the sum of the heads")
+    resize = Switch(False, "bring a teacher's map of another size to the student's")
+
+    def weights(self, pct: float = 0.0) -> dict[str, float]:
+        a = self.weight_of("alpha", pct)
+        return {"task": 1 - a, self.term: a}
 
 # %% ../../nbs/methods/06_pixels.ipynb #7795bb4d
 class BernoulliKL(_PerPixel, name="bernoullikl"):

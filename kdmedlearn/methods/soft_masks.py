@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['soft_structure_loss', 'SoftMasks']
 
-# %% ../../nbs/methods/09_soft_masks.ipynb #0487d91a
+# %% ../../nbs/methods/09_soft_masks.ipynb #91a36fc0
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,9 +14,9 @@ from ..core.checks import one_logit, same_map
 from ..core.parameters import Share, Temperature
 from .kdas import edge_weight, StructureLoss
 from .pixels import _PerPixel
-from .response import full_precision, valid_like
+from .response import full_precision, not_below_zero, valid_like
 
-# %% ../../nbs/methods/09_soft_masks.ipynb #b577ed37
+# %% ../../nbs/methods/09_soft_masks.ipynb #eb29f81f
 def soft_structure_loss(
     student: Tensor,  # (B, 1, H, W) logits
     teacher: Tensor,  # the same shape
@@ -35,7 +35,7 @@ def soft_structure_loss(
     p, total = z.sigmoid(), lambda v: (w * v).sum((2, 3))
     kl = total(bce - entropy) / w.sum((2, 3)).clamp_min(1e-12)
     iou = (1 + total(torch.minimum(p, y))) / (1 + total(torch.maximum(p, y)))
-    return (kl + 1 - iou).mean()
+    return not_below_zero((kl + 1 - iou).mean())
 
 # %% ../../nbs/methods/09_soft_masks.ipynb #be0d5fd3
 class SoftMasks(_PerPixel, name="softmasks"):

@@ -6,7 +6,7 @@
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
            'TeachersFirst', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #8e5f016c
+# %% ../../nbs/train/02_distillation.ipynb #c48b3a41
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -26,6 +26,7 @@ from ..core.outputs import main_output, Outputs, plain, unwrapped
 from ..core.step import at_size, DistillStep, first, total_loss
 from ..core.taps import tap_next
 from ..core.teacher import as_teachers, norm_of
+from ..core.trial import needs_no_label
 from ..data.unlabelled import with_unlabelled
 from .memory import keep_freed_memory
 from .trial import device_of, loss_of, mixes_kinds, try_learner
@@ -280,7 +281,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #b068accc
+# %% ../../nbs/train/02_distillation.ipynb #4bc1652d
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -324,6 +325,7 @@ def distill(
     if student_size is not None:
         at_size(student, student_size)
     if unlabelled is not None:
+        needs_no_label(cb.method)
         dls = with_unlabelled(dls, unlabelled, unlabelled_share)
     if kwargs.get("loss_func") is None:
         own = cb.method.loss_func
