@@ -19,6 +19,7 @@ from results import (
     kdas,
     leaks,
     methods,
+    peers,
     phantom,
     step,
     unlabelled,
@@ -36,7 +37,20 @@ What was measured, and the command that measured it. Accuracies in percent. A di
 over seeds of the *paired* differences, with its standard error. Nothing was chosen on a test set:
 the last epoch counts, and the hyperparameters are the defaults.
 """
-PARTS = (unlabelled, phantom, brain_mri, hdkd, kdas, guidance, leaks, methods, step, gpu, widgets)
+PARTS = (
+    unlabelled,
+    phantom,
+    brain_mri,
+    hdkd,
+    kdas,
+    guidance,
+    leaks,
+    methods,
+    peers,
+    step,
+    gpu,
+    widgets,
+)
 
 
 def page():
