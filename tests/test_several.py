@@ -15,7 +15,7 @@ from helpers import folder_set
 SCRIPT = Path(__file__).parent / "several_processes.py"
 CASES = (
     "response feature similarity rkd pseudolabels unlabelled relation hdkd kdas softmasks"
-    " bernoullikl"
+    " bernoullikl pixelkl ensemble cached"
 ).split()
 
 
