@@ -9,15 +9,17 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'option', 'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData', 'Asked', 'asking',
            'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out',
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
-           'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'parts_of', 'folders_of', 'work',
-           'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods', 'course_dir', 'notebooks']
+           'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'parts_of', 'folders_of',
+           'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods',
+           'course_dir', 'notebooks']
 
-# %% ../nbs/cli.ipynb #a7dbe194
+# %% ../nbs/cli.ipynb #05a774d7
 import inspect
 import json
+import os
 import shutil
 import sys
-from contextlib import chdir
+from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
@@ -27,7 +29,7 @@ import typer
 
 from .core.registry import names_in
 
-# %% ../nbs/cli.ipynb #10516f8c
+# %% ../nbs/cli.ipynb #3fbf468a
 app = typer.Typer(
     name="kdmedlearn",
     add_completion=False,
@@ -50,16 +52,20 @@ class _Told:
         if kind and issubclass(
             kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError, ImportError)
         ):
-            typer.secho(f"Error: {e}", fg="red", err=True)
+            if os.environ.get("RANK", "0") == "0":  # of several processes the first one says it
+                typer.secho(f"Error: {e}", fg="red", err=True)
             raise typer.Exit(2) from e
 
 
 @app.callback()
-def _main():
+def _main(command: typer.Context):
     import warnings
 
     from kdmedlearn.train.memory import keep_freed_memory
 
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and command.invoked_subcommand != "distill":
+        with _Told():
+            raise ValueError("only kdmedlearn distill runs in several processes")
     keep_freed_memory()
     warnings.filterwarnings(
         "ignore", category=FutureWarning
@@ -696,7 +702,7 @@ def try_out(make_student, teachers: List[str], dls, method):
     except RuntimeError as e:
         raise ValueError(str(e)) from e
 
-# %% ../nbs/cli.ipynb #72e86dcb
+# %% ../nbs/cli.ipynb #2e66ce9b
 def train_teacher(teacher: str, dls, epochs: int, lr: float, going):
     "A new network, trained on `dls`; `going`: folder of its checkpoints, None: none are kept."
     from kdmedlearn.evaluation.compare import scoring_of
@@ -724,6 +730,7 @@ def get_teacher(
     from kdmedlearn.core.teacher import norm_of, Teacher
     from kdmedlearn.evaluation.compare import scoring_of
     from kdmedlearn.models.weights import load_model, load_teacher, save_model
+    from kdmedlearn.train.several import is_first
     from kdmedlearn.train.teachers import check_teacher, score_on
 
     if teacher.endswith(".safetensors"):
@@ -732,7 +739,7 @@ def get_teacher(
         done, vocab, size = (run / file).exists(), list(dls.vocab), dls.facts["size"]
         model = load_model(run / file) if done else train_teacher(teacher, dls, epochs, lr, going)
         t = Teacher(model, norm=norm_of(dls), vocab=vocab, name=teacher, size=size)
-        if not done:
+        if not done and is_first():
             kw = dict(img_size=size, score=score_on(t.ready(dls.device), dls.valid))
             chans = dls.facts["channels"]
             save_model(model, run / file, teacher, vocab, chans, norm_of(dls), **kw)
@@ -741,7 +748,7 @@ def get_teacher(
     typer.echo(f"teacher {t.name}: {main} {found[main]:.3f} on {dls.valid.n} validation images")
     return t
 
-# %% ../nbs/cli.ipynb #89c4d7b7
+# %% ../nbs/cli.ipynb #025ff1f1
 def teachers_for(asked: Asked, dls, run: Path, going: Path | None = None) -> list:
     "The teachers, read or trained; a single one is kept as teacher.safetensors."
     one = len(asked.teacher) == 1
@@ -790,7 +797,10 @@ def number_or_text(v: str):
 
 def settings_of(asked: Asked, part: "Part") -> dict:
     "Settings that are written down where they were asked for."
+    from kdmedlearn.core.processes import processes
+
     said = dict(
+        processes=processes() if processes() > 1 else None,
         steps=asked.steps,
         student_size=asked.student_size,
         mixup=asked.mixup,
@@ -816,7 +826,7 @@ def scored(teachers: list, norm) -> dict:  # name -> module
         for i, t in enumerate(teachers, 1)
     }
 
-# %% ../nbs/cli.ipynb #e237850b
+# %% ../nbs/cli.ipynb #cabe323f
 @dataclass(frozen=True)
 class Part:
     "The images that students of one `--fraction` are trained on."
@@ -839,11 +849,12 @@ def part_of(asked: Asked, fraction: float, dls) -> Part:
     return Part(fraction, dls, images)
 
 
-def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: Path):
+def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: Path | None):
     """Students alone and distilled on a part of the training images, kept in `folder`; what is not
-    finished is in `going`."""
+    finished is in `going`, None: it is not kept."""
     from kdmedlearn.core.teacher import norm_of
     from kdmedlearn.experiments.experiment import experiment
+    from kdmedlearn.train.several import is_first
 
     dls, more = part.dls, part.unlabelled
     beside = "" if more is None else f", and on {len(more)} images without labels"
@@ -866,8 +877,10 @@ def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: 
         unlabelled_share=asked.unlabelled_share,
         cache=asked.cache and asked.cache / f"{part.fraction:g}",
         views=number_or_text(asked.views),
-        folder=going / "students",
+        folder=going and going / "students",
     )
+    if not is_first():
+        return
     config = config_of(asked, part, method, teachers)
     norm = norm_of(res["learners"]["student distilled"].dls)
     keep_and_tell(
@@ -935,7 +948,28 @@ class Unfinished:
         self.file.unlink()  # first: without it the run is finished
         shutil.rmtree(self.folder)
 
-# %% ../nbs/cli.ipynb #2b2a3d77
+# %% ../nbs/cli.ipynb #180e1691
+@contextmanager
+def several_processes():  # yields how many there are
+    "Meet the processes that were started together; only the first one speaks."
+    import warnings
+
+    from kdmedlearn.core.processes import processes
+    from kdmedlearn.train.several import is_first, join, leave
+
+    join()
+    n = processes()
+    try:
+        if is_first():
+            yield n
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                warnings.simplefilter("ignore")
+                yield n
+    finally:
+        leave()
+
+# %% ../nbs/cli.ipynb #efecd362
 def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what is wrong is raised
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of
@@ -964,51 +998,65 @@ def folders_of(run: Path, parts: list) -> list:
     )
 
 
-def work(asked: AskedRun, run: Path, dls, parts: list):
-    "Train what is not yet trained, in a run's folder."
+def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
+    "Train what is not yet trained, in a run's folder; `kept`: None where checkpoints are not kept."
     typer.echo(
         f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes:"
         f" {', '.join(dls.vocab)}"
     )
-    kept = Unfinished(run)
+    going = lambda name: kept and kept.folder / name
     of_all = asked.teacher_data == "all"
-    shared = teachers_for(asked, dls, run, kept.folder / "all") if of_all else None
+    shared = teachers_for(asked, dls, run, going("all")) if of_all else None
     for i, (part, folder) in enumerate(zip(parts, folders_of(run, parts))):
         if (folder / "report.html").exists():
             typer.echo(f"{folder} is finished")
             continue
         folder.mkdir(exist_ok=True)
-        going = kept.folder / f"part-{i}"
-        teachers = shared or teachers_for(asked, part.dls, folder, going)
-        distill_part(asked, part, teachers, folder, going)
-    kept.end()
+        place = going(f"part-{i}")
+        teachers = shared or teachers_for(asked, part.dls, folder, place)
+        distill_part(asked, part, teachers, folder, place)
+    if kept:
+        kept.end()
+
+
+def begin_run(asked: AskedRun) -> Path:
+    "A new folder for a run, made by one process and known to all."
+    from kdmedlearn.experiments.report import new_run
+    from kdmedlearn.train.several import everywhere, is_first
+
+    make = lambda: new_run(asked.runs, asked.name or asked.data.resolve().name)
+    return everywhere(make() if is_first() else None)
 
 
 @app.command("distill")
 @asking(AskedRun)
 def distill_folder(asked: AskedRun):
     "Train a teacher, a student alone and a student distilled on your images."
-    with _Told():
-        from kdmedlearn.experiments.report import new_run
-
+    with _Told(), several_processes() as n:
         if asked.checked().resume is not None:
-            return resume(asked.resume.resolve())
+            return resume(asked.resume.resolve(), n)
         asked = asked.settled()
         dls, parts = parts_of(asked)
-        run = new_run(asked.runs, asked.name or asked.data.resolve().name)
-        Unfinished(run).begin(asked)
-        typer.echo(f"if it is interrupted, this goes on: kdmedlearn distill --resume {run}")
-        work(asked, run, dls, parts)
+        run, kept = begin_run(asked), None
+        if n == 1:
+            kept = Unfinished(run)
+            kept.begin(asked)
+            typer.echo(f"if it is interrupted, this goes on: kdmedlearn distill --resume {run}")
+        else:
+            typer.echo(f"{n} processes, each with {asked.bs} images in a batch")
+        work(asked, run, dls, parts, kept)
 
 
-def resume(run: Path):
-    "Go on with a run, in the folder where it was begun."
+def resume(run: Path, n: int = 1):
+    "Go on with a run, in the folder where it was begun; `n`: processes."
+    if n > 1:
+        raise ValueError("--resume is for one process: several keep no checkpoints")
     asked, home = Unfinished(run).asked()
     if asked is None:
         typer.echo(f"{run} is finished, nothing to do; its report is in it")
         return
     with chdir(home):
-        work(asked, run, *parts_of(asked))
+        work(asked, run, *parts_of(asked), Unfinished(run))
 
 # %% ../nbs/cli.ipynb #9dc28eaf
 def probe_words(found) -> dict:

@@ -2,9 +2,11 @@
 
 import hashlib
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastai.data.core import DataLoaders
+from PIL import Image
 from torch import nn
 
 from kdmedlearn.core.method import layer_pairs, Method
@@ -33,6 +35,20 @@ def data(n=24, bs=8, num_classes=3, seed=0):
     return DataLoaders.from_dsets(
         Items(items[: 2 * n // 3]), Items(items[2 * n // 3 :]), bs=bs, device="cpu", num_workers=0
     )
+
+
+def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
+    "Class folders under train/ and test/ with two kinds of made-up images."
+    yy, xx = np.mgrid[:size, :size] - size / 2
+    rng = np.random.default_rng(0)
+    for split, m in [("train", n), ("test", n // 2)][: 1 + test]:
+        for k, c in enumerate(classes):
+            (root / split / c).mkdir(parents=True)
+            for i in range(m):
+                r = np.hypot(yy + rng.normal(), xx + rng.normal())
+                a = np.where((r < 9) & (r > 6 * (1 - k)), 200, 60) + rng.normal(0, 8, (size, size))
+                Image.fromarray(a.clip(0, 255).astype("uint8")).save(root / split / c / f"{i}.png")
+    return root
 
 
 def fingerprint(m):

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from fastai.optimizer import SGD
 
-from kdmedlearn import distill, fit_steps, phantom_dls
+from kdmedlearn import cache_teacher, distill, fit_steps, phantom_dls
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.methods.fusion import RelationAttention
 from kdmedlearn.methods.kdas import StructureLoss
@@ -19,7 +19,7 @@ from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.hdkd import hdkd_student_small, hdkd_teacher_small
 from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.models.unet import large_unet, small_unet
-from kdmedlearn.train.several import join, together
+from kdmedlearn.train.several import join, one_first, together
 
 torch.set_num_threads(1)
 join("gloo")
@@ -46,11 +46,15 @@ CASES = {
     "softmasks": ("softmasks", *masks, {}),
     "cwd": ("cwd", *masks, dict(loss_func=StructureLoss())),
     "bernoullikl": ("bernoullikl", *masks, dict(loss_func=StructureLoss())),
+    "pixelkl": ("pixelkl", lambda: small_unet(2), [lambda: large_unet(2)], {}),
+    "ensemble": ("ensemble", small_student, [small_teacher] * 2, {}),
+    "cached": ("feature", *small, {}),
 }
 
 
 def loaders(case):
-    kw = dict(task="segment") if case in ("kdas", "softmasks", "bernoullikl", "cwd") else {}
+    masks = ("kdas", "softmasks", "bernoullikl", "pixelkl", "cwd")
+    kw = dict(task="segment") if case in masks else {}
     kw |= dict(n_unlabelled=16) if case in ("unlabelled", "dkd") else {}
     size = 64 if case == "hdkd" else 32
     return phantom_dls(16, 6, size, seed=0, bs=8 // world, augment=False, device="cpu", **kw)
@@ -61,6 +65,11 @@ def trained(case):
     dls = loaders(case)
     restart(dls, 0)
     ts = [t() for t in teachers]
+    if case == "cached":
+        layers = distill(dls, student(), ts, method).distill.step.plan().teachers[0]
+        with one_first():
+            dls, ts = cache_teacher(dls, ts, "answers", 1, layers=layers, log=None)
+        restart(dls, 0)
     learn = distill(dls, student(), ts, method, opt_func=SGD, moms=(0, 0, 0), **kw)
     if world > 1 and dist.get_rank():  # a start of its own, which must not matter
         with torch.no_grad():

@@ -100,6 +100,13 @@ def test_several_teachers_and_float16(tmp_path):
     for t, c in zip(ts, cached.teacher):
         kept, own = c.see((x,), norm).out, t.see((x,), norm).out
         assert kept.dtype == torch.float32 and torch.allclose(kept, own, atol=2e-3)
+    asked = []
+    for t in ts:
+        t.model.register_forward_hook(lambda *_: asked.append(1))
+    trained(*cached, "ensemble", steps=2)
+    n = len(asked)
+    cache_teacher(dls, ts, tmp_path / "a", 2, half=True, log=None)  # both are found again
+    assert len(asked) == n
 
 
 def test_processes_bring_the_rows_along(tmp_path):

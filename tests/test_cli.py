@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers import folder_set
 from kdmedlearn.cli import app
 from kdmedlearn.models.weights import about_model, load_model
 
@@ -20,20 +21,6 @@ def call(*args):
     if r.exception and not isinstance(r.exception, SystemExit):
         raise r.exception
     return r
-
-
-def folder_set(root, classes=("ring", "disc"), n=12, size=32, test=True):
-    "Class folders under train/ and test/ with two kinds of made-up images."
-    yy, xx = np.mgrid[:size, :size] - size / 2
-    rng = np.random.default_rng(0)
-    for split, m in [("train", n), ("test", n // 2)][: 1 + test]:
-        for k, c in enumerate(classes):
-            (root / split / c).mkdir(parents=True)
-            for i in range(m):
-                r = np.hypot(yy + rng.normal(), xx + rng.normal())
-                a = np.where((r < 9) & (r > 6 * (1 - k)), 200, 60) + rng.normal(0, 8, (size, size))
-                Image.fromarray(a.clip(0, 255).astype("uint8")).save(root / split / c / f"{i}.png")
-    return root
 
 
 @pytest.fixture

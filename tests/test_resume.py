@@ -514,7 +514,12 @@ from fastai.callback.tracker import SaveModelCallback
 sys.path.insert(0, TESTS)
 from helpers import data, Hint, net
 from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.phantom import phantom_dls
+from kdmedlearn.methods.fusion import AttentionFusion, Ensemble
+from kdmedlearn.methods.kdas import KDAS
+from kdmedlearn.methods.response import Response
 from kdmedlearn.models import weights
+from kdmedlearn.models.unet import small_unet
 from kdmedlearn.train.budget import MixUpBoth
 from kdmedlearn.train.distillation import distill
 from kdmedlearn.train.resume import Checkpoint, Checkpoints, packed, state_of
@@ -569,15 +574,29 @@ os.replace = between(os.replace, "replace")
 Path.unlink = between(Path.unlink, "unlink")
 
 
+def asked():
+    "Loaders, student, teachers, method; four batches to train on and two to validate."
+    if CASE == "masks":
+        dls = phantom_dls(8, 4, size=32, task="segment", bs=2, device="cpu")
+        restart(dls, 0)
+        return dls, small_unet(), small_unet(), KDAS()
+    dls = data(48, bs=8)
+    restart(dls, 0)
+    if CASE == "joint fusion":
+        fusion = AttentionFusion(d=8, heads=2, dropout=0.2)
+        return dls, net(), [net(4), net(6)], Ensemble(fusion, lam=0.5)
+    return dls, net(), net(6), Response() if CASE == "response" else Hint([("norm", "norm")])
+
+
 def life(folder, kill, resume=True):
     global KILL
     KILL = kill
     counts.clear()
-    dls = data(48, bs=8)
+    dls, *taught = asked()
+    learn = distill(dls, *taught, path=folder)
     restart(dls, 0)
-    learn = distill(dls, net(), net(6), Hint([("norm", "norm")]), path=folder)
-    restart(dls, 0)
-    cbs = [Watch(), SaveModelCallback(fname="best"), MixUpBoth(0.4)]
+    cbs = [Watch(), SaveModelCallback(fname="best")]
+    cbs += [] if CASE == "masks" else [MixUpBoth(0.4)]
     cbs += [Checkpoint(folder / "state", 2, log=None)] if resume else []
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(3, 1e-2, cbs=cbs)
@@ -632,8 +651,10 @@ KILLS = [
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of this test are forked")
-def test_killed_at_any_moment_and_the_same_bits(tmp_path):
+@pytest.mark.parametrize("case", ["response", "adapters", "joint fusion", "masks"])
+def test_killed_at_any_moment_and_the_same_bits(tmp_path, case):
     given = dict(KILLS=KILLS, HOME=str(tmp_path), TESTS=str(Path(__file__).parent), KILL=None)
+    given["CASE"] = case
     code = "\n".join(f"{k} = {v!r}" for k, v in given.items()) + WORKER
     env = dict(os.environ, OMP_NUM_THREADS="1")
     r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)

@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #9fd313be
+# %% ../../nbs/core/10_step.ipynb #fc66cf05
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .checks import image_size, only_tensors, progress
 from .method import as_method, Method, Network
 from .outputs import Layers, main_output, Outputs, Pass, plain, unwrapped
-from .taps import read
+from .taps import compile_reads, read
 from .processes import gather_pass
 from .tasks import task_of
 from .teacher import as_teachers, back_to
@@ -214,7 +214,7 @@ def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
         return valid
     return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
 
-# %% ../../nbs/core/10_step.ipynb #f05419fb
+# %% ../../nbs/core/10_step.ipynb #fe06309a
 class Result(NamedTuple):
     "What one step gives."
 
@@ -310,6 +310,12 @@ class DistillStep(StudentAndTeachers):
     def adapters(self) -> list:
         "The trainable parameters that exist in training only."
         return [p for p in self.bound.parameters() if p.requires_grad]
+
+    def compile(self, *args, **options):
+        """Compile student and teachers, with the layers that are read; `options` are those of
+        `torch.compile`. The method's terms stay as they are."""
+        for model in (self.student, *(t.model for t in self.teachers)):
+            compile_reads(model, **options)
 
     def twin(self) -> "DistillStep":
         "The same student and teachers; method and adapters are copies, to be tried out."

@@ -7,7 +7,7 @@ __all__ = ['IN_MEMORY', 'SHARD', 'digest', 'weights_digest', 'file_of', 'image_d
            'same_or_refuse', 'shard_file', 'part_of', 'write_shard', 'write_about', 'read_about', 'Store',
            'CachedTeacher', 'means', 'views_of', 'answers', 'has_room', 'fill', 'Cached', 'cache_teacher']
 
-# %% ../../nbs/train/10_cache.ipynb #6cffaa00
+# %% ../../nbs/train/10_cache.ipynb #ffe83ef2
 import json, os, shutil, warnings
 from hashlib import blake2b
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from ..core.outputs import Outputs, plain
 from ..core.teacher import as_teachers, norm_of, Teacher
 from ..data.files import watched
 from ..data.unlabelled import with_unlabelled
-from ..data.views import item_shape, Replay, Ticket, with_views
+from ..data.views import item_shape, Replay, Stamp, Ticket, with_views
 from ..models.weights import settle
 
 # %% ../../nbs/train/10_cache.ipynb #bc56c8c9
@@ -68,11 +68,13 @@ def image_digests(ds) -> list:
             out.append(digest(file.name, s.st_size, s.st_mtime_ns))
     return out
 
-# %% ../../nbs/train/10_cache.ipynb #280a5ffb
+# %% ../../nbs/train/10_cache.ipynb #648bf554
 def transforms_said(dl) -> str:
     "The transforms of the batches of a loader with views."
     out = []
     for f in dl.after_batch.fs:
+        if isinstance(f, (Ticket, Stamp)):  # they count batches, and change no pixel
+            continue
         f = f.tfm if isinstance(f, Replay) else f
         own = {k: v for k, v in vars(f).items() if isinstance(v, (str, int, float, bool, tuple))}
         own = {k: v for k, v in own.items() if k not in ("do", "split_idx", "init_enc")}

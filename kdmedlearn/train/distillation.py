@@ -6,7 +6,7 @@
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
            'TeachersFirst', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #c48b3a41
+# %% ../../nbs/train/02_distillation.ipynb #890c0d7e
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..core.method import as_method, Method
 from ..core.outputs import main_output, Outputs, plain, unwrapped
 from ..core.step import at_size, DistillStep, first, total_loss
-from ..core.taps import tap_next
+from ..core.taps import COMPILED, tap_next
 from ..core.teacher import as_teachers, norm_of
 from ..core.trial import needs_no_label
 from ..data.unlabelled import with_unlabelled
@@ -49,7 +49,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #056dc416
+# %% ../../nbs/train/02_distillation.ipynb #f967afd0
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -93,8 +93,8 @@ class DistillCallback(Callback):
     def before_batch(self):
         self.forget()
         self.plan = self.step.plan(self.pct_train)
-        if self.plan.student:
-            model = self.learn.model
+        model = self.learn.model
+        if self.plan.student or model in COMPILED:
             self.tap = tap_next(model, self.plan.student, inside=unwrapped(model))
 
     def after_pred(self):
@@ -281,7 +281,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #4bc1652d
+# %% ../../nbs/train/02_distillation.ipynb #0696697b
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -294,6 +294,7 @@ def distill(
     unlabelled=None,
     unlabelled_share: float = 0.75,  # of each batch; the batch stays as large as it is
     student_size: int | None = None,  # pixels a side that the student sees; None: those of `dls`
+    compile: Any = False,  # student and teachers by torch.compile: True, or a dict of its options
     **kwargs,  # for `Learner`: loss_func, opt_func, splitter, path, ...
 ) -> Learner:
     """A fastai Learner that trains `student` on `dls` with the help of `teacher`.
@@ -333,6 +334,8 @@ def distill(
     cbs = [cb, TeachersFirst(), MainOutput(), TermColumns(), *L(cbs)]
     learn = DistillLearner(dls, student, metrics=metrics, cbs=cbs, **kwargs)
     adopt(learn, cb.check(learn))
+    if compile:
+        cb.step.compile(**({} if compile is True else compile))
     return learn
 
 # %% ../../nbs/train/02_distillation.ipynb #73f68d37

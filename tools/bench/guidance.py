@@ -21,7 +21,8 @@ from kdmedlearn.methods.fusion import AttentionFusion, RelationAttention
 from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.registry import create_model
 from kdmedlearn.train.teachers import DEFAULT_ARCHS
-from timing import arguments, bench, ready
+from kdmedlearn.experiments.bench import mid_epoch
+from timing import arguments, bench
 
 a = arguments(__doc__, bs=32, size=64, repeats=31)
 torch.manual_seed(0)
@@ -51,19 +52,19 @@ fusion = AttentionFusion()
 fusion.build(answers, maps, 8)
 fusion.to(x.device)
 opt = Adam(fusion.parameters(), lr=1e-4)
-plain = ready(Learner(dls, student()))
-kd = ready(distill(dls, student(), teachers, RelationAttention()))
+plain = mid_epoch(Learner(dls, student()), (x, y))
+kd = mid_epoch(distill(dls, student(), teachers, RelationAttention()), (x, y))
 
 
 def apart():
     with torch.no_grad():
         for t in teachers:
             t(xt)
-    plain.one_batch(0, (x, y))
+    plain()
     F.cross_entropy(fusion(answers, maps).out, yt).backward()
     opt.step()
     opt.zero_grad()
 
 
-steps = {"apart": apart, "three teachers": lambda: kd.one_batch(0, (x, y))}
+steps = {"apart": apart, "three teachers": kd}
 bench("guidance", a, steps, "three teachers", "apart", x.is_cuda, teachers=list(DEFAULT_ARCHS))

@@ -28,7 +28,8 @@ from kdmedlearn import distill, HDKD, phantom_dls
 from kdmedlearn.core.taps import taps
 from kdmedlearn.methods.hdkd import logit_loss
 from kdmedlearn.models.hdkd import HDKDStudent, HDKDTeacher
-from timing import arguments, bench, ready
+from kdmedlearn.experiments.bench import mid_epoch
+from timing import arguments, bench
 
 a = arguments(__doc__, bs=8, size=224)
 torch.manual_seed(0)
@@ -79,25 +80,28 @@ def repeated(learn, feature):
     learn.opt.zero_grad()
 
 
-plain = ready(Learner(dls, student()))
-kd = ready(distill(dls, student(), teacher, HDKD()))
-again = {n: ready(Learner(dls, student())) for n in ("stages again", "models again")}
+plain = mid_epoch(Learner(dls, student()), (x, y))
+learn = distill(dls, student(), teacher, HDKD())
+kd = mid_epoch(learn, (x, y))
+again = {n: Learner(dls, student()) for n in ("stages again", "models again")}
+for own in again.values():
+    mid_epoch(own)
 
 
 def apart():
     with torch.no_grad():
         teacher(xt)
-    plain.one_batch(0, (x, y))
+    plain()
 
 
 losses = [repeated_loss(student().train(), f).item() for f in (prefix, whole)]
-kd.one_batch(0, (x, y))
-losses.append(float(kd.loss))
+kd()
+losses.append(float(learn.loss))
 assert max(losses) - min(losses) < 1e-3 * max(losses), losses
 
 steps = {
     "apart": apart,
-    "HDKD": lambda: kd.one_batch(0, (x, y)),
+    "HDKD": kd,
     "stages again": lambda: repeated(again["stages again"], prefix),
     "models again": lambda: repeated(again["models again"], whole),
 }

@@ -15,7 +15,8 @@ from fastai.learner import Learner
 from kdmedlearn import distill, KDAS, phantom_dls
 from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.models.polyp_pvt import PolypPVT
-from timing import arguments, bench, ready
+from kdmedlearn.experiments.bench import mid_epoch
+from timing import arguments, bench
 
 a = arguments(__doc__, bs=4, size=352)
 torch.manual_seed(0)
@@ -30,15 +31,15 @@ def student():
     return PolypPVT("pvt_v2_b0").to(x.device)
 
 
-plain = ready(Learner(dls, student(), loss_func=StructureLoss()))
-kd = ready(distill(dls, student(), teacher, KDAS()))
+plain = mid_epoch(Learner(dls, student(), loss_func=StructureLoss()), (x, y))
+kd = mid_epoch(distill(dls, student(), teacher, KDAS()), (x, y))
 
 
 def apart():
     with torch.no_grad():
         teacher(xt)
-    plain.one_batch(0, (x, y))
+    plain()
 
 
-steps = {"apart": apart, "KDAS": lambda: kd.one_batch(0, (x, y))}
+steps = {"apart": apart, "KDAS": kd}
 bench("kdas", a, steps, "KDAS", "apart", x.is_cuda)

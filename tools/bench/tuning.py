@@ -11,9 +11,10 @@ import argparse, json, sys, tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from kdmedlearn.evaluation.cost import in_turn
 from kdmedlearn.experiments.report import write_json
 from lab import CHROMIUM, NO_CHROMIUM, Lab
-from timing import compared, in_turn
+from timing import compared
 
 p = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -61,7 +62,7 @@ with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("bench", 
         "without": lambda: s.kernel("plain()", timeout=600),
         "with the bench": beside_the_bench,
     }
-    times = in_turn(ways, a.repeats, warm_up=1)
+    times = in_turn(ways, a.repeats, warm_up=1, measure=lambda run: run())
 
 res = {
     "command": f"python tools/bench/tuning.py --repeats {a.repeats} --epochs {a.epochs}",

@@ -1,11 +1,11 @@
-"""docs/results.md from the results files in docs/results/: every number comes from a file that a
-command made.
+"""docs/results.md, and docs/several.md, from the results files in docs/results/: every number comes
+from a file that a command made.
 
     python tools/site/results_page.py
     python tools/site/results_page.py keep RUN_FOLDER NAME "COMMAND"
 
-The first writes the page. The second first copies the numbers of a `kdmedlearn distill` run. One
-module of results/ writes one part of the page."""
+The first writes the pages. The second first copies the numbers of a `kdmedlearn distill` run. One
+module of results/ writes one part of a page."""
 
 import sys
 from pathlib import Path
@@ -19,14 +19,16 @@ from results import (
     kdas,
     leaks,
     methods,
+    peers,
     phantom,
+    several,
     step,
     unlabelled,
     widgets,
 )
 from results.shared import fill
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEAD = """
 # Results
 
@@ -36,14 +38,31 @@ What was measured, and the command that measured it. Accuracies in percent. A di
 over seeds of the *paired* differences, with its standard error. Nothing was chosen on a test set:
 the last epoch counts, and the hyperparameters are the defaults.
 """
-PARTS = (unlabelled, phantom, brain_mri, hdkd, kdas, guidance, leaks, methods, step, gpu, widgets)
+PARTS = (
+    unlabelled,
+    phantom,
+    brain_mri,
+    hdkd,
+    kdas,
+    guidance,
+    leaks,
+    methods,
+    peers,
+    step,
+    gpu,
+    widgets,
+)
 
 
 def page():
     return (fill(HEAD) + "".join(part.page() for part in PARTS)).rstrip("\n") + "\n"
 
 
+PAGES = {"results.md": page, "several.md": several.page}
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["keep"]:
         brain_mri.keep(*sys.argv[2:])
-    PAGE.write_text(page(), encoding="utf-8")
+    for name, made in PAGES.items():
+        (DOCS / name).write_text(made(), encoding="utf-8")
