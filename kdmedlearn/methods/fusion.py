@@ -296,8 +296,8 @@ def as_fusion(name: str, fusion: Any) -> Fusion:
 
 # %% ../../nbs/methods/04_fusion.ipynb #26d1928f
 class Ensemble(Method, name="ensemble"):
-    """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response + lam distance
-    to the fused feature + what trains the fusion."""
+    """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response (Hinton et al.
+    2015) + lam distance to the fused feature + what trains the fusion."""
 
     tasks = frozenset(ONE_CLASS)
     instead = "fused answers are classes: take Response for several labels, Feature for numbers"

@@ -192,10 +192,11 @@ def sgm_loss(
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, (t.shape[-2], t.shape[-1])), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #73507307
+# %% ../../nbs/methods/07_kdas.ipynb #daeae6bd
 class KDAS(Method, name="kdas"):
-    """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM). Several heads: attention on each,
-    SGM on the first. Several teachers: the mean. Pixels that the task loss ignores are left out."""
+    """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM) (Trinh et al. 2023). Several heads:
+    attention on each, SGM on the first. Several teachers: the mean. Pixels that the task loss
+    ignores are left out."""
 
     loss_func = StructureLoss
     relates = True  # the teacher's scale is that of the whole batch

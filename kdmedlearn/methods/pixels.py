@@ -104,7 +104,7 @@ class _PerPixel(_OnMaps):
 # %% ../../nbs/methods/06_pixels.ipynb #7795bb4d
 class BernoulliKL(_PerPixel, name="bernoullikl"):
     """Response distillation for maps of one logit a pixel (B, 1, H, W): (1 - alpha) task + alpha
-    T^2 KL of the yes/no answers."""
+    T^2 KL of the yes/no answers (Hinton et al. 2015, pixel by pixel)."""
 
     tasks = frozenset({"binary masks"})
     instead = "for a class per pixel take PixelKL, for classes of images Response"
@@ -116,7 +116,7 @@ class BernoulliKL(_PerPixel, name="bernoullikl"):
 
 class PixelKL(_PerPixel, name="pixelkl"):
     """Response distillation for maps of several classes (B, C, H, W): (1 - alpha) task + alpha T^2
-    KL over the classes."""
+    KL over the classes (Hinton et al. 2015, pixel by pixel)."""
 
     tasks = frozenset({"class masks"})
     instead = "for maps of one logit take BernoulliKL, for classes of images Response"

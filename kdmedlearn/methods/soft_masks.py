@@ -40,8 +40,8 @@ def soft_structure_loss(
 # %% ../../nbs/methods/09_soft_masks.ipynb #be0d5fd3
 class SoftMasks(_PerPixel, name="softmasks"):
     """(1 - alpha) task + alpha structure loss against the teacher's probabilities, for maps of one
-    logit. Several heads: each; several teachers: the mean. Pixels that the task loss ignores are
-    left out."""
+    logit (Wang et al. 2023). Several heads: each; several teachers: the mean. Pixels that the task
+    loss ignores are left out."""
 
     loss_func = StructureLoss
     tasks = frozenset({"binary masks"})
