@@ -2432,6 +2432,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'kdmedlearn/train/finetune.py'),
                                            'kdmedlearn.train.finetune.shushed': ( 'train/finetune.html#shushed',
                                                                                   'kdmedlearn/train/finetune.py'),
+                                           'kdmedlearn.train.finetune.stats_kept': ( 'train/finetune.html#stats_kept',
+                                                                                     'kdmedlearn/train/finetune.py'),
                                            'kdmedlearn.train.finetune.teacher_to_train': ( 'train/finetune.html#teacher_to_train',
                                                                                            'kdmedlearn/train/finetune.py')},
             'kdmedlearn.train.fusing': { 'kdmedlearn.train.fusing.Collected': ('train/fusing.html#collected', 'kdmedlearn/train/fusing.py'),

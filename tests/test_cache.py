@@ -21,6 +21,8 @@ from kdmedlearn.methods.soft_masks import SoftMasks
 from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.models.unet import large_unet, small_unet
 
+slow = pytest.mark.slow
+
 
 def loaders(seed=0, **kw):
     kw = dict(n_train=40, n_valid=8, size=32, bs=8, device="cpu", seed=seed) | kw
@@ -47,13 +49,14 @@ def same(a, b):
     assert list(map(list, a.recorder.values)) == list(map(list, b.recorder.values))
 
 
-@pytest.mark.parametrize("views", [1, 3, "turns"])
+@pytest.mark.parametrize("views", [3, *(pytest.param(v, marks=slow) for v in (1, "turns"))])
 def test_the_student_is_the_same_to_the_last_bit(tmp_path, views):
     dls, t = loaders(), teacher()
     cached = cache_teacher(dls, t, tmp_path / "a", views, log=None)
     same(trained(with_views(dls, views), t), trained(*cached))
 
 
+@pytest.mark.slow
 def test_a_teacher_with_its_own_norm_size_and_maps(tmp_path):
     dls, method = loaders(), Feature({"stage3": "stage3"})
     t = teacher(norm=((0.4,) * 3, (0.3,) * 3), size=48)
@@ -66,6 +69,7 @@ def test_a_teacher_with_its_own_norm_size_and_maps(tmp_path):
     assert len(asked) - n <= 3  # the trial before training; 12 batches had their answers
 
 
+@pytest.mark.slow
 def test_masks_of_one_logit(tmp_path):
     dls = loaders(task="segment", n_train=16)
     t = teacher(make=large_unet)
@@ -84,6 +88,7 @@ def bce(z, y):
     return torch.nn.functional.binary_cross_entropy_with_logits(z, y)
 
 
+@pytest.mark.slow
 def test_images_without_labels(tmp_path):
     dls, t = loaders(n_train=16, n_unlabelled=24), teacher()
     cached = cache_teacher(dls, t, tmp_path / "a", 2, unlabelled="rest", log=None)
@@ -136,7 +141,12 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
+QUICK = ("the teacher's weights", "the images", "the views")
+
+
+@pytest.mark.parametrize(
+    "what", [k if k in QUICK else pytest.param(k, marks=slow) for k in CHANGES]
+)
 def test_what_has_changed_is_refused_by_name(tmp_path, what):
     folder = tmp_path / "a"
     kw = dict(dls=loaders, teacher=teacher, views=2)
@@ -177,6 +187,7 @@ def test_order_normalisation_augmentation_seed_and_versions_are_refused(tmp_path
         cache_teacher(loaders(), t, folder, 2, log=None)
 
 
+@pytest.mark.slow
 def test_files_that_are_not_kept_in_memory_are_told_by_size_and_time(tmp_path):
     import os
 
@@ -217,6 +228,7 @@ def test_a_build_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert torch.equal(again.teacher.store.take("out", rows), whole.teacher.store.take("out", rows))
 
 
+@pytest.mark.slow
 def test_a_build_may_go_on_with_another_batch_size(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SHARD", 16)
     t, folder = teacher(), tmp_path / "a"
@@ -228,6 +240,7 @@ def test_a_build_may_go_on_with_another_batch_size(tmp_path, monkeypatch):
     assert torch.allclose(*kept, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_large_caches_are_read_from_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SHARD", 8)
     dls, t = loaders(), teacher()

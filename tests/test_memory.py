@@ -74,6 +74,7 @@ def test_memory_is_flat_over_a_thousand_steps():
     assert growth(plain_step(lambda m: m(x, y).loss, step), 950, 50) == (0, 0)
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_step_is_counted():
     kept, w = [], torch.ones(8, requires_grad=True)
     assert growth(lambda: kept.append(w.detach() + 1), 5, 5) == (5, 5 * 32)

@@ -310,6 +310,22 @@ def test_batch_norm_keeps_its_statistics_in_the_encoder_alone(monkeypatch):
 
 @weights
 @segment
+def test_a_long_training_takes_the_statistics_of_its_batches(monkeypatch):
+    import kdmedlearn.train.finetune as ft
+
+    kept = []
+
+    def spy(learn, steps, lr, **kwargs):
+        kept.append(any(isinstance(c, ft.KeepStatistics) for c in learn.cbs))
+
+    monkeypatch.setattr(ft, "fit_steps", spy)
+    for asked in (dict(steps=199), dict(steps=200), dict(), dict(keep_stats=True)):
+        quick(masks(), **dict(steps=400, freeze=0) | asked)
+    assert kept == [True, False, False, True]
+
+
+@weights
+@segment
 def test_the_encoder_is_frozen_first_and_slower_then(monkeypatch):
     import kdmedlearn.train.finetune as ft
 

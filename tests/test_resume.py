@@ -149,6 +149,7 @@ def test_adapters_and_a_term_that_fades_out(tmp_path):
     assert a and all(torch.equal(v, a[k]) for k, v in learn.distill.step.bound.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_fusion_that_learns_along(tmp_path):
     method = lambda: Ensemble(AttentionFusion(d=8, heads=2, dropout=0.2), lam=0.5)
 
@@ -231,6 +232,7 @@ def test_accumulated_gradients_a_short_epoch_and_dropout_alone(tmp_path):
     goes_on(make, tmp_path, [dict(train=1), dict(train=3), dict(train=2)])
 
 
+@pytest.mark.slow
 def test_plain_pytorch_loaders(tmp_path):
     def make(folder):
         items = list(data(32).train.dataset)
@@ -265,6 +267,7 @@ def test_worker_processes(tmp_path):
     goes_on(make, tmp_path, [dict(train=3), dict(train=6)])
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_the_fit_again(tmp_path):
     stops = lambda: EarlyStoppingCallback("valid_loss", min_delta=9.0, patience=1)
     make = lambda folder: (learner(folder, Response()), cycle(stops(), epochs=5))
@@ -281,6 +284,7 @@ def test_a_finished_fit_trains_nothing(tmp_path):
     same(first, live(make, tmp_path, dies=dict(train=1, valid=1)))
 
 
+@pytest.mark.slow
 def test_a_program_of_several_fits(tmp_path):
     "fine_tune fits twice with one callback: each fit has its folder."
     fine_tune = lambda learn, cbs: learn.fine_tune(2, 1e-2, cbs=cbs)
@@ -294,6 +298,7 @@ def test_a_program_of_several_fits(tmp_path):
     assert (tmp_path / "run" / "state" / "fit-2").is_dir()
 
 
+@pytest.mark.slow
 def test_the_same_learner_after_an_interrupt(tmp_path):
     "As in a notebook: the cell with the fit is run again, and once more without a Checkpoint."
     make = lambda folder: (learner(folder, Feature()), cycle())
@@ -328,6 +333,7 @@ def test_lr_find_and_validate_write_nothing(tmp_path):
     assert type(learn.dls.train).__name__ == "TfmdDL"
 
 
+@pytest.mark.slow
 def test_batches_from_elsewhere_are_kept_after_epochs(tmp_path):
     "A callback that trains on its own loader: nobody knows the place in it."
 
@@ -388,7 +394,12 @@ def begun(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("what", REFUSED)
+QUICK = ("lr", "hyperparameter", "another teacher", "other images")
+
+
+@pytest.mark.parametrize(
+    "what", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in REFUSED]
+)
 def test_another_training_is_refused_by_name(begun, tmp_path, what):
     changed, words = REFUSED[what]
     shutil.copytree(begun, tmp_path / "run")
@@ -400,6 +411,7 @@ def test_another_training_is_refused_by_name(begun, tmp_path, what):
         assert len(text) < 900
 
 
+@pytest.mark.slow
 def test_steps_and_mixup_are_settings(tmp_path):
     def fit(**kw):
         learn = learner(tmp_path, Response())
