@@ -26,12 +26,12 @@ def kept_runs(folder) -> list:
     return [json.loads(f.read_text()) for f in sorted(Path(folder).glob("*.json"))]
 
 
-def asked(doc, arms, draws, what) -> argparse.Namespace:
+def asked(doc, arms, draws, what, verbs=("tune", "run", "collect")) -> argparse.Namespace:
     "The arguments of an experiment over draws of the labels; `doc` is its docstring."
     p = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("what", choices=("tune", "run", "collect"))
+    p.add_argument("what", choices=verbs)
     p.add_argument("data", type=Path)
     p.add_argument("cache", type=Path)
     p.add_argument("--draws", type=int, nargs="+", default=list(range(draws)))
