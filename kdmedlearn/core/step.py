@@ -214,7 +214,7 @@ def all_valid_behind(valid: Tensor | None, n: int) -> Tensor | None:
         return valid
     return F.pad(valid, (0, 0, 0, 0, 0, n - len(valid)), value=True)
 
-# %% ../../nbs/core/10_step.ipynb #fe06309a
+# %% ../../nbs/core/10_step.ipynb #12296f41
 class Result(NamedTuple):
     "What one step gives."
 
@@ -222,7 +222,7 @@ class Result(NamedTuple):
     terms: dict  # name -> value before its weight
     out: Any  # the student's logits
 
-
+# %% ../../nbs/core/10_step.ipynb #57919b7b
 class DistillStep(StudentAndTeachers):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 

@@ -33,7 +33,7 @@ def about(name: str) -> dict:  # column -> text
     return {
         "method": name,
         "compares": compares(m) + (", image with image" if m.relates else ""),
-        "terms": ", ".join(k for k in m.weights() if k != "task"),
+        "terms": ", ".join(k for k in m.weights(0.0) if k != "task"),
         "tasks": ", ".join(sorted(m.tasks)) if len(m.tasks) < 6 else "all",
         "needs labels": LABELS[m.labels],
         "source": found[0] if found else "",
