@@ -35,7 +35,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|torch|nn|fastai|fastcore|pd|pandas"
+        r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|_MapMethod|_AnswerMethod"
+        r"|_OnMaps|_Decoupled|torch|nn|fastai|fastcore|pd|pandas"
         r"|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module"
         r"|Image|Iterable|Iterator|Sequence|Callable|L).*",
     ),
