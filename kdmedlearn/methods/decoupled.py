@@ -6,6 +6,8 @@
 __all__ = ['split', 'dkd_parts', 'nkd_parts', 'classes_of', 'DKD', 'NKD']
 
 # %% ../../nbs/methods/10_decoupled.ipynb #384874fe
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -86,38 +88,35 @@ class _Decoupled(_AnswerMethod):
         "with one or two logits there are no others to tell apart: take Response for classes and"
         " labels, BernoulliKL for masks of one logit"
     )
-    standardise: bool = False
+    parts_of: Callable  # of logits, classes, T and valid: the two parts
+    standardise: bool
+    T: float
 
-    def logits(self, p: Pass, teacher: Tensor) -> tuple:
+    def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
         s, t = p.student.out, teacher
-        return (standardise(s), standardise(t)) if self.standardise else (s, t)
+        if self.standardise:
+            s, t = standardise(s), standardise(t)
+        parts = self.parts_of(s, t, classes_of(p, teacher), self.T, p.valid)
+        return dict(zip(("target", "others"), parts))
 
 
 class DKD(_Decoupled, name="dkd"):
     """Decoupled distillation: task + target T^2 KL(target against rest) + others T^2 KL(among the
     rest) (Zhao et al. 2022, whose alpha and beta they are). Several teachers: the mean."""
 
+    parts_of = staticmethod(dkd_parts)
     T = Temperature(4.0)
     target = Weight(1.0, "weight of the target against the rest; the paper's alpha")
     others = Weight(8.0, "weight among the rest; the paper's beta")
     standardise = Switch(False, "logits as z-scores first (Sun et al. 2024)")
-
-    def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
-        s, t = self.logits(p, teacher)
-        parts = dkd_parts(s, t, classes_of(p, teacher), self.T, p.valid)
-        return dict(zip(("target", "others"), parts))
 
 
 class NKD(_Decoupled, name="nkd"):
     """Normalised distillation: task + target part + others part (Yang et al. 2023; others is its
     gamma). Several teachers: the mean."""
 
+    parts_of = staticmethod(nkd_parts)
     T = Temperature(1.0)
     target = Weight(1.0, "weight of the target's part")
     others = Weight(1.5, "weight of the others' part; the paper's gamma")
     standardise = Switch(False, "logits as z-scores first (Sun et al. 2024)")
-
-    def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
-        s, t = self.logits(p, teacher)
-        parts = nkd_parts(s, t, classes_of(p, teacher), self.T, p.valid)
-        return dict(zip(("target", "others"), parts))

@@ -122,15 +122,16 @@ class Response(_AnswerMethod, name="response"):
 
     tasks = ALL_TASKS - {"numbers"}
     instead = "a number has no answer to soften: take Feature, Similarity or RKD"
+    term = "response"
 
     T = Temperature(4.0)
     alpha = Share(0.9)
 
     def weights(self, pct: float = 0.0) -> dict[str, float]:
         a = self.weight_of("alpha", pct)
-        return {"task": 1 - a, "response": a}
+        return {"task": 1 - a, self.term: a}
 
     def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
         if p.task == "several labels":
-            return {"response": labels_loss(p.student.out, teacher, self.T)}
-        return {"response": response_loss(p.student.out, teacher, self.T, p.valid)}
+            return {self.term: labels_loss(p.student.out, teacher, self.T)}
+        return {self.term: response_loss(p.student.out, teacher, self.T, p.valid)}

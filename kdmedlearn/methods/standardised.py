@@ -34,13 +34,11 @@ class Standardised(Response, name="standardised"):
         " and labels, BernoulliKL for masks of one logit"
     )
 
+    term = "standardised"
+
     T = Temperature(2.0)
     alpha = Share(0.99)
 
-    def weights(self, pct: float = 0.0) -> dict[str, float]:
-        a = self.weight_of("alpha", pct)
-        return {"task": 1 - a, "standardised": a}
-
     def losses(self, p: Pass, teacher: Tensor) -> dict[str, Tensor]:
         s, t = standardise(p.student.out), standardise(teacher)
-        return {"standardised": response_loss(s, t, self.T, p.valid)}
+        return {self.term: response_loss(s, t, self.T, p.valid)}

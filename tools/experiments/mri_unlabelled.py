@@ -34,7 +34,6 @@ from pathlib import Path
 warnings.filterwarnings("ignore")
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
@@ -67,13 +66,6 @@ ARMS = {  # name -> (method or loss, images without labels, steps)
 }
 
 
-class Faster(Callback):
-    "A memory layout in which a CPU is faster."
-
-    def before_fit(self):
-        self.model.to(memory_format=torch.channels_last)
-
-
 def read(data, draw, size, share=0.1, bs=BATCH, **kw):
     "The loaders of a draw."
     kw = dict(group="near_dup_group", modality="mri", channels=1, device="cpu") | kw
@@ -86,8 +78,7 @@ def teacher_of(data, cache, draw, share):
     file = Path(cache) / f"teacher-{draw}-{share:g}.safetensors"
     dls = read(data, draw, LARGE, share, bs=32)
     if not file.is_file():
-        t = finetune(dls, ARCH, steps=400, seed=draw, keep_stats=False, log=None, cbs=Faster())
-        t.model.to(memory_format=torch.contiguous_format)
+        t = finetune(dls, ARCH, steps=400, seed=draw, keep_stats=False, log=None)
         kw = dict(norm=t.norm, img_size=LARGE, score=t.score)
         save_model(t.model, file, ARCH, list(dls.vocab), 3, **kw)
     return load_teacher(file), dls
