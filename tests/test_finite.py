@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdmedlearn import Feature, Response, distill, experiment, phantom_dls
+from kdmedlearn import distill, Feature, phantom_dls, Response
+from kdmedlearn.experiments.experiment import experiment
 from kdmedlearn.core.method import Method
 from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.train.finite import Diverged, FiniteLoss
