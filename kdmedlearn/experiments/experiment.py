@@ -29,6 +29,7 @@ from ..methods.controls import PseudoLabels
 from ..train.budget import fit_steps
 from ..train.cache import cache_teacher, CachedTeacher
 from ..train.distillation import distill
+from ..train.finite import guarded
 from ..train.resume import about_learner, Checkpoint, Checkpoints, same_training
 from ..train.several import one_first, together
 from ..train.trial import device_of
@@ -101,7 +102,7 @@ def fit_with_line(
         disable=not sys.stdout.isatty(),
     ) as bar:
         with learn.no_bar(), learn.no_logging():
-            cbs = [EpochLine(bar, name, score), *cbs]
+            cbs = [EpochLine(bar, name, score), *guarded(learn), *cbs]
             if steps is not None:
                 fit_steps(learn, steps, lr, epochs, mixup=mixup, cbs=cbs)
             elif mixup is None:

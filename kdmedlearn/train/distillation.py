@@ -28,6 +28,7 @@ from ..core.taps import COMPILED, tap_next
 from ..core.teacher import as_teachers, norm_of
 from ..core.trial import needs_no_label
 from ..data.unlabelled import with_unlabelled
+from .finite import guarded
 from .memory import keep_freed_memory
 from .trial import device_of, loss_of, mixes_kinds, try_learner
 
@@ -38,13 +39,19 @@ class Tally:
     def __init__(self):
         self.sums: dict = {}  # term -> sum over images
         self.seen: dict = {}  # term -> images it was computed for
+        self.before: tuple = {}, {}
 
     def add(self, terms: dict, n: int, labelled: int | None = None):
         "`terms` of `n` images, the task of `labelled` of them."
+        self.before = dict(self.sums), dict(self.seen)
         for k, v in terms.items():
             images = labelled if k == "task" and labelled is not None else n
             self.sums[k] = self.sums.get(k, 0.0) + v.detach() * images
             self.seen[k] = self.seen.get(k, 0) + images
+
+    def take_back(self):
+        "Forget what was added last."
+        self.sums, self.seen = self.before
 
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
@@ -64,6 +71,7 @@ class DistillCallback(Callback):
         self.step: DistillStep | None = None
         self.plan = self.tap = self.saved = self.heard = self.targets = None
         self.tally = Tally()  # of this epoch
+        self.terms: dict = {}  # of this batch
 
     @property
     def term_names(self) -> list:
@@ -114,6 +122,7 @@ class DistillCallback(Callback):
         if plan.parts:
             p = step.make_pass(student, self.hear(), plain(tuple(yb)))
             terms |= step.terms_of(p, plan.parts)
+        self.terms = {k: v.detach() for k, v in terms.items()}
         self.learn.loss_grad = total_loss(terms, plan.weights)
         self.learn.loss = self.learn.loss_grad.detach().clone()
         self.tally.add(terms, len(self.xb[0]), n)
@@ -333,6 +342,7 @@ def distill(
         kwargs["loss_func"] = own() if own else loss_of(dls)
     cbs = [cb, TeachersFirst(), MainOutput(), TermColumns(), *L(cbs)]
     learn = DistillLearner(dls, student, metrics=metrics, cbs=cbs, **kwargs)
+    learn.add_cbs(guarded(learn))
     adopt(learn, cb.check(learn))
     if compile:
         cb.step.compile(**({} if compile is True else compile))

@@ -28,6 +28,7 @@ from ..evaluation.classes import eval_mode
 from ..experiments.experiment import task_loss
 from ..train.budget import fit_steps
 from ..train.distillation import distill, MainOutput
+from ..train.finite import Diverged, guarded
 from ..train.trial import device_of, first_images
 from .runs import final, lower_is_better, Runs, score_of
 
@@ -89,13 +90,15 @@ def train_run(
     else:
         run = runs.new(method, terms=taught.distill.term_names, **about)
     restart(dls, seed)
+    learn.add_cbs(guarded(learn))
     try:
         with learn.no_bar(), learn.no_logging():
             fit_as_long(learn, taught, epochs, lr, _Watch(runs, run, watch))
         if run["status"] == "running":
             run["status"] = "done"
     except BaseException as e:
-        run["status"] = f"failed: {type(e).__name__}: {e}"[:200]
+        how = "diverged" if isinstance(e, Diverged) else f"failed: {type(e).__name__}"
+        run["status"] = f"{how}: {e}"[:200]
         raise
     finally:
         runs.keep(run)
