@@ -43,9 +43,10 @@ class GoesBad(nn.Module):
 
 class _Explodes(Method):
     "A term that is infinite from the middle of training on."
+    pct = 0.0
 
     def weights(self, pct=0.0):
-        self.pct = pct
+        self.pct = pct or self.pct  # weights are asked without progress too
         return {"task": 1.0, "own": 1.0}
 
     def terms(self, p):
@@ -72,7 +73,7 @@ def test_a_term_that_explodes_is_named_with_its_value(dls):
     learn = distill(dls, small_student(), small_teacher(), _Explodes())
     with pytest.raises(Diverged, match="term own") as e:
         fit(learn, n=2)
-    assert e.value.terms["own"] == float("inf") and e.value.epoch == 1
+    assert e.value.terms["own"] == float("inf") and e.value.epoch == 1 and e.value.step == 5
 
 
 def test_left_out_batches_count_in_no_mean(dls):
