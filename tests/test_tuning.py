@@ -197,7 +197,7 @@ def test_runs_of_a_dead_kernel_and_damaged_files(tmp_path):
     assert runs.all()[0]["status"] == "running"
     runs.keep(r | {"process": 2**22 + 1})
     (tmp_path / "run-7.json").write_text("{")
-    assert [x["status"] for x in runs.all()] == ["interrupted"]
+    assert [x["status"] for x in runs.all()] == ["interrupted", "damaged"]
     assert runs.new(Response(), lr=0.1, seed=0, of=5)["run"] == 8
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="name a folder"):

@@ -377,7 +377,7 @@ def second_polyp(s: Scene, a) -> np.ndarray:  # (n, size, size) True on the seco
     polyp(s, a * there, at)
     return there & (at.r < 1)
 
-# %% ../../nbs/data/01_phantom.ipynb #f5022064
+# %% ../../nbs/data/01_phantom.ipynb #86c9bd6c
 TASKS, CHUNK = ("classify", "segment"), 32
 
 
@@ -385,6 +385,9 @@ def check_phantom(n, size, task, seed, difficulty):
     "Refuse what cannot be drawn, and say what can."
     if task not in TASKS:
         raise ValueError(f"task {task!r} is not known; choose one of {', '.join(TASKS)}")
+    for name, v in dict(n=n, size=size, seed=seed).items():
+        if not isinstance(v, (int, np.integer)):
+            raise TypeError(f"{name} must be a whole number, got {v!r}")
     if n < 1:
         raise ValueError(f"n is the number of images, at least 1, got {n}")
     if size < 32:

@@ -30,7 +30,7 @@ from .files import read_all, scale_of, to_pixels
 from .loaders import SetLoaders, some
 from .splits import in_range
 
-# %% ../../nbs/data/09_reading.ipynb #f4081c83
+# %% ../../nbs/data/09_reading.ipynb #d2a0d6f9
 def norm_stats(
     norm,  # "train", "imagenet" or (mean, std) in [0, 1] units
     pixels: Tensor,  # (N, C, H, W) uint8, training images
@@ -57,7 +57,7 @@ def norm_stats(
             " for mean and std"
         )
     mean, std = (np.broadcast_to(np.ravel(v).astype(float), (channels,)).tolist() for v in norm)
-    if min(std) <= 0 or max(mean) > 1:
+    if not np.isfinite([*mean, *std]).all() or min(std) <= 0 or max(mean) > 1:
         raise ValueError(
             f"norm={norm!r}; expected [0, 1] units: mean up to 1, std above 0 (divide by 255)"
         )

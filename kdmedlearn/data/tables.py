@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS', 'SPLIT_COLUMNS', 'GROUPS', 'SPLIT_WORDS',
-           'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'visible', 'plain', 'is_hidden',
-           'files_below', 'check_folder', 'images_below', 'warn_unread', 'no_other_splits', 'find_splits', 'no_twins',
-           'one_level_up', 'two_readings', 'class_files', 'check_patients', 'check_classes', 'different_classes',
-           'list_images', 'warn_across', 'find_column', 'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv',
-           'as_text', 'table_file', 'read_csv_table', 'one', 'bare', 'tails', 'candidates', 'locate', 'not_there',
-           'split_word', 'split_names', 'Labels', 'several_readings', 'guess_kind', 'as_classes', 'plain_numbers',
-           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'label_columns',
-           'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table', 'with_answers', 'group_cells',
-           'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest',
-           'file_groups', 'add_groups']
+           'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'visible', 'no_lost_folder',
+           'turns_back', 'plain', 'is_hidden', 'files_below', 'check_folder', 'images_below', 'warn_unread',
+           'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'class_files',
+           'check_patients', 'check_classes', 'different_classes', 'list_images', 'warn_across', 'find_column',
+           'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file', 'read_csv_table', 'one',
+           'bare', 'tails', 'candidates', 'locate', 'not_there', 'split_word', 'split_names', 'Labels',
+           'several_readings', 'guess_kind', 'as_classes', 'plain_numbers', 'as_number', 'as_labels', 'split_cells',
+           'is_hot', 'hot_columns', 'read_labels', 'label_columns', 'split_column', 'group_hint', 'once', 'in_words',
+           'below', 'read_table', 'with_answers', 'group_cells', 'kind_of', 'check_answers', 'listed_again',
+           'TableLabel', 'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
 
 # %% ../../nbs/data/04_tables.ipynb #7637e88d
 import csv, io, os, re, warnings
@@ -29,7 +29,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from ..core.checks import near_hint, near_names, number, one_of
 from .loaders import some
 
-# %% ../../nbs/data/04_tables.ipynb #c4ade1d0
+# %% ../../nbs/data/04_tables.ipynb #2d5c5f0c
 SPLITS = {
     "train": ("train", "training", "traindataset"),
     "valid": ("valid", "val", "validation", "validdataset", "valdataset"),
@@ -47,7 +47,25 @@ def visible(
 ) -> tuple:  # (folders, files), both sorted
     "What lies in `folder`, hidden files and folders left out."
     ps = [p for p in sorted(Path(folder).iterdir()) if not is_hidden(p.name)]
-    return [p for p in ps if p.is_dir()], [p for p in ps if p.is_file()]
+    for p in ps:
+        no_lost_folder(p)
+    # a link to nothing is a file as well: it is named when it is read, and not passed over
+    return [p for p in ps if p.is_dir() and not turns_back(p)], [p for p in ps if not p.is_dir()]
+
+
+def no_lost_folder(p: Path):
+    "Raise for a link to a folder that is not there: a class would be missing without a word."
+    if not p.suffix and p.is_symlink() and not p.exists():
+        raise FileNotFoundError(
+            f"{p} is a link to {os.readlink(p)}, which is not there; fetch what it stands for (git"
+            " annex get, dvc pull), or delete the link"
+        )
+
+
+def turns_back(p: Path) -> bool:
+    "Whether a folder is a link to one that holds it: a walk through it would have no end."
+    home = p.parent.resolve()
+    return p.is_symlink() and p.resolve() in (home, *home.parents)
 
 
 def plain(name) -> str:
@@ -64,7 +82,10 @@ def files_below(folder) -> list:  # paths below `folder`, such as "ring/0.png", 
     "All files below `folder` at any depth, without hidden ones."
     found = []
     for at, dirs, files in os.walk(folder, followlinks=True):
-        dirs[:] = [d for d in dirs if not is_hidden(d)]
+        dirs[:] = [d for d in dirs if not is_hidden(d) and not turns_back(Path(at, d))]
+        for n in files:
+            if not is_hidden(n):
+                no_lost_folder(Path(at, n))
         rel = Path(at).relative_to(folder).as_posix()
         found += [n if rel == "." else f"{rel}/{n}" for n in files if not is_hidden(n)]
     return sorted(found)

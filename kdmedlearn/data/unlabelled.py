@@ -57,7 +57,7 @@ def has_label(
     known = ~y.isnan() if y.is_floating_point() else y != ignored
     return known.flatten(1).any(1) if y.ndim > 1 else known
 
-# %% ../../nbs/data/10_unlabelled.ipynb #ee28ab01
+# %% ../../nbs/data/10_unlabelled.ipynb #751050ad
 def at_least_one(files: list) -> list:
     "`files`, if there are any."
     if not files:
@@ -78,8 +78,14 @@ def unlabelled_files(
                 " and the others become unlabelled"
             )
         return rest
-    if not isinstance(where, (str, Path)):
+    if isinstance(where, (list, tuple)) and all(isinstance(f, (str, Path)) for f in where):
         return at_least_one([Path(f) for f in where])
+    if not isinstance(where, (str, Path)):
+        raise TypeError(
+            "unlabelled images are a folder, a list of files, or 'rest', what fraction= left out;"
+            f" got {type(where).__name__}. Images in memory go into a loader of labelled and"
+            " unlabelled ones, whose missing labels are -100 (or NaN)"
+        )
     folder = Path(where)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} of unlabelled images; is it spelled right?")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'OF_CACHE', 'EVERY', 'history', 'EpochLine', 'fit_with_line', 'task_loss', 'arms_of', 'Teaching',
-           'teaching_with', 'learner_of', 'can_smooth', 'new_arms', 'mixup_for', 'train_arms', 'equal_steps', 'run_arm',
-           'experiment', 'gain']
+           'teaching_with', 'learner_of', 'can_smooth', 'new_arms', 'mixup_for', 'train_arms', 'equal_steps',
+           'with_batch', 'run_arm', 'check_budget', 'experiment', 'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #dbee2da6
+# %% ../../nbs/experiments/01_experiment.ipynb #ca97e97b
 import shutil
 import sys
 from pathlib import Path
@@ -17,8 +17,9 @@ import pandas as pd
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
+from torch import nn
 
-from ..core.checks import one_of
+from ..core.checks import number, one_of, writable_folder
 from ..core.method import as_method
 from ..core.outputs import unwrapped
 from ..core.step import at_size
@@ -29,7 +30,8 @@ from ..methods.controls import PseudoLabels
 from ..train.budget import fit_steps
 from ..train.cache import cache_teacher, CachedTeacher
 from ..train.distillation import distill
-from ..train.finite import guarded
+from ..models.weights import write_safetensors
+from ..train.finite import Diverged, guarded
 from ..train.resume import about_learner, Checkpoint, Checkpoints, same_training
 from ..train.several import one_first, together
 from ..train.trial import device_of
@@ -71,7 +73,7 @@ class EpochLine(Callback):
         )
         self.bar.update(self.task, advance=1, last=last)
 
-# %% ../../nbs/experiments/01_experiment.ipynb #9803b34a
+# %% ../../nbs/experiments/01_experiment.ipynb #610685bf
 def fit_with_line(
     learn: Learner,
     name: str,
@@ -226,8 +228,15 @@ def equal_steps(steps: int | None, unlabelled):
             " the student alone; give both the same number, steps=2000 (--steps 2000)"
         )
 
-# %% ../../nbs/experiments/01_experiment.ipynb #b30265fc
+# %% ../../nbs/experiments/01_experiment.ipynb #48a722fc
 EVERY = 500  # optimizer steps between two checkpoints, besides those after epochs
+
+
+def with_batch(e: Diverged, file: Path) -> Diverged:
+    "`e`, its batch kept in `file` for looking at: images as the student got them, and the facts."
+    facts = dict(culprit=e.culprit, epoch=e.epoch, step=e.step, terms=e.terms, files=e.files)
+    write_safetensors({"images": e.batch}, file, facts)
+    return Diverged(f"{e} The batch is kept in {file}.", batch=e.batch, **facts)
 
 
 def run_arm(
@@ -246,6 +255,7 @@ def run_arm(
     if folder is None:
         fit()
         return ask()
+    writable_folder("folder", folder, "an experiment", "choose another one")
     home = Path(folder) / f"seed-{seed}" / name.replace(" ", "-")
     about = about_learner(learn) | how | dict(seed=seed, scored=len(judged.dataset))
     net, done = unwrapped(learn.model), Checkpoints(home)
@@ -253,14 +263,32 @@ def run_arm(
         same_training(home, kept["about"], about)
         net.to(device_of(learn)).load_state_dict(kept["weights"])
         return kept["scores"], pd.DataFrame(kept["history"])
-    fit(Checkpoint(home / "checkpoints", EVERY, log, seed=seed))
+    try:
+        fit(Checkpoint(home / "checkpoints", EVERY, log, seed=seed))
+    except Diverged as e:
+        raise with_batch(e, home / "diverged.safetensors") from None
     got, past = ask()
     kept = dict(about=about, scores=got, history=past.to_dict("list"), weights=net.state_dict())
     done.write(kept)
     shutil.rmtree(home / "checkpoints")
     return got, past
 
-# %% ../../nbs/experiments/01_experiment.ipynb #12e3f924
+# %% ../../nbs/experiments/01_experiment.ipynb #a7bfb415
+def check_budget(make_dls, make_student, epochs, lr, seeds):
+    "Raise before any time is spent."
+    makers = (("make_dls", make_dls, "seed"), ("make_student", make_student, ""))
+    for name, f, takes in makers:
+        if isinstance(f, nn.Module) or not callable(f):
+            raise TypeError(
+                f"{name} is a {type(f).__name__}; expected a function, since each seed begins anew:"
+                f" lambda {takes}: ...".replace("lambda :", "lambda:")
+            )
+    number("epochs", epochs, 1, whole=True)
+    number("lr", lr, above=0)
+    for seed in seeds:
+        number("seed", seed, 0, whole=True)
+
+
 def experiment(
     make_dls,  # seed -> DataLoaders
     make_student,  # () -> module
@@ -287,6 +315,7 @@ def experiment(
     if not len(seeds := list(seeds)):
         raise ValueError("no seeds; give at least one, such as seeds=(0, 1, 2)")
     equal_steps(steps, unlabelled.get("unlabelled"))
+    check_budget(make_dls, make_student, epochs, lr, seeds)
     rows, hist, first, sets = [], [], None, []
     budget = dict(epochs=epochs, lr=lr, steps=steps)
     for seed in seeds:

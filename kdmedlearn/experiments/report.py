@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'new_run', 'write_whole', 'write_json', 'write_report']
 
-# %% ../../nbs/experiments/02_report.ipynb #59905fcc
+# %% ../../nbs/experiments/02_report.ipynb #2b0af983
 import html, json
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 
-from ..models.weights import settle
+from ..models.weights import whole
 
 # %% ../../nbs/experiments/02_report.ipynb #05441ca6
 def new_run(root="runs", name: str = "run") -> Path:
@@ -30,12 +30,12 @@ def new_run(root="runs", name: str = "run") -> Path:
         else:
             return path
 
-# %% ../../nbs/experiments/02_report.ipynb #da7428fe
+# %% ../../nbs/experiments/02_report.ipynb #3e27560b
 def write_whole(path, text: str) -> Path:
     "`text` in a file that has the name `path` only when all of it is on the disk."
-    part = Path(f"{path}.part")
-    part.write_text(text, encoding="utf-8")
-    return settle(part, path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def write_json(path, o):

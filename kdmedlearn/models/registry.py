@@ -6,14 +6,14 @@
 __all__ = ['MODELS', 'ModelRegistry', 'home_of', 'polyp_pvt', 'create_model', 'create_mask_model', 'is_mask_model', 'is_yours',
            'register_model']
 
-# %% ../../nbs/models/07_registry.ipynb #0a000b54
+# %% ../../nbs/models/07_registry.ipynb #d0780b41
 from functools import partial
 from importlib import import_module
 from typing import Callable
 
 from torch import nn
 
-from ..core.checks import of_type, taken, text, unknown
+from ..core.checks import number, of_type, taken, text, unknown
 
 # %% ../../nbs/models/07_registry.ipynb #8ca7282c
 class ModelRegistry:
@@ -87,7 +87,7 @@ MODELS.add("lite0_unet", "kdmedlearn.models.pretrained:lite0_unet", masks=True)
 for _n in range(6):
     MODELS.add(f"polyp_pvt_b{_n}", partial(polyp_pvt, f"pvt_v2_b{_n}"), masks=True)
 
-# %% ../../nbs/models/07_registry.ipynb #12db50d3
+# %% ../../nbs/models/07_registry.ipynb #7aab55bd
 def create_model(
     # "small_student", "small_teacher", "guided_student", a registered one, an HDKD model or any
     # timm
@@ -100,6 +100,8 @@ def create_model(
     img_size=None,
 ) -> nn.Module:
     "A classifier by name: ours, yours or timm's."
+    number("num_classes", num_classes, 1, whole=True)
+    number("in_chans", in_chans, 1, whole=True)
     ours = MODELS.names()
     if name in ours:
         if pretrained:
@@ -123,13 +125,15 @@ def create_model(
         return pretrained_model(name, **kw)
     return timm.create_model(name, **kw)
 
-# %% ../../nbs/models/07_registry.ipynb #1b52defc
+# %% ../../nbs/models/07_registry.ipynb #47f70ebc
 def create_mask_model(
     name: str,  # "small_unet", "large_unet", "polyp_pvt_b0" ... "polyp_pvt_b5", a registered one
     num_classes: int = 1,  # maps; 1: one logit a pixel
     in_chans: int = 3,  # 1 grey, 3 colour
 ) -> nn.Module:
     "A mask network by name, untrained."
+    number("num_classes", num_classes, 1, whole=True)
+    number("in_chans", in_chans, 1, whole=True)
     known = MODELS.names(masks=True)
     if name not in known:
         raise unknown("mask model", name, known, f"known: {', '.join(known)}")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['IN_MEMORY', 'SHARD', 'digest', 'weights_digest', 'file_of', 'image_digests', 'transforms_said', 'fingerprint',
-           'same_or_refuse', 'shard_file', 'part_of', 'write_shard', 'write_about', 'read_about', 'Store',
+           'same_or_refuse', 'shard_file', 'write_shard', 'read_shard', 'write_about', 'read_about', 'Store',
            'CachedTeacher', 'means', 'views_of', 'answers', 'has_room', 'fill', 'Cached', 'cache_teacher']
 
-# %% ../../nbs/train/10_cache.ipynb #ffe83ef2
+# %% ../../nbs/train/10_cache.ipynb #8cb7193f
 import json, os, shutil, warnings
 from hashlib import blake2b
 from importlib.metadata import version
@@ -20,12 +20,14 @@ from fastai.torch_core import to_device
 from safetensors.torch import load_file, save_file
 from torch import nn, Tensor
 
+from ..core.checks import writable_folder
 from ..core.outputs import Outputs, plain
 from ..core.teacher import as_teachers, norm_of, Teacher
 from ..data.files import watched
 from ..data.unlabelled import with_unlabelled
 from ..data.views import item_shape, Replay, Stamp, Ticket, with_views
-from ..models.weights import settle
+from ..models.weights import settle, whole
+from .resume import checksum
 
 # %% ../../nbs/train/10_cache.ipynb #bc56c8c9
 def digest(*parts: Any) -> str:  # tensors, bytes or text
@@ -116,46 +118,62 @@ def same_or_refuse(kept: dict, now: dict, folder: Path):
             " give another one, and the teacher answers anew"
         )
 
-# %% ../../nbs/train/10_cache.ipynb #00ee34dc
+# %% ../../nbs/train/10_cache.ipynb #457624cb
 IN_MEMORY = 2**28  # bytes: smaller caches are held in memory, on the device of the batches
 SHARD = 1024  # images in a file
 
 
-def shard_file(folder: Path, k: int) -> Path:
-    return folder / f"answers-{k:05d}.safetensors"
+def shard_file(folder: Path, k: int) -> Path | None:
+    "The file of shard `k`, None where it was not written yet; its name ends in its checksum."
+    return next(iter(sorted(folder.glob(f"answers-{k:05d}-*.safetensors"))), None)
 
 
-def part_of(file: Path) -> Path:
-    "The name of a file of this process that is not finished."
-    return file.with_suffix(f".{os.getpid()}.part")
-
-
-def write_shard(file: Path, tensors: dict[str, Tensor]):
+def write_shard(folder: Path, k: int, tensors: dict[str, Tensor]) -> Path:
     "Tensors in a file that is whole or not there."
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part_of(file))
-    settle(part_of(file), file)
+    new = folder / f"answers-{k:05d}.{os.getpid()}.new"
+    with whole(new) as part:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part)
+    return settle(new, folder / f"answers-{k:05d}-{checksum(new)}.safetensors")
+
+
+def read_shard(folder: Path, k: int) -> dict[str, Tensor]:
+    "The tensors of shard `k`, mapped into memory; ValueError where its bytes were changed."
+    file = shard_file(folder, k)
+    if file is None or checksum(file) != file.stem.rpartition("-")[2]:
+        raise ValueError(
+            f"{file or folder} is not as it was written: a byte was changed, or it was cut. Delete"
+            " it, and the teacher answers for its images anew"
+        )
+    return load_file(file)
 
 
 def write_about(folder: Path, about: dict):
     "What a folder holds, and what it was made of."
     file = folder / "cache.json"
-    part_of(file).write_text(json.dumps(about, indent=1), encoding="utf-8")
-    settle(part_of(file), file)
+    with whole(file) as part:
+        part.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def read_about(folder: Path) -> dict | None:
     "What `write_about` has written; None where it has not."
     file = folder / "cache.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        about["made with"].keys(), about["rows"] / about["rows a shard"]
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as e:
+        raise ValueError(f"{file} is damaged; delete {folder}, and the teacher answers anew") from e
+    return about
 
-# %% ../../nbs/train/10_cache.ipynb #16bdf074
+# %% ../../nbs/train/10_cache.ipynb #5ba7e9a5
 class Store:
     "The answers in a folder, by row."
 
     def __init__(self, folder: Path):
         about = read_about(folder)
         self.per, n = about["rows a shard"], -(-about["rows"] // about["rows a shard"])
-        self.shards = [load_file(shard_file(folder, k)) for k in range(n)]
+        self.shards = [read_shard(folder, k) for k in range(n)]
         self.bytes = sum(t.nbytes for s in self.shards for t in s.values())
         self.whole: dict[str, Tensor] = {}
         if self.bytes <= IN_MEMORY:
@@ -256,7 +274,7 @@ def answers(dl, ids: list, teacher: Teacher, norm, layers, half: bool) -> dict[s
             kept.setdefault(k, []).append(v[: len(ids)].cpu())
     return {k: torch.stack(v, 1).flatten(0, 1) for k, v in kept.items()}
 
-# %% ../../nbs/train/10_cache.ipynb #86373d8e
+# %% ../../nbs/train/10_cache.ipynb #e604356d
 def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
     "Raise before the disk is full."
     need = sum(v[0].nbytes for v in one.values()) * rows
@@ -271,16 +289,16 @@ def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
 def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, log):
     "Ask the teacher for what is not there yet."
     n, views = len(dl.dataset), dl.ticket.views
+    writable_folder("folder", folder, "answers", "give another one")
     now = fingerprint(dl, teacher, norm, layers, half)
     if about := read_about(folder):
         same_or_refuse(about["made with"], now, folder)
     else:
         per = dl.bs * max(1, SHARD // dl.bs)
         about = {"rows": n * views, "rows a shard": per * views, "made with": now}
-        folder.mkdir(parents=True, exist_ok=True)
         write_about(folder, about)
     per = about["rows a shard"] // views  # as it was begun: the batch may be another one now
-    starts = [i for i in range(0, n, per) if not shard_file(folder, i // per).is_file()]
+    starts = [i for i in range(0, n, per) if not shard_file(folder, i // per)]
     ends = {i: min(i + per, n) for i in starts}
     todo = [
         list(range(j, min(j + dl.bs, end))) for i, end in ends.items() for j in range(i, end, dl.bs)
@@ -292,7 +310,7 @@ def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, lo
             has_room(folder, n * views, parts[0])
         if ids[-1] + 1 in ends.values():
             tensors = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
-            write_shard(shard_file(folder, ids[-1] // per), tensors)
+            write_shard(folder, ids[-1] // per, tensors)
             parts = []
     if log and todo:
         rows = sum(map(len, todo)) * views

@@ -46,13 +46,12 @@ def is_number(v) -> bool:
 def finite_flags(found: dict) -> Tensor:  # (n,) bool, on the device
     return torch.stack([v.isfinite().all() for v in found.values()])
 
-# %% ../../nbs/train/13_finite.ipynb #9bbd94ca
+# %% ../../nbs/train/13_finite.ipynb #b0ea47bc
 def items_of(dl: Any, k: int) -> list:  # of str
-    "What the batch number `k` since the start of training is made of; empty where it is unknown."
+    "What batch `k` of this epoch is made of; empty where it is unknown."
     order, items = getattr(dl, "_DataLoader__idxs", None), getattr(dl, "items", None)
     if order is None or hasattr(dl, "n_labelled") or not dl.bs:
         return []
-    k %= max(len(order) // dl.bs if dl.drop_last else -(-len(order) // dl.bs), 1)
     rows = list(order)[k * dl.bs : (k + 1) * dl.bs]
     names = []
     for i in rows:
@@ -61,7 +60,7 @@ def items_of(dl: Any, k: int) -> list:  # of str
         names.append(str(item) if isinstance(item, (str, Path)) else f"image {i}")
     return names
 
-# %% ../../nbs/train/13_finite.ipynb #30a7226c
+# %% ../../nbs/train/13_finite.ipynb #13fe0144
 class Diverged(ValueError):
     """A training was stopped since its loss is not finite. `culprit`: what was so first; `epoch`,
     `step`: where; `terms`: their values; `files`: names of the images of that batch; `batch`: the
@@ -77,6 +76,7 @@ class FiniteLoss(Callback):
     it was when last looked at. With `skip`, so many such batches are left out first."""
 
     order, run_valid = 12, False  # after the loss was made, scaled and cast
+    in_checkpoint = False  # its copies can be made anew
 
     def __init__(
         self,
@@ -109,14 +109,19 @@ class FiniteLoss(Callback):
         if look:
             self.keep()
 
+    def after_train(self):
+        "At the end of an epoch a GPU is looked at as well: before anything is validated or saved."
+        if self.held is not None and not self.now and not bool(self.held["fine"]):
+            self.found()
+
     def hold(self):
         "Remember what is at fault, if nothing was before; without waiting for a GPU."
         found = suspects(self.learn)
         flags, x = finite_flags(found), plain(self.xb[0]).detach()
         self.numbers = [k for k, v in found.items() if v.ndim == 0]
         terms = torch.stack([found[k].float() for k in self.numbers])
-        new = dict(fine=flags.all(), flags=flags, terms=terms, x=x, at=torch.tensor([self.n]))
-        new |= dict(epoch=torch.tensor([self.learn.epoch]))
+        new = dict(fine=flags.all(), flags=flags, terms=terms, x=x)
+        new |= dict(at=torch.tensor([self.learn.train_iter, self.learn.epoch, self.learn.iter]))
         old = self.held
         if old is None or any(old[k].shape != v.shape for k, v in new.items()):
             keep = old is not None and not bool(old["fine"])  # a batch of another size
@@ -129,7 +134,11 @@ class FiniteLoss(Callback):
         "Copy the weights that gave a finite loss."
         copy = lambda m: {k: v.detach().clone() for k, v in m.state_dict().items()}
         d = getattr(self.learn, "distill", None)
-        self.good = self.n, copy(unwrapped(self.learn.model)), copy(d.step.bound) if d else {}
+        self.good = (
+            self.learn.train_iter + 1,
+            copy(unwrapped(self.learn.model)),
+            copy(d.step.bound) if d else {},
+        )
 
     def found(self):
         "A loss is not finite: leave the batch out, or stop."
@@ -145,7 +154,7 @@ class FiniteLoss(Callback):
     def error(self) -> Diverged:
         "What to raise; the last weights that are known to be good are put back."
         h, d = self.held, getattr(self.learn, "distill", None)
-        at, epoch = int(h["at"]), int(h["epoch"])
+        before, epoch, batch = h["at"].tolist()  # before: steps since the training began
         culprit = h["names"][h["flags"].tolist().index(False)]
         values = iter(h["terms"].tolist())
         terms = {k.removeprefix("term "): v for k, v in zip(self.numbers, values)}
@@ -155,17 +164,19 @@ class FiniteLoss(Callback):
             if d:
                 d.step.bound.load_state_dict(self.good[2])
             good = f"the weights are again those before step {self.good[0]}"
-        files, x = items_of(self.learn.dl, at - 1), h["x"].cpu()
+        files, x = items_of(self.learn.dl, batch), h["x"].cpu()
         if culprit.startswith("images"):
             bad = [not v.isfinite().all() for v in x]
             files = [f for f, b in zip(files, bad) if b]
         said = (
-            f"the training diverged in epoch {epoch}, step {at}: of {culprit} not all numbers are"
-            f" finite ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}); {good}. To try:"
-            f" {CURES[culprit.split()[0]]}."
+            f"the training diverged in epoch {epoch}, step {before + 1}: of {culprit} not all"
+            f" numbers are finite ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}); {good}."
+            f" To try: {CURES[culprit.split()[0]]}."
         )
         said += f" Images: {', '.join(files[:8])}{' ...' * (len(files) > 8)}" if files else ""
-        facts = dict(culprit=culprit, epoch=epoch, step=at, terms=terms, files=files, batch=x)
+        facts = dict(
+            culprit=culprit, epoch=epoch, step=before + 1, terms=terms, files=files, batch=x
+        )
         return Diverged(said, **facts)
 
     def after_fit(self):

@@ -90,9 +90,13 @@ def unpacked(o: Any, tensors: dict, device: Any = "cpu") -> Any:
         return {k: unpacked(v, tensors, device) for k, v in value}
     return LISTS[kind](unpacked(v, tensors, device) for v in value)
 
-# %% ../../nbs/train/09_resume.ipynb #053bf491
+# %% ../../nbs/train/09_resume.ipynb #f36cec3b
 def checksum(file) -> str:
-    return f"{zlib.crc32(Path(file).read_bytes()):08x}"
+    crc = 0
+    with open(file, "rb") as f:
+        while part := f.read(2**24):
+            crc = zlib.crc32(part, crc)
+    return f"{crc:08x}"
 
 
 class Checkpoints:
@@ -417,7 +421,7 @@ def best_is_there(learn: Learner):
                     " checkpoints and begin anew"
                 )
 
-# %% ../../nbs/train/09_resume.ipynb #26f60e03
+# %% ../../nbs/train/09_resume.ipynb #1eea6056
 class Checkpoint(Callback):
     """Keeps a fit in a folder, after each epoch and every so many optimizer steps, and goes on with
     what it finds there; ValueError where that is another training, or no file is whole."""
@@ -432,6 +436,8 @@ class Checkpoint(Callback):
         **settings,  # that must be the same when it goes on, such as seed=0
     ):
         self.path, self.log = Path(path), log or noop
+        if self.path.exists() and not self.path.is_dir():
+            raise NotADirectoryError(f"{path} is a file; name a folder for the checkpoints")
         self.settings = {k: v if can_keep(v) else said(v) for k, v in settings.items()}
         self.every = every if every is None else number("every", every, 1, whole=True)
         self.fits = 0  # that are finished

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/05_teachers.ipynb #283e7781
+# %% ../../nbs/train/05_teachers.ipynb #573b34b9
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 import kdmedlearn
 from kdmedlearn.core.checks import (
+    of_type,
     different,
     finite_weights,
     made_module,
@@ -55,7 +56,7 @@ from ..models.weights import about_model, load_model, load_teacher, save_model
 from .trial import class_names
 from ..viz.figures import recall_figure
 
-# %% ../../nbs/train/05_teachers.ipynb #4de8aa0c
+# %% ../../nbs/train/05_teachers.ipynb #b2fe9993
 def fit_teacher(
     dls,
     model: nn.Module,
@@ -66,6 +67,7 @@ def fit_teacher(
     **kwargs  # for `Learner`
 ) -> Learner:
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
+    of_type("model", model, nn.Module, "a network to train")
     restart(dls, seed)
     learn = Learner(dls, model, **kwargs)
     fit(learn, epochs, lr)
