@@ -9,9 +9,9 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'option', 'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData', 'Asked', 'asking',
            'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out',
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
-           'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'parts_of', 'folders_of',
-           'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods',
-           'course_dir', 'notebooks']
+           'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'check_training',
+           'parts_of', 'folders_of', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder',
+           'bench_methods', 'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #05a774d7
 import inspect
@@ -29,7 +29,7 @@ import typer
 
 from .core.registry import names_in
 
-# %% ../nbs/cli.ipynb #3fbf468a
+# %% ../nbs/cli.ipynb #a3080ac6
 app = typer.Typer(
     name="kdmedlearn",
     add_completion=False,
@@ -49,9 +49,7 @@ class _Told:
         return self
 
     def __exit__(self, kind, e, tb):
-        if kind and issubclass(
-            kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError, ImportError)
-        ):
+        if kind and issubclass(kind, (ValueError, TypeError, OSError, ImportError)):
             if os.environ.get("RANK", "0") == "0":  # of several processes the first one says it
                 typer.secho(f"Error: {e}", fg="red", err=True)
             raise typer.Exit(2) from e
@@ -915,7 +913,7 @@ class AskedRun(Asked):
             raise ValueError(f"--resume goes on with the settings of the run; leave out {others}")
         return self
 
-# %% ../nbs/cli.ipynb #87c72203
+# %% ../nbs/cli.ipynb #d8960ad9
 class Unfinished:
     "What is kept in a run's folder until it is finished."
 
@@ -933,10 +931,16 @@ class Unfinished:
     def asked(self) -> tuple:  # -> what was asked, None where the run is finished; where
         "Raises FileNotFoundError for a folder that is no run."
         if self.file.exists():
-            kept = json.loads(self.file.read_text(encoding="utf-8"))
-            paths = [k for k in ("data", "manifest", "table", "runs") if kept["asked"][k]]
-            said = kept["asked"] | {k: Path(kept["asked"][k]) for k in paths}
-            return AskedRun(**said), Path(kept["in"])
+            try:
+                kept = json.loads(self.file.read_text(encoding="utf-8"))
+                paths = [k for k in ("data", "manifest", "table", "runs") if kept["asked"][k]]
+                said = kept["asked"] | {k: Path(kept["asked"][k]) for k in paths}
+                return AskedRun(**said), Path(kept["in"])
+            except (ValueError, KeyError, TypeError) as e:
+                raise ValueError(
+                    f"{self.file} is damaged, and with it what the run was asked for; begin a new"
+                    " run, whose --teacher may be a teacher.safetensors of this one"
+                ) from e
         if not list(self.run.glob("report.html")) and not list(self.run.glob("*/report.html")):
             raise FileNotFoundError(
                 f"{self.run} is no run of kdmedlearn distill: neither unfinished/asked.json nor a"
@@ -969,18 +973,38 @@ def several_processes():  # yields how many there are
     finally:
         leave()
 
-# %% ../nbs/cli.ipynb #efecd362
+# %% ../nbs/cli.ipynb #5b08436d
+def check_training(asked: AskedRun):
+    "Raise for a budget, a control or a folder that would end the run when the teacher is trained."
+    from kdmedlearn.core.checks import number, one_of, writable_folder
+    from kdmedlearn.experiments.experiment import CONTROLS, equal_steps
+
+    equal_steps(asked.steps, asked.unlabelled)
+    number("--lr", asked.lr, above=0)
+    if asked.mixup is not None:
+        number("--mixup", asked.mixup, above=0)
+        if asked.steps is None:
+            raise ValueError("--mixup is for trainings by steps; give --steps as well")
+    for c in asked.control or ():
+        one_of("--control", c, CONTROLS)
+    writable_folder("--runs", asked.runs, "runs", "name another one")
+    if asked.cache is not None:
+        writable_folder("--cache", asked.cache, "answers", "name another one")
+
+
 def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what is wrong is raised
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of
     from kdmedlearn.data.views import views_asked
-    from kdmedlearn.experiments.experiment import equal_steps
+    from kdmedlearn.experiments.experiment import can_smooth, task_loss
 
-    equal_steps(asked.steps, asked.unlabelled)
+    check_training(asked)
     views_asked(number_or_text(asked.views))
     method = method_with(asked.method, asked.param or [])
     dls = read_data(asked)
     fits_task(asked.method, method, task_in(dls))
+    if "label smoothing" in (asked.control or ()):
+        can_smooth(dls, task_loss(dls, method))
     one_of("--teacher-data", asked.teacher_data, ("part", "all"))
     try_out(student_for(asked, dls), list(asked.teacher), dls, method)
     # too few images are answered now, too

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IN_MEMORY', 'SHARD', 'digest', 'weights_digest', 'file_of', 'image_digests', 'transforms_said', 'fingerprint',
            'same_or_refuse', 'shard_file', 'write_shard', 'read_shard', 'write_about', 'read_about', 'Store',
-           'CachedTeacher', 'means', 'views_of', 'answers', 'has_room', 'fill', 'Cached', 'cache_teacher']
+           'CachedTeacher', 'means', 'views_of', 'answers', 'has_room', 'fill', 'fill_held', 'Cached', 'cache_teacher']
 
-# %% ../../nbs/train/10_cache.ipynb #8cb7193f
+# %% ../../nbs/train/10_cache.ipynb #5308527b
 import json, os, shutil, warnings
 from hashlib import blake2b
 from importlib.metadata import version
@@ -27,7 +27,7 @@ from ..data.files import watched
 from ..data.unlabelled import with_unlabelled
 from ..data.views import item_shape, Replay, Stamp, Ticket, with_views
 from ..models.weights import settle, whole
-from .resume import checksum
+from .resume import checksum, hold, let_go
 
 # %% ../../nbs/train/10_cache.ipynb #bc56c8c9
 def digest(*parts: Any) -> str:  # tensors, bytes or text
@@ -274,7 +274,7 @@ def answers(dl, ids: list, teacher: Teacher, norm, layers, half: bool) -> dict[s
             kept.setdefault(k, []).append(v[: len(ids)].cpu())
     return {k: torch.stack(v, 1).flatten(0, 1) for k, v in kept.items()}
 
-# %% ../../nbs/train/10_cache.ipynb #e604356d
+# %% ../../nbs/train/10_cache.ipynb #e8d5079f
 def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
     "Raise before the disk is full."
     need = sum(v[0].nbytes for v in one.values()) * rows
@@ -288,8 +288,19 @@ def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
 
 def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, log):
     "Ask the teacher for what is not there yet."
-    n, views = len(dl.dataset), dl.ticket.views
     writable_folder("folder", folder, "answers", "give another one")
+    held = hold(folder)
+    try:
+        fill_held(folder, dl, teacher, norm, layers, half, log)
+    finally:
+        let_go(held, folder)
+
+
+def fill_held(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, log):
+    "The same, in a folder that no other process writes to."
+    n, views = len(dl.dataset), dl.ticket.views
+    for part in folder.glob("*.new*"):
+        part.unlink(missing_ok=True)  # of a process that was killed while it wrote
     now = fingerprint(dl, teacher, norm, layers, half)
     if about := read_about(folder):
         same_or_refuse(about["made with"], now, folder)

@@ -60,7 +60,7 @@ def items_of(dl: Any, k: int) -> list:  # of str
         names.append(str(item) if isinstance(item, (str, Path)) else f"image {i}")
     return names
 
-# %% ../../nbs/train/13_finite.ipynb #13fe0144
+# %% ../../nbs/train/13_finite.ipynb #9bd481eb
 class Diverged(ValueError):
     """A training was stopped since its loss is not finite. `culprit`: what was so first; `epoch`,
     `step`: where; `terms`: their values; `files`: names of the images of that batch; `batch`: the
@@ -68,7 +68,11 @@ class Diverged(ValueError):
 
     def __init__(self, said: str, **facts):
         super().__init__(said)
+        self.said = said
         self.__dict__.update(facts)
+
+    def __str__(self):
+        return self.said  # fastai puts the name of the callback before it
 
 
 class FiniteLoss(Callback):

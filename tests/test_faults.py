@@ -1,0 +1,249 @@
+"""What happens in the middle of things: kills, full disks, interrupts, other processes, hostile
+files."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+
+from kdmedlearn import cache_teacher, distill, Feature, phantom_dls, Response
+from kdmedlearn.core.taps import n_hooks
+from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.data.phantom import CLASSES
+from kdmedlearn.models.hdkd import read_state
+from kdmedlearn.models.small import small_student, small_teacher
+from kdmedlearn.models.weights import load_model, load_teacher, save_model, whole
+from kdmedlearn.train.fusing import load_fusion
+from kdmedlearn.train.resume import Checkpoint, Checkpoints
+from kdmedlearn.tuning.runs import Runs
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def dls():
+    return phantom_dls(16, 8, 32, seed=0, bs=4, device="cpu")
+
+
+def fit(learn, n=1, **kw):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(n, 1e-3, **kw)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its lives are forked")
+def test_killed_and_without_room_and_done_all_the_same():
+    command = [sys.executable, "tools/faults.py", "--kills", "2", "--full", "2"]
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    r = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-2000:]
+    assert "'killed': 2" in r.stdout and "'errors told': ['OSError']" in r.stdout
+
+
+# ---- interrupts
+
+EVENTS = ("before_fit", "before_epoch", "before_train", "before_batch", "after_pred", "after_loss")
+EVENTS += ("before_backward", "before_step", "after_step", "after_batch", "after_train")
+EVENTS += ("before_validate", "after_validate", "after_epoch", "after_fit")
+
+
+class Interrupts(Callback):
+    order = 200
+
+    def __init__(self, event):
+        setattr(self, event, self.stop)
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_interrupt_leaves_nothing_behind(dls, event):
+    teacher = small_teacher()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    learn = distill(dls, small_student(), teacher, Feature())
+    forward = learn.model.forward
+    with pytest.raises(KeyboardInterrupt):
+        fit(learn, cbs=Interrupts(event))
+    assert n_hooks(learn.model) == n_hooks(teacher) == 0
+    assert learn.model.forward == forward and not teacher.training
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    fit(learn)  # and it goes on
+
+
+def test_a_hundred_interrupts_keep_no_memory(dls):
+    learn = distill(dls, small_student(), small_teacher(), Feature())
+    tensors = lambda: sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+
+    def interrupted(n):
+        for i in range(n):
+            with pytest.raises(KeyboardInterrupt):
+                fit(learn, cbs=Interrupts(EVENTS[i % len(EVENTS)]))
+        gc.collect()
+        return tensors()
+
+    first = interrupted(len(EVENTS))
+    assert interrupted(100) <= first + 20
+
+
+# ---- other processes, other times
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the other process is forked")
+def test_two_processes_in_one_folder(dls, tmp_path):
+    learn = distill(dls, small_student(), small_teacher(), Response())
+
+    class Asks(Callback):
+        "Has another process try the same folder."
+
+        def after_train(self):
+            pid = os.fork()
+            if not pid:
+                try:
+                    Learner(dls, small_student(), cbs=Checkpoint(tmp_path, log=None))("before_fit")
+                except OSError as e:
+                    os._exit(7 if "another process trains in" in str(e) else 8)
+                finally:
+                    os._exit(9)
+            self.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    asks = Asks()
+    fit(learn, cbs=[Checkpoint(tmp_path, log=None), asks])
+    assert asks.code == 7
+    assert [f.suffix for f in tmp_path.iterdir()] == [".safetensors"]  # the lock is gone
+
+
+def test_a_clock_that_was_set_back(dls, tmp_path):
+    runs = Runs(tmp_path / "runs")
+    run = runs.new(Response(), lr=1e-3, seed=0, of=1)
+    later = 2 * 10**9
+    os.utime(runs.path(1), (later, later))
+    assert runs.all()[0]["status"] == "running" and runs.new(Response())["run"] == 2
+    runs.keep(run | {"status": "done"})
+    kept = Checkpoints(tmp_path / "state")
+    os.utime(kept.write({"a": 1}), (later, later))
+    kept.write({"a": 2})
+    assert kept.read() == {"a": 2}  # the newest by number, not by time
+
+
+def saved(folder, name="m.safetensors"):
+    file = folder / name
+    save_model(small_student(), file, "small_student", CLASSES, 3, ([0.5] * 3, [0.2] * 3))
+    return file
+
+
+def test_a_teacher_file_that_is_replaced_during_training(dls, tmp_path):
+    teacher = load_teacher(saved(tmp_path))
+    before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
+    learn = distill(dls, small_student(), teacher, Response())
+    saved(tmp_path)
+    fit(learn)
+    assert all(torch.equal(v, before[k]) for k, v in teacher.model.state_dict().items())
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with pytest.raises(OSError, match="no room"):
+        with whole(file) as part:
+            part.write_text("half of")
+            raise OSError("no room")
+    assert file.read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_record_that_cannot_be_written_is_no_run_that_goes_on(tmp_path, monkeypatch):
+    runs = Runs(tmp_path)
+    run = runs.new(Response(), lr=1e-3, seed=0, of=1)
+
+    def no_room(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("kdmedlearn.tuning.runs.write_json", no_room)
+    with pytest.raises(OSError):
+        runs.keep(run | {"status": "failed: OSError"})
+    assert runs.all()[0]["status"] == "interrupted"
+    runs.drop(1)
+    assert runs.all() == []
+
+
+# ---- files that would run code
+
+
+class Evil:
+    "Unpickled, it makes a file."
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def cached(folder, change):
+    dls = phantom_dls(8, 4, 32, seed=0, bs=4, device="cpu", augment=False)
+    teacher = Teacher(small_teacher(), name="t")
+    cache_teacher(dls, teacher, folder, 1, log=None)
+    change(folder / "teacher-1")
+    cache_teacher(dls, teacher, folder, 1, log=None)
+
+
+def checkpoint(folder, bad):
+    Checkpoints(folder).write({"a": 1})
+    [f.write_bytes(bad) for f in folder.iterdir()]
+    with pytest.warns(UserWarning, match="damaged"):
+        Checkpoints(folder).read()
+
+
+def put(folder, name, bad):
+    file = folder / name
+    file.write_bytes(bad)
+    return file
+
+
+READERS = {
+    "model": lambda d, bad: load_model(put(d, "m.safetensors", bad)),
+    "teacher": lambda d, bad: load_teacher(put(d, "m.safetensors", bad)),
+    "pickled model": lambda d, bad: load_model(put(d, "m.pth", bad)),
+    "released weights": lambda d, bad: read_state(put(d, "m.pth", bad)),
+    "fusion": lambda d, bad: load_fusion(put(d, "f.safetensors", bad)),
+    "checkpoint": checkpoint,
+    "cache": lambda d, bad: cached(
+        d, lambda f: [s.write_bytes(bad) for s in f.glob("*.safetensors")]
+    ),
+    "cache's description": lambda d, bad: cached(d, lambda f: (f / "cache.json").write_bytes(bad)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_nothing_that_is_read_can_run_code(tmp_path, reader):
+    mark = tmp_path / "ran"
+    torch.save({"a": Evil(mark)}, tmp_path / "bad")
+    bad = (tmp_path / "bad").read_bytes()
+    (tmp_path / "home").mkdir()
+    with pytest.raises(ValueError):
+        READERS[reader](tmp_path / "home", bad)
+    assert not mark.exists()
+    torch.load(tmp_path / "bad", weights_only=False)
+    assert mark.exists()  # that it would
+
+
+# ---- no network
+
+
+def test_an_import_asks_no_network():
+    code = (
+        "import socket\n"
+        "def no(*a, **k): raise OSError('the network was asked')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = no\n"
+        "import kdmedlearn\n"
+        "for name in kdmedlearn.__all__: getattr(kdmedlearn, name)\n"
+        "kdmedlearn.phantom_dls(4, 4, 32, device='cpu')\n"
+    )
+    r = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-2000:]
