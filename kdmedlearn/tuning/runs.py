@@ -16,7 +16,7 @@ from fastai.learner import mk_metric
 from ..core.method import code_of, params_of
 from ..experiments.report import write_json, write_whole
 
-# %% ../../nbs/tuning/01_runs.ipynb #d719b6d6
+# %% ../../nbs/tuning/01_runs.ipynb #8d867f64
 QUIET = 24 * 3600  # seconds after which a run on another machine is taken to be gone
 TRAINING: set = set()  # files of the runs that train in this process
 
@@ -57,19 +57,20 @@ def _alive(pid) -> bool:
 def read_record(p: Path) -> dict | None:  # None: its run begins this moment, or it is gone
     "The record in file `p`; what is none gets the status 'damaged'."
     about = {"run": int(p.stem[4:])}
+    nothing = {"code": "", "params": {}, "history": {}}
     try:
         text = p.read_text(encoding="utf-8")
-        r = json.loads(text) if text or seconds_since(p) > 5 else about
+        if not text:  # its run took the number, and wrote no record yet, or was killed
+            return about | nothing | {"status": "interrupted"} if seconds_since(p) > 5 else None
+        r = json.loads(text)
     except FileNotFoundError:
         return None
     except (ValueError, OSError):
         r = None
-    if r is about:
-        return None
     if isinstance(r, dict) and "knobs" in r:
         r["params"] = r.pop("knobs")  # their name in records of 0.1.0
     if not is_record(r):
-        return about | {"status": "damaged", "code": "", "params": {}, "history": {}}
+        return about | nothing | {"status": "damaged"}
     if r["status"] == "running" and not is_running(r, p):
         r["status"] = "interrupted"
     return r | about
