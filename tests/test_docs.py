@@ -14,7 +14,8 @@ from kdmedlearn.data.phantom import phantom
 from kdmedlearn.data.sets.endoscopy import write_phantom_endoscopy
 from kdmedlearn.data.sets.polyps import write_phantom_polyps
 
-HOWTO = (Path(__file__).parents[1] / "docs" / "howto.md").read_text(encoding="utf-8")
+HOWTO_FILE = Path(__file__).parents[1] / "docs" / "howto.md"
+HOWTO = HOWTO_FILE.read_text(encoding="utf-8")
 
 
 def save(pixels, file):
@@ -118,3 +119,11 @@ def test_every_page_links_to_files_that_are_there():
         ]
         assert not lost, f"{page.name} links to {lost}"
     assert len(re.findall(r"\]\(\.\./nbs/", HOWTO)) > 10
+
+
+def test_every_module_stands_in_the_reference():
+    root = HOWTO_FILE.parents[1]
+    listed = (root / "docs" / "api.md").read_text(encoding="utf-8").split()
+    files = [p.relative_to(root) for p in (root / "kdmedlearn").rglob("*.py")]
+    names = {".".join(p.with_suffix("").parts) for p in files if not p.stem.startswith("_")}
+    assert names <= {*listed}, sorted(names - {*listed})
