@@ -10,6 +10,7 @@ several processes (gloo), each with one thread and 32 images in a batch.
 
 import argparse, json, subprocess, sys, tempfile, warnings
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -20,10 +21,12 @@ from kdmedlearn import cache_teacher, distill, phantom_dls
 from kdmedlearn.core.processes import processes
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.data.views import with_views
+from kdmedlearn.evaluation.cost import in_turn, ratio
 from kdmedlearn.experiments.report import write_json
 from kdmedlearn.models.registry import create_model
 from kdmedlearn.train.several import is_first, join, leave, one_first, together
 
+ROUNDS = 3  # of the three kinds of epoch, which take turns: the medians count
 TEACHERS = ("small_teacher", "small_student", "guided_student")  # each cheaper than the one before
 
 
@@ -66,15 +69,20 @@ def of(n, k, folder):
     files = [p for p in Path(folder).rglob("*") if p.is_file()]
     cached, opened = seconds(lambda: kept(dls, teacher, folder))
     views = with_views(dls, 1)  # the same pixels, answered anew
+    ways = {
+        "epoch with kept answers s": lambda: epoch(*cached),
+        "epoch with the teacher s": lambda: epoch(views, teacher),
+        "epoch alone s": lambda: epoch(views),
+    }
+    times = in_turn(ways, ROUNDS, warm_up=0, measure=lambda way: way())
     return {
         "images": n,
         "teachers": k,
         "build s": build,
         "files MB": sum(p.stat().st_size for p in files) / 1e6,
         "open s": opened,
-        "epoch with kept answers s": epoch(*cached),
-        "epoch with the teacher s": epoch(views, teacher),
-        "epoch alone s": epoch(views),
+        **{k: median(v) for k, v in times.items()},
+        "kept to alone": ratio(times, "epoch with kept answers s", "epoch alone s")[0],
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results import (
     brain_mri,
+    faults,
     gpu,
     guidance,
     hdkd,
@@ -50,6 +51,7 @@ PARTS = (
     peers,
     step,
     gpu,
+    faults,
     widgets,
 )
 

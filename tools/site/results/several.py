@@ -68,7 +68,7 @@ With images:
 {images}
 
 Build, files and opening grow with the images. What an epoch costs with kept answers is to be
-compared with an epoch of the student alone. With teachers:
+compared with an epoch of the student alone (medians of three epochs each, in turn). With teachers:
 
 {teachers}
 
@@ -86,6 +86,7 @@ COLUMNS = {
     "epoch with kept answers s": "epoch, kept answers",
     "epoch with the teacher s": "epoch, teachers answer",
     "epoch alone s": "epoch, student alone",
+    "kept to alone": "kept answers to alone",
     "epoch s": "epoch, kept answers",
 }
 
