@@ -178,3 +178,35 @@ def test_compare_masks_in_the_dark(lab):
         readable(s, True)
         press(s, ".noUi-handle", "ArrowRight")
         assert shown(s, "2 of 6:") != first and s.kernel("w.at.value") == 2 and not s.errors
+
+
+EVIL = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
+
+
+def test_names_that_are_scripts_are_text(lab, tmp_path):
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from kdmedlearn.experiments.report import write_report
+
+    cell = (
+        f"evil = {EVIL!r}\ndls.valid.vocab = dls.vocab = [evil + str(i) for i in range(8)]\n"
+        "w = compare({evil: cnn(), 'other': cnn()}, dls.valid)\nw.kind.value = 'all images'\nw"
+    )
+    with lab.open("evil", SETUP, cell) as s:
+        shown(s, "1 of 6:")
+        press(s, ".noUi-handle", "ArrowRight")
+        shown(s, "2 of 6:")
+        assert s.js("() => window.hit") is None and not s.errors
+    figure = go.Figure(go.Bar(x=[EVIL, "b"], y=[1, 2], name=EVIL, hovertext=EVIL))
+    figure.update_layout(title=EVIL)
+    table = pd.DataFrame({EVIL: [EVIL]}, index=[EVIL])
+    report = write_report(tmp_path / "r.html", EVIL, [EVIL, (EVIL, table), figure])
+    page = lab.browser.new_page()
+    page.goto(report.as_uri())
+    page.wait_for_selector(".js-plotly-plot .barlayer")
+    page.hover(".js-plotly-plot .barlayer .point >> nth=0", force=True)
+    page.wait_for_timeout(500)
+    assert page.evaluate("() => window.hit") is None
+    assert page.locator("h1").inner_text() == EVIL
+    page.close()
