@@ -22,6 +22,7 @@ ARGS = [
     "--disable-dev-shm-usage",
     "--disable-background-networking",
 ]
+HERE = str(Path(__file__).resolve().parent)
 FIRST = "import warnings; warnings.filterwarnings('ignore')"
 
 
@@ -38,6 +39,7 @@ class Lab:
         env = dict(
             os.environ,
             OMP_NUM_THREADS="1",
+            PYTHONPATH=os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH")))),
             JUPYTER_CONFIG_DIR=str(root / "cfg"),
             JUPYTER_RUNTIME_DIR=str(root / "run"),
             JUPYTER_DATA_DIR=str(root / "data"),
@@ -64,6 +66,7 @@ class Lab:
                 f"--IdentityProvider.token={self.token}",
                 f"--ServerApp.root_dir={root}",
                 "--expose-app-in-browser",
+                "--MappingKernelManager.kernel_manager_class=warm_lab.WarmLabKernelManager",
                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             ],
             env=env,
