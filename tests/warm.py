@@ -6,7 +6,7 @@ of what they do. Nothing of a notebook and nothing of kdmedlearn is ever run in 
 sees another. Where there is no fork (Windows), all start as usual.
 """
 
-import gc, json, os, runpy, signal, socket, subprocess, sys, tempfile, time, traceback
+import gc, io, json, os, runpy, signal, socket, subprocess, sys, tempfile, time, traceback
 from pathlib import Path
 
 from jupyter_client.manager import AsyncKernelManager
@@ -15,13 +15,17 @@ from jupyter_client.provisioning import LocalProvisioner
 LIBRARIES = (
     "fastai.vision.all, fastcore.test, timm, plotly.graph_objects, matplotlib.pyplot,"
     " sklearn.linear_model, ipykernel.kernelapp, ipywidgets, IPython, ipykernel.debugger,"
-    " IPython.core.completerlib, matplotlib_inline.backend_inline, torch._dynamo"
+    " IPython.core.completerlib, matplotlib_inline.backend_inline, nbformat, jsonschema,"
+    " plotly.utils, plotly.colors, _plotly_utils.png, torch._dynamo, functorch.compile, networkx,"
+    " torch.utils.flop_counter, torchvision.transforms.v2, pandas.io.formats.style"
 )
 
 
 def draw_once():
     "A first figure has plotly read its templates and validators, which takes two seconds."
-    from plotly import graph_objects as go
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from plotly import graph_objects as go, io as pio
     from plotly.subplots import make_subplots
 
     fig = make_subplots(1, 2)
@@ -29,7 +33,14 @@ def draw_once():
     fig.add_bar(x=[1], y=[1], row=1, col=2)
     fig.add_heatmap(z=[[1]])
     fig.update_layout(title="drawn")
-    go.Figure(fig).to_json()
+    fig.add_vline(0, annotation_text="line")
+    frame = pd.DataFrame(dict(x=[1], y=[1]))
+    fig.add_scatter(x=frame.x, y=frame.y)
+    pio.to_json(go.Figure(fig))
+    fig._repr_mimebundle_()
+    fig = Figure(layout="constrained")  # pyplot would choose its backend for all who come
+    fig.subplots().set_title("drawn")
+    fig.savefig(io.BytesIO())
 
 
 # --- in the parent and its forks
