@@ -85,6 +85,7 @@ class Lab:
             )
         self.playwright = sync_playwright().start()
         self.browser = self.playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        self.contexts = {}
 
     def api(self, path):
         return json.load(
@@ -92,6 +93,14 @@ class Lab:
                 f"http://127.0.0.1:{self.port}/api/{path}?token={self.token}", timeout=5
             )
         )
+
+    def page(self, dark: bool):
+        "A page; all of one theme share what the browser keeps, so JupyterLab is read once."
+        if dark not in self.contexts:
+            self.contexts[dark] = self.browser.new_context(
+                viewport={"width": 1200, "height": 1000}, color_scheme="dark" if dark else "light"
+            )
+        return self.contexts[dark].new_page()
 
     def open(self, name: str, *cells: str, dark=False, wait=120):
         return Sheet(self, name, [FIRST, *cells], dark, wait)
@@ -123,9 +132,7 @@ class Sheet:
             },
         )
         nbformat.write(nb, lab.root / f"{name}.ipynb")
-        self.page = lab.browser.new_page(
-            viewport={"width": 1200, "height": 1000}, color_scheme="dark" if dark else "light"
-        )
+        self.page = lab.page(dark)
         self.page.route(
             lambda u: "127.0.0.1" not in u and not u.startswith(("data:", "blob:")),
             lambda r: (self.foreign.append(r.request.url), r.abort()),
@@ -161,7 +168,7 @@ class Sheet:
     def until(self, code, arg=None, timeout=30):
         return self.page.wait_for_function(code, arg=arg, timeout=1000 * timeout)
 
-    def idle(self, timeout=60):
+    def idle(self, timeout=180):
         self.until(
             "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status ==="
             " 'idle'",

@@ -6,7 +6,8 @@ of what they do. Nothing of a notebook and nothing of kdmedlearn is ever run in 
 sees another. Where there is no fork (Windows), all start as usual.
 """
 
-import gc, io, json, os, runpy, signal, socket, subprocess, sys, tempfile, time, traceback
+import asyncio, gc, io, json, os, runpy, signal, socket, subprocess, sys, tempfile, threading, time
+import traceback
 from pathlib import Path
 
 from jupyter_client.manager import AsyncKernelManager
@@ -72,8 +73,6 @@ def serve():
         try:
             script(job) if "code" in job else kernel(job)
         finally:
-            if f := os.environ.get("WARM_CPU"):  # MEAS
-                t = os.times(); open(f, "a").write(json.dumps([job["argv"][-1], sum(t[:4])]) + "\n")  # MEAS
             os._exit(0)
 
 
@@ -107,14 +106,29 @@ class Forked:
 
     stdin = stdout = stderr = None
     server = None  # the parent; one for each process that asks, it ends with it
+    ready, one_at_a_time = False, threading.Lock()
 
-    def __init__(self, job):
-        server = Forked.server
-        if server is None or server.poll() is not None:
-            server = Forked.server = subprocess.Popen(
+    @classmethod
+    def begin(cls):
+        "Start the parent, which takes some seconds, without waiting for it."
+        if cls.server is None or cls.server.poll() is not None:
+            cls.ready = False
+            cls.server = subprocess.Popen(
                 [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
-            assert server.stdout.readline() == "ready\n", "the warm process did not start"
+
+    @classmethod
+    def until_ready(cls):
+        with cls.one_at_a_time:
+            cls.begin()
+            if not cls.ready:
+                line = cls.server.stdout.readline()
+                assert line == "ready\n", "the warm process did not start"
+                cls.ready = True
+
+    def __init__(self, job):
+        self.until_ready()
+        server = Forked.server
         paths = job["env"].get("PYTHONPATH", "").split(os.pathsep)
         job = job | {"path": [job.pop("first"), *filter(None, paths)]}
         server.stdin.write(json.dumps(job) + "\n")
@@ -202,6 +216,7 @@ def run_ranks(n, script, *args, **kw):
 # --- kernels
 class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd, **kwargs):
+        await asyncio.to_thread(Forked.until_ready)  # a server answers meanwhile
         cwd = str(kwargs.get("cwd") or os.getcwd())
         env = dict(kwargs.get("env") or os.environ)
         self.process = Forked(dict(cwd=cwd, env=env, argv=cmd[cmd.index("-f") :], first=cwd))
