@@ -183,9 +183,7 @@ def run_together(envs, script, *args, cwd=None, env=None, timeout=600):
         ran = [(p, p.communicate(timeout=timeout)) for p in [start(more) for more in envs]]
         return [subprocess.CompletedProcess(argv, p.returncode, *texts) for p, texts in ran]
     with tempfile.TemporaryDirectory() as d:
-        files = [
-            {k: f"{d}/{i}.{k}" for k in ("out", "err", "code")} for i, _ in enumerate(envs)
-        ]
+        files = [{k: f"{d}/{i}.{k}" for k in ("out", "err", "code")} for i, _ in enumerate(envs)]
         first = str(Path(script).resolve().parent)  # as Python does
         given = dict(cwd=cwd, argv=argv, first=first)
         forks = [Forked(given | f | {"env": env | more}) for f, more in zip(files, envs)]
