@@ -32,7 +32,8 @@ KEEP := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000
 demo: $(READY)
 	$(BIN)/kdmedlearn demo
 
-PYTEST := OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n 2 --dist worksteal
+# Python keeps what it has compiled: a hundred processes would do it again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(READY)
 	$(PYTEST) --durations=12 tests

@@ -22,6 +22,7 @@ ARGS = [
     "--disable-dev-shm-usage",
     "--disable-background-networking",
 ]
+HERE = str(Path(__file__).resolve().parent)
 FIRST = "import warnings; warnings.filterwarnings('ignore')"
 
 
@@ -38,6 +39,7 @@ class Lab:
         env = dict(
             os.environ,
             OMP_NUM_THREADS="1",
+            PYTHONPATH=os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH")))),
             JUPYTER_CONFIG_DIR=str(root / "cfg"),
             JUPYTER_RUNTIME_DIR=str(root / "run"),
             JUPYTER_DATA_DIR=str(root / "data"),
@@ -64,6 +66,7 @@ class Lab:
                 f"--IdentityProvider.token={self.token}",
                 f"--ServerApp.root_dir={root}",
                 "--expose-app-in-browser",
+                "--MappingKernelManager.kernel_manager_class=warm_lab.WarmLabKernelManager",
                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             ],
             env=env,
@@ -82,6 +85,7 @@ class Lab:
             )
         self.playwright = sync_playwright().start()
         self.browser = self.playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        self.contexts = {}
 
     def api(self, path):
         return json.load(
@@ -89,6 +93,14 @@ class Lab:
                 f"http://127.0.0.1:{self.port}/api/{path}?token={self.token}", timeout=5
             )
         )
+
+    def page(self, dark: bool):
+        "A page; all of one theme share what the browser keeps, so JupyterLab is read once."
+        if dark not in self.contexts:
+            self.contexts[dark] = self.browser.new_context(
+                viewport={"width": 1200, "height": 1000}, color_scheme="dark" if dark else "light"
+            )
+        return self.contexts[dark].new_page()
 
     def open(self, name: str, *cells: str, dark=False, wait=120):
         return Sheet(self, name, [FIRST, *cells], dark, wait)
@@ -120,9 +132,7 @@ class Sheet:
             },
         )
         nbformat.write(nb, lab.root / f"{name}.ipynb")
-        self.page = lab.browser.new_page(
-            viewport={"width": 1200, "height": 1000}, color_scheme="dark" if dark else "light"
-        )
+        self.page = lab.page(dark)
         self.page.route(
             lambda u: "127.0.0.1" not in u and not u.startswith(("data:", "blob:")),
             lambda r: (self.foreign.append(r.request.url), r.abort()),
@@ -158,7 +168,7 @@ class Sheet:
     def until(self, code, arg=None, timeout=30):
         return self.page.wait_for_function(code, arg=arg, timeout=1000 * timeout)
 
-    def idle(self, timeout=60):
+    def idle(self, timeout=180):
         self.until(
             "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status ==="
             " 'idle'",

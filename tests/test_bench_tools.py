@@ -2,11 +2,12 @@
 missing, nothing is shown."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import warm
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "site"))
@@ -15,9 +16,7 @@ from results import gpu, methods, peers, several, shared  # noqa: E402
 
 def run(name, out, *args):
     file = ROOT / "tools" / "bench" / f"{name}.py"
-    done = subprocess.run(
-        [sys.executable, str(file), *args, "--out", str(out)], capture_output=True, text=True
-    )
+    done = warm.run(file, *args, "--out", out)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text())
 

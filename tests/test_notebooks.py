@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import notebooks as nbtool  # noqa: E402
-from warm_kernels import WarmKernelManager  # noqa: E402
+from warm import WarmKernelManager  # noqa: E402
 
 
 @pytest.mark.notebook

@@ -1,6 +1,6 @@
 """A training that was killed goes on, and ends with the same bits."""
 
-import json, os, re, shutil, subprocess, sys, warnings
+import json, os, re, shutil, warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from fastai.optimizer import OptimWrapper, ranger, SGD
 from fastai.torch_core import set_seed
 from torch import nn
 
+import warm
 from helpers import data, Hint, net
 from kdmedlearn.data.loaders import random_state, restart
 from kdmedlearn.data.phantom import phantom_dls
@@ -667,9 +668,9 @@ KILLS = [
 def test_killed_at_any_moment_and_the_same_bits(tmp_path, case):
     given = dict(KILLS=KILLS, HOME=str(tmp_path), TESTS=str(Path(__file__).parent), KILL=None)
     given["CASE"] = case
-    code = "\n".join(f"{k} = {v!r}" for k, v in given.items()) + WORKER
-    env = dict(os.environ, OMP_NUM_THREADS="1")
-    r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    script = tmp_path / "worker.py"
+    script.write_text("\n".join(f"{k} = {v!r}" for k, v in given.items()) + WORKER)
+    r = warm.run(script, env=dict(os.environ, OMP_NUM_THREADS="1"))
     assert r.returncode == 0, r.stdout + r.stderr[-3000:]
     alone, run = (Checkpoints(tmp_path / k / "end").read() for k in ("alone", "run"))
     assert alone["about"] == run["about"]

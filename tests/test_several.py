@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import warm
 from helpers import folder_set
 
 SCRIPT = Path(__file__).parent / "several_processes.py"
@@ -22,14 +23,11 @@ CASES = (
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     got = {}
     for n in (1, 2):
         file = folder / f"{n}.json"
-        done = subprocess.run(
-            [*run, str(n), str(SCRIPT), str(file)], capture_output=True, text=True, cwd=folder
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        for done in warm.run_ranks(n, SCRIPT, file, cwd=folder):
+            assert done.returncode == 0, done.stderr[-3000:]
         got[n] = json.loads(file.read_text())
     return got
 
@@ -67,11 +65,12 @@ app(sys.argv[1:])
 
 
 def told(n, script, folder, *args):
-    "The command in `n` processes: its output and exit code."
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    run = [sys.executable] if n == 1 else [*run, str(n)]
+    "The command in `n` processes, several started by torchrun: its output and exit code."
     env = dict(os.environ, OMP_NUM_THREADS="1")
-    command = [*run, str(script), *map(str, args)]
+    if n == 1:
+        return warm.run(script, *args, cwd=folder, env=env)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command = [*run, str(n), str(script), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
 
 
@@ -109,5 +108,6 @@ def test_what_several_processes_cannot_do_is_said_once(tmp_path):
         (("demo",), "Error: only kdmedlearn distill runs in several processes"),
         (("distill", "--resume", "runs"), "Error: --resume is for one process"),
     ):
-        r = told(2, script, tmp_path, *asked)
-        assert r.returncode and r.stderr.count(words) == 1, r.stderr[-3000:]
+        ranks = warm.run_ranks(2, script, *asked, cwd=tmp_path)
+        said = "".join(r.stderr for r in ranks)
+        assert all(r.returncode for r in ranks) and said.count(words) == 1, said[-3000:]

@@ -688,9 +688,10 @@ def test_nothing_is_left_after_twenty_starts_and_stops(tmp_path):
             time.sleep(0.01)
         b.buttons["Stop"].click()
         b.job.thread.join(30)
-        gc.collect()
-        n = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
-        tensors = n if i == 1 else tensors
+        if i in (1, 19):  # this looks through all objects there are
+            gc.collect()
+            n = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+            tensors = n if i == 1 else tensors
     assert threading.active_count() == threads and hooks() == 0
     assert not [r for r in made if r() is not None]
     assert (
