@@ -1113,6 +1113,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'kdmedlearn/data/unlabelled.py'),
                                             'kdmedlearn.data.unlabelled.checked': ( 'data/unlabelled.html#checked',
                                                                                     'kdmedlearn/data/unlabelled.py'),
+                                            'kdmedlearn.data.unlabelled.compared_once': ( 'data/unlabelled.html#compared_once',
+                                                                                          'kdmedlearn/data/unlabelled.py'),
                                             'kdmedlearn.data.unlabelled.endless': ( 'data/unlabelled.html#endless',
                                                                                     'kdmedlearn/data/unlabelled.py'),
                                             'kdmedlearn.data.unlabelled.has_label': ( 'data/unlabelled.html#has_label',

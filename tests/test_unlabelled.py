@@ -231,3 +231,20 @@ def test_gradients_are_those_of_the_loss_written_out():
             (0.4 * F.cross_entropy(z[:2], y) + 0.6 * kl).backward()
         grads.append(torch.cat([p.grad.flatten() for p in student.parameters()]))
     assert torch.allclose(*grads, atol=1e-7)
+
+
+def test_the_same_images_are_compared_once(monkeypatch):
+    from kdmedlearn.data import unlabelled
+
+    dls, times, find = (
+        phantom_dls(8, 4, 32, n_unlabelled=8, bs=4, device="cpu"),
+        [],
+        unlabelled.unseen,
+    )
+    monkeypatch.setattr(unlabelled, "unseen", lambda *a: times.append(1) or find(*a))
+    for _ in range(3):
+        with_unlabelled(dls, "rest")
+    assert len(times) == 1
+    other = phantom_dls(8, 4, 32, seed=1, n_unlabelled=8, bs=4, device="cpu")
+    with_unlabelled(other, dls.rest)
+    assert len(times) == 2

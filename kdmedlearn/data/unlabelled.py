@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ignored_value', 'without_labels', 'has_label', 'at_least_one', 'unlabelled_files', 'seen_in_tests', 'thumbed', 'Both',
-           'endless', 'BothLoader', 'is_dataset', 'checked', 'refuse', 'unseen', 'judged_names', 'Compared',
-           'unlabelled_images', 'with_unlabelled']
+           'endless', 'BothLoader', 'is_dataset', 'checked', 'refuse', 'unseen', 'judged_names', 'compared_once',
+           'Compared', 'unlabelled_images', 'with_unlabelled']
 
 # %% ../../nbs/data/10_unlabelled.ipynb #a728e004
 import warnings
@@ -256,7 +256,18 @@ def judged_names(dls) -> list:
     tests = list(getattr(dls, "test_names", ()))
     return ["valid", *tests, *[f"test {i}" for i in range(len(dls.loaders))]]
 
-# %% ../../nbs/data/10_unlabelled.ipynb #0d90bafc
+# %% ../../nbs/data/10_unlabelled.ipynb #921f9657
+def compared_once(images, dls, seen: str):
+    "`unseen`, whose answer `dls` remembers for the same images beside the same validation."
+    now = (images, seen, *(dl.dataset for dl in dls.loaders[1:]))
+    known = vars(dls).setdefault("compared", [])
+    for before, found in known:
+        if len(before) == len(now) and all(a is b for a, b in zip(before, now)):
+            return found
+    known.append((now, unseen(images, dls, seen)))
+    return known[-1][1]
+
+
 class Compared(list):
     "Unlabelled images that have been compared with validation and test: files, or items."
 
@@ -276,7 +287,7 @@ def unlabelled_images(
     if isinstance(where, str) and where == "rest" and is_dataset(getattr(dls, "rest", ())):
         where = dls.rest
     if is_dataset(where):
-        return unseen(where, dls, seen)
+        return compared_once(where, dls, seen)
     return Compared(checked(unlabelled_files(where, dls), dls, seen, bad))
 
 # %% ../../nbs/data/10_unlabelled.ipynb #1c26c87b
