@@ -108,7 +108,7 @@ class Plan(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #a4c36ac1
+# %% ../../nbs/core/10_step.ipynb #a54e2c16
 def as_tuple(batch: Any) -> tuple:
     "Inputs or targets of a batch, one tensor or a tuple or list of them, as a tuple of plain ones."
     return plain(only_tensors(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)))
@@ -121,10 +121,11 @@ class StudentAndTeachers(nn.Module):
         super().__init__()
         self.student, self.teachers = student, as_teachers(teacher)
         self.norm = norm  # (mean, std) that the student's images are normalised with
+        self.layouts: dict = {}  # of the student's layers, where their shape alone misleads
 
     def run_student(self, xb: tuple, layers: Any = ()) -> Outputs:
         "The student's logits and maps for its input `xb`."
-        out, feats = read(self.student, layers, *xb)
+        out, feats = read(self.student, layers, *xb, layouts=self.layouts)
         return Outputs(plain(main_output(out)), plain(feats))
 
     def ask(self, xb: tuple, layers: list | None = None) -> tuple:

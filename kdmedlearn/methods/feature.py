@@ -174,10 +174,11 @@ class Adapters(nn.Module):
     def forward(self, key: str, f: Tensor) -> Tensor:
         return self.convs[key](f) if key in self.convs else f
 
-# %% ../../nbs/methods/02_feature.ipynb #ed68a57f
+# %% ../../nbs/methods/02_feature.ipynb #a44c33e3
 class _MapMethod(_PairedMethod):
     "Task + lam loss(adapter(student map), teacher map), the mean over pairs and teachers."
 
+    compares_maps = "places"
     term = "feature"
     keeps: type = Adapters  # what it has for one student
     hint = (

@@ -294,7 +294,7 @@ def as_fusion(name: str, fusion: Any) -> Fusion:
         return fusion
     raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
 
-# %% ../../nbs/methods/04_fusion.ipynb #26d1928f
+# %% ../../nbs/methods/04_fusion.ipynb #7d6ee24b
 class Ensemble(Method, name="ensemble"):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response (Hinton et al.
     2015) + lam distance to the fused feature + what trains the fusion."""
@@ -326,6 +326,10 @@ class Ensemble(Method, name="ensemble"):
     @property
     def guided(self) -> bool:
         return callable(self.lam) or self.lam != 0
+
+    @property
+    def compares_maps(self) -> str:  # type: ignore[override]
+        return "places" if self.fusion.reads_maps and self.fusion.places > 1 else "channels"
 
     @property
     def compares_outputs(self) -> bool:  # type: ignore[override]

@@ -59,11 +59,12 @@ _UNTRAINED = (
     " heads; for feature terms alone use logit='none', else an alpha between 0 and 1"
 )
 
-# %% ../../nbs/methods/05_hdkd.ipynb #f018b106
+# %% ../../nbs/methods/05_hdkd.ipynb #4a2defc6
 class HDKD(Method, name="hdkd"):
     """(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature
     term (EL-Assiouti et al. 2024). Several teachers: the mean."""
 
+    compares_maps = "places"
     instead = "its logit term compares classes; logit='none' keeps the feature term alone"
     hint = (
         "HDKD reads head_cls, head_distill and the stages of an HDKDStudent (hdkd_student,"

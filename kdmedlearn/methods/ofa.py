@@ -54,7 +54,7 @@ def ofa_loss(
     w = ofa_weights(teacher, target, gamma, T)
     return mean_where(-(w * log_s).sum(1), valid)
 
-# %% ../../nbs/methods/17_ofa.ipynb #444abdcb
+# %% ../../nbs/methods/17_ofa.ipynb #d074bc90
 def layer_names(name: str, value: Any) -> tuple:
     "`value` as a tuple of names."
     names = (value,) if isinstance(value, str) else tuple(value)
@@ -70,6 +70,7 @@ class OFA(_AnswerMethod, name="ofa"):
     labels = "guessed"
     tasks = frozenset({"classes", "two classes", "class masks"})
     instead = "it enhances one class: take Response for labels, BernoulliKL for masks of one logit"
+    compares_maps = "channels"
     hint = "OFA puts exits behind layers of the student: layers=[...]."
 
     T = Temperature(1.0)

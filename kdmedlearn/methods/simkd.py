@@ -84,7 +84,7 @@ def reuse_classifier(
     setattr(student.get_submodule(parent), name, nn.Identity())
     return WithTeachersHead(student, where, projector(width, head.in_features), head)
 
-# %% ../../nbs/methods/16_simkd.ipynb #07186d8b
+# %% ../../nbs/methods/16_simkd.ipynb #7f6e0f45
 class SimKD(Method, name="simkd"):
     """Feature loss for a student of `reuse_classifier`: MSE(projected student map, teacher's last
     map), the mean over teachers, and `task` times the task (Chen et al. 2022)."""
@@ -92,6 +92,7 @@ class SimKD(Method, name="simkd"):
     tasks = frozenset(ONE_CLASS)
     instead = "it keeps a classifier: take Feature for inner maps of other tasks"
     compares_outputs = False
+    compares_maps = "places"
     hint = "SimKD trains a student that reuse_classifier(student, teacher, images) has built."
 
     task = Weight(0.0, "weight of the task's loss; the paper has none")

@@ -6,7 +6,7 @@
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
            'TeachersFirst', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #890c0d7e
+# %% ../../nbs/train/02_distillation.ipynb #e4e4e98e
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -32,7 +32,7 @@ from .finite import guarded
 from .memory import keep_freed_memory
 from .trial import device_of, loss_of, mixes_kinds, try_learner
 
-# %% ../../nbs/train/02_distillation.ipynb #eb0a82d2
+# %% ../../nbs/train/02_distillation.ipynb #979069fe
 class Tally:
     "Means over images of the terms of an epoch."
 
@@ -56,7 +56,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #f967afd0
+# %% ../../nbs/train/02_distillation.ipynb #99ab1932
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -103,7 +103,8 @@ class DistillCallback(Callback):
         self.plan = self.step.plan(self.pct_train)
         model = self.learn.model
         if self.plan.student or model in COMPILED:
-            self.tap = tap_next(model, self.plan.student, inside=unwrapped(model))
+            inside, layouts = unwrapped(model), self.step.layouts
+            self.tap = tap_next(model, self.plan.student, inside, layouts)
 
     def after_pred(self):
         if hasattr(self.learn.dl, "n_labelled"):
@@ -290,7 +291,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #0696697b
+# %% ../../nbs/train/02_distillation.ipynb #59b64f24
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
