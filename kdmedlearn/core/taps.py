@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMPILED', 'SEQUENCES', 'TRIES', 'layer', 'taps', 'uncompiled', 'is_compiled', 'as_they_lie', 'read', 'turned',
            'n_hooks', 'in_eval_mode', 'watched', 'layer_shapes', 'Ran', 'n_places', 'is_answer', 'what_ran',
-           'passes_all', 'tensors_in', 'two_images', 'last_map', 'tap_next', 'tensors_of', 'twin_of', 'same_tensors',
-           'CompiledReads', 'compile_reads']
+           'passes_all', 'tensors_in', 'two_images', 'whole_layers', 'last_map', 'tap_next', 'tensors_of', 'twin_of',
+           'same_tensors', 'CompiledReads', 'compile_reads']
 
 # %% ../../nbs/core/03_taps.ipynb #3b8790f9
 from collections import Counter
@@ -180,7 +180,7 @@ def layer_shapes(model: nn.Module, *xb) -> dict[str, tuple]:
     watched(model, keep, *xb)
     return shapes
 
-# %% ../../nbs/core/03_taps.ipynb #3af22518
+# %% ../../nbs/core/03_taps.ipynb #f9ebf1fb
 SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -251,19 +251,18 @@ def what_ran(model: nn.Module, out: Any, *xb) -> list[Ran]:
     return [Ran(n, k, deep(n)) for n, k in found.items() if runs[n] == 1]
 
 
-def passes_all(model: nn.Module, name: str, *xb) -> bool:
-    """Whether the answer to the images `xb`, at least two, hangs on the output of layer `name`
-    alone: where all images have that of the first one, they get its answer."""
+def passes_all(model: nn.Module, name: str, out: Any, *xb) -> bool:
+    """Whether `out`, the answer to the images `xb`, at least two, hangs on the output of layer
+    `name` alone: where all images have that of the first one, they get its answer."""
     first = lambda f: f[:1].expand_as(f).clone() if isinstance(f, Tensor) else f
     apart = lambda out: [float((o - o[:1]).abs().max()) for o in tensors_in(out)]
-    scale = lambda out: [float(o.abs().max()) for o in tensors_in(out)]
-    as_it_is = watched(model, lambda n: lambda *a: None, *xb)
     same = lambda n: (lambda m, a, f: first(f)) if n == name else (lambda *a: None)
     try:
         now = watched(model, same, *xb)
     except (RuntimeError, ValueError):
         return False
-    each = zip(apart(now), apart(as_it_is), scale(as_it_is))
+    scale = [float(o.abs().max()) for o in tensors_in(out)]
+    each = zip(apart(now), apart(out), scale)
     return all(a <= max(0.01 * b, 1e-5 * c) for a, b, c in each)
 
 
@@ -288,26 +287,35 @@ def two_images(xb: tuple) -> tuple:
 TRIES = 12  # layers that are asked whether all passes through them
 
 
+def whole_layers(model: nn.Module, *xb) -> Iterator[tuple[str, bool]]:
+    """(name, whether all passes through it) of the whole layers of `model` with a map (B, D, H, W) or tokens (B, N, D), the last
+    one first: those that all passes through, then the others; those of one place, where there are
+    no more. ValueError where there is none."""
+    ran = what_ran(model, main_output(watched(model, lambda n: lambda *a: None, *xb)), *xb)
+    found = [r for r in ran if r.places > 1] or [r for r in ran if r.places]
+    whole = [r for r in found if r.inside == min(o.inside for o in found)]
+    names = [r.name for r in reversed(whole)]
+    shapes = {} if names else layer_shapes(model, *xb)
+    names = names or [n for n, s in shapes.items() if len(s) in (3, 4)][::-1]
+    if not names:
+        raise ValueError(
+            f"{type(model).__name__} has no layer with a map (B, D, H, W) or tokens (B, N, D); its"
+            f" layers: {', '.join(shapes) or 'none'}"
+        )
+    pair, others = two_images(xb) if xb[0].is_floating_point() else xb, names[TRIES:]
+    out = watched(model, lambda n: lambda *a: None, *pair)
+    for name in names[:TRIES]:
+        if passes_all(model, name, out, *pair):
+            yield name, True
+        else:
+            others.append(name)
+    yield from ((n, False) for n in sorted(others, key=names.index))
+
+
 def last_map(model: nn.Module, *xb) -> str:  # name of a layer
     """The last whole layer of `model` with a map (B, D, H, W) or tokens (B, N, D) of more than one
     place, through which the answer passes; of one place where there is no other."""
-    out = main_output(watched(model, lambda n: lambda *a: None, *xb))
-    ran = what_ran(model, out, *xb)
-    for places in (2, 1):
-        found = [r for r in ran if r.places >= places]
-        whole = [r for r in found if r.inside == min(o.inside for o in found)]
-        names = [r.name for r in reversed(whole)]
-        if names:
-            pair = two_images(xb) if xb[0].is_floating_point() else xb
-            return next((n for n in names[:TRIES] if passes_all(model, n, *pair)), names[0])
-    shapes = layer_shapes(model, *xb)
-    names = [n for n, s in shapes.items() if len(s) in (3, 4)]
-    if names:
-        return names[-1]
-    raise ValueError(
-        f"{type(model).__name__} has no layer with a map (B, D, H, W) or tokens (B, N, D); its"
-        f" layers: {', '.join(shapes) or 'none'}"
-    )
+    return next(whole_layers(model, *xb))[0]
 
 # %% ../../nbs/core/03_taps.ipynb #29db58a3
 class tap_next:

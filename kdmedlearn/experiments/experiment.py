@@ -7,7 +7,7 @@ __all__ = ['CONTROLS', 'OF_CACHE', 'EVERY', 'history', 'EpochLine', 'fit_with_li
            'teaching_with', 'learner_of', 'can_smooth', 'new_arms', 'mixup_for', 'train_arms', 'equal_steps', 'run_arm',
            'experiment', 'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #dbee2da6
+# %% ../../nbs/experiments/01_experiment.ipynb #fc50b119
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
-from ..core.checks import one_of
+from ..core.checks import learning_rate, one_of
 from ..core.method import as_method
 from ..core.outputs import unwrapped
 from ..core.step import at_size
@@ -71,7 +71,7 @@ class EpochLine(Callback):
         )
         self.bar.update(self.task, advance=1, last=last)
 
-# %% ../../nbs/experiments/01_experiment.ipynb #9803b34a
+# %% ../../nbs/experiments/01_experiment.ipynb #610685bf
 def fit_with_line(
     learn: Learner,
     name: str,
@@ -260,7 +260,7 @@ def run_arm(
     shutil.rmtree(home / "checkpoints")
     return got, past
 
-# %% ../../nbs/experiments/01_experiment.ipynb #12e3f924
+# %% ../../nbs/experiments/01_experiment.ipynb #f57c21b1
 def experiment(
     make_dls,  # seed -> DataLoaders
     make_student,  # () -> module
@@ -287,6 +287,7 @@ def experiment(
     if not len(seeds := list(seeds)):
         raise ValueError("no seeds; give at least one, such as seeds=(0, 1, 2)")
     equal_steps(steps, unlabelled.get("unlabelled"))
+    learning_rate(lr)
     rows, hist, first, sets = [], [], None, []
     budget = dict(epochs=epochs, lr=lr, steps=steps)
     for seed in seeds:

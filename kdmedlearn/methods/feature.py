@@ -6,7 +6,7 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #83d4a0d1
+# %% ../../nbs/methods/02_feature.ipynb #c7a245b4
 import math
 
 import torch
@@ -17,7 +17,7 @@ from ..core.checks import has_places, one_of, one_tensor
 from ..core.method import layer_pairs, Method, Network
 from ..core.outputs import Layers, Pass
 from ..core.parameters import Choice, Hyperparameter, Switch, Weight
-from ..core.taps import last_map
+from ..core.places import last_placed
 from .response import full_precision, not_below_zero
 
 # %% ../../nbs/methods/02_feature.ipynb #7ce1773c
@@ -136,7 +136,7 @@ class Pairs(Hyperparameter):
     def __init__(self, help: str = "pairs of layers; None: the last maps"):
         super().__init__(None, help, checked_pairs)
 
-# %% ../../nbs/methods/02_feature.ipynb #83bd43ac
+# %% ../../nbs/methods/02_feature.ipynb #97ab4e50
 class _PairedMethod(Method):
     "What methods share that compare layers of the student with layers of each teacher."
 
@@ -146,7 +146,7 @@ class _PairedMethod(Method):
 
     def reads(self, networks: list[Network]) -> Layers:
         if self.pairs is None:
-            student, *teachers = [last_map(n.module, *n.inputs) for n in networks]
+            student, *teachers = [last_placed(n.module, *n.inputs) for n in networks]
             found = [[(student, t)] for t in teachers]
         else:
             found = pairs_of_each(self.pairs, len(networks) - 1)

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/05_teachers.ipynb #283e7781
+# %% ../../nbs/train/05_teachers.ipynb #9fbdb5cb
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ import kdmedlearn
 from kdmedlearn.core.checks import (
     different,
     finite_weights,
+    learning_rate,
     made_module,
     makes_module,
     number,
@@ -55,7 +56,7 @@ from ..models.weights import about_model, load_model, load_teacher, save_model
 from .trial import class_names
 from ..viz.figures import recall_figure
 
-# %% ../../nbs/train/05_teachers.ipynb #4de8aa0c
+# %% ../../nbs/train/05_teachers.ipynb #bb77b754
 def fit_teacher(
     dls,
     model: nn.Module,
@@ -68,7 +69,7 @@ def fit_teacher(
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
     restart(dls, seed)
     learn = Learner(dls, model, **kwargs)
-    fit(learn, epochs, lr)
+    fit(learn, epochs, learning_rate(lr))
     return learn
 
 # %% ../../nbs/train/05_teachers.ipynb #b43d8424
@@ -510,7 +511,7 @@ def _run(course: _Course, job: _Job, log):
             fit_seconds=round(job.seconds, 1),
         )
 
-# %% ../../nbs/train/05_teachers.ipynb #36e2ad28
+# %% ../../nbs/train/05_teachers.ipynb #19834b6c
 def teachers(
     dls,  # fastai DataLoaders of images with one class each
     # names for `create_model`, dicts name -> function, files, Teachers, Learners
@@ -527,6 +528,7 @@ def teachers(
     on `dls.valid`."""
     vocab, wishes, log = class_names(dls), _wishes(archs), log or (lambda line: None)
     number("epochs", epochs, low=1, whole=True)
+    learning_rate(lr)
     for name, t in wishes.items():
         if isinstance(t, Teacher):
             same_vocab(f"teacher {name}", t.vocab, "the data", vocab)
