@@ -15,7 +15,7 @@ from kdmedlearn.core.step import DistillStep
 from kdmedlearn.core.taps import read
 from kdmedlearn.methods.channels import CWD
 from kdmedlearn.methods.feature import Feature
-from kdmedlearn.methods.kdas import KDAS
+from kdmedlearn.methods.kdas import KDAS, StructureLoss
 from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
 from kdmedlearn.methods.relation import RKD
 from kdmedlearn.methods.response import Response
@@ -193,9 +193,9 @@ def one_batch(member: Member) -> tuple:
     return x, y.float() if member.source in ("smp", "monai") else y
 
 
-def one_step(student, teacher, method, x, y) -> DistillStep:
+def one_step(student, teacher, method, loss, x, y) -> DistillStep:
     "Set-up and one step; raises where the loss or a gradient is not finite, or nothing learns."
-    step = DistillStep(student, teacher, method, loss_of(method)).setup(x, y)
+    step = DistillStep(student, teacher, method, loss).setup(x, y)
     step.student.train()
     result = step(x, y)
     result.loss.backward()
@@ -208,9 +208,8 @@ def one_step(student, teacher, method, x, y) -> DistillStep:
     return step
 
 
-def loss_of(method):
-    masks = any(isinstance(m, PixelKL) for m in method) if isinstance(method, list) else False
-    return nn.CrossEntropyLoss() if masks else None
+def loss_of(member: Member):
+    return StructureLoss() if member.source in ("smp", "monai") and member.masks else None
 
 
 def follows(step: DistillStep, x) -> list[str]:
@@ -274,10 +273,10 @@ def outcome(f) -> tuple[str, object]:
 def try_member(member: Member) -> dict:
     "Each role and method -> worked, or how it failed; and the layer that was chosen."
     found: dict = {}
-    x, y = one_batch(member)
+    (x, y), loss = one_batch(member), loss_of(member)
     for role in ("student", "teacher"):
         make = lambda: (member.make(), partner(member))[:: 1 if role == "student" else -1]
-        kind, got = outcome(lambda: one_step(*make(), methods_for(member), x, y))
+        kind, got = outcome(lambda: one_step(*make(), methods_for(member), loss, x, y))
         if kind == "worked":
             found |= {f"{role} {type(m).__name__}": "worked" for m in methods_for(member)}
             wrong = follows(got, x)
@@ -286,6 +285,6 @@ def try_member(member: Member) -> dict:
             found[f"{role} layer"] = pairs[0][0][0 if role == "student" else 1]
             continue
         for m in methods_for(member):
-            kind, got = outcome(lambda: one_step(*make(), [m], x, y))
+            kind, got = outcome(lambda: one_step(*make(), [m], loss, x, y))
             found[f"{role} {type(m).__name__}"] = kind if kind == "worked" else f"{kind}: {got}"
     return found

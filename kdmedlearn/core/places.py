@@ -6,7 +6,7 @@
 __all__ = ['BANDS', 'AGREES', 'SURE', 'APART', 'banded', 'changes', 'agreement', 'seen_band', 'spread', 'usual', 'possible',
            'find_layouts', 'best_layout', 'no_places', 'last_placed', 'refused', 'proved']
 
-# %% ../../nbs/core/12_places.ipynb #be0dc646
+# %% ../../nbs/core/12_places.ipynb #c2df799e
 from itertools import islice, permutations
 from math import isqrt
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .outputs import channels_first, Layout, token_grid, unwrapped
-from .taps import as_they_lie, in_eval_mode, TRIES, whole_layers
+from .taps import as_they_lie, in_eval_mode, last_map, TRIES, whole_layers
 
 # %% ../../nbs/core/12_places.ipynb #cc5692b8
 BANDS = 4  # of rows, and as many of columns
@@ -94,7 +94,7 @@ def spread(e: Tensor) -> float:
     known = [s[s.isfinite()] for s in seen]
     return max((float(s.std()) for s in known if len(s) > 1), default=0.0)
 
-# %% ../../nbs/core/12_places.ipynb #3a9af09d
+# %% ../../nbs/core/12_places.ipynb #9d858d0b
 AGREES = 0.6  # from here on a map follows the places
 SURE = 0.8  # from here on another reading is taken than the usual one
 APART = 0.5  # bands; below, each place of a map sees most of the image
@@ -184,13 +184,19 @@ def no_places(who: str, name: str, shape: tuple, best: float) -> ValueError:
 
 def last_placed(model: nn.Module, *xb) -> str:  # name of a layer
     """The last whole layer of `model` whose places follow those of the image; what methods compare
-    that are told no layers. The last map of all where none does."""
-    names = []
+    that are told no layers. ValueError for a network that has none."""
+    names: list = []
+    if xb[0].ndim != 4 or not xb[0].is_floating_point():
+        return last_map(model, *xb)
     for name, all_passes in islice(whole_layers(model, *xb), TRIES):
         names.append(name)
         if all_passes and not refused(model, name, *xb) or proved(model, name, *xb):
             return name
-    return names[0]
+    raise ValueError(
+        f"no whole layer of {type(model).__name__} has places that follow those of the image; the"
+        f" last ones are {', '.join(names[:3])}. Name a layer with a map, pairs={{student layer:"
+        " teacher layer}; kdmedlearn.core.taps.layer_shapes lists them"
+    )
 
 
 def refused(model: nn.Module, name: str, *xb) -> bool:

@@ -6,7 +6,7 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #c7a245b4
+# %% ../../nbs/methods/02_feature.ipynb #15e6839c
 import math
 
 import torch
@@ -18,6 +18,7 @@ from ..core.method import layer_pairs, Method, Network
 from ..core.outputs import Layers, Pass
 from ..core.parameters import Choice, Hyperparameter, Switch, Weight
 from ..core.places import last_placed
+from ..core.taps import last_map
 from .response import full_precision, not_below_zero
 
 # %% ../../nbs/methods/02_feature.ipynb #7ce1773c
@@ -136,7 +137,7 @@ class Pairs(Hyperparameter):
     def __init__(self, help: str = "pairs of layers; None: the last maps"):
         super().__init__(None, help, checked_pairs)
 
-# %% ../../nbs/methods/02_feature.ipynb #97ab4e50
+# %% ../../nbs/methods/02_feature.ipynb #7490049a
 class _PairedMethod(Method):
     "What methods share that compare layers of the student with layers of each teacher."
 
@@ -146,7 +147,8 @@ class _PairedMethod(Method):
 
     def reads(self, networks: list[Network]) -> Layers:
         if self.pairs is None:
-            student, *teachers = [last_placed(n.module, *n.inputs) for n in networks]
+            last = last_placed if self.compares_maps == "places" else last_map
+            student, *teachers = [last(n.module, *n.inputs) for n in networks]
             found = [[(student, t)] for t in teachers]
         else:
             found = pairs_of_each(self.pairs, len(networks) - 1)

@@ -7,7 +7,7 @@ __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', '
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
            'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #d5443dc9
+# %% ../../nbs/methods/04_fusion.ipynb #e735684c
 import math, warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from kdmedlearn.core.parameters import (
     Whole,
 )
 from ..core.places import last_placed
+from ..core.taps import last_map
 from ..core.tasks import ONE_CLASS
 from .feature import as_map, as_vector
 from .response import full_precision, response_loss
@@ -294,7 +295,7 @@ def as_fusion(name: str, fusion: Any) -> Fusion:
         return fusion
     raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
 
-# %% ../../nbs/methods/04_fusion.ipynb #62bc4a3e
+# %% ../../nbs/methods/04_fusion.ipynb #3db3f273
 class Ensemble(Method, name="ensemble"):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response (Hinton et al.
     2015) + lam distance to the fused feature + what trains the fusion."""
@@ -348,14 +349,15 @@ class Ensemble(Method, name="ensemble"):
         student, *teachers = networks
         fits_teachers(self.fusion, [t.name for t in teachers])
         found = self.teachers_maps(teachers) if self.fusion.reads_maps else []
-        own = self.student_layer or last_placed(student.module, *student.inputs) if self.guided else ""
+        own = self.student_layer or last_map(student.module, *student.inputs) if self.guided else ""
         return Layers((own,) * self.guided, tuple((n,) for n in found))
 
     def teachers_maps(self, teachers: list[Network]) -> list[str]:
         "A layer of each teacher: as told, as the fusion was fitted, or the last maps."
         wanted = self.layers or (self.fusion.fitted_on or {}).get("layers") or None
         if wanted is None:
-            return [last_placed(t.module, *t.inputs) for t in teachers]
+            last = last_placed if self.compares_maps == "places" else last_map
+            return [last(t.module, *t.inputs) for t in teachers]
         names = [wanted] * len(teachers) if isinstance(wanted, str) else list(wanted)
         if len(names) != len(teachers):
             raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")

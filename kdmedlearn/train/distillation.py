@@ -64,7 +64,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #4ef211ba
+# %% ../../nbs/train/02_distillation.ipynb #baa66f3f
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -80,6 +80,10 @@ class DistillCallback(Callback):
         self.plan = self.tap = self.saved = self.heard = self.targets = None
         self.tally = Tally()  # of this epoch
         self.terms: dict = {}  # of this batch
+
+    def __repr__(self):
+        reading = self.step.reading() if self.step else ""
+        return "\n".join([f"{type(self).__name__}: {self.method}", *reading.splitlines()])
 
     @property
     def term_names(self) -> list:
