@@ -552,6 +552,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'kdmedlearn.core.trial.target_cure': ('core/trial.html#target_cure', 'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.teacher_is_larger': ( 'core/trial.html#teacher_is_larger',
                                                                                     'kdmedlearn/core/trial.py'),
+                                       'kdmedlearn.core.trial.too_small': ('core/trial.html#too_small', 'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.tried': ('core/trial.html#tried', 'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.try_training': ('core/trial.html#try_training', 'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.untouched': ('core/trial.html#untouched', 'kdmedlearn/core/trial.py'),

@@ -31,6 +31,7 @@ class Member(NamedTuple):
     source: str  # timm, torchvision, segmentation, smp, monai, transformers
     name: str
     size: int
+    refused: tuple = ()  # methods that are refused for it
 
     @property
     def masks(self) -> bool:
@@ -46,9 +47,9 @@ MASKS += ("VNet", "segformer_masks")
 
 
 def members(path=HERE / "zoo_members.txt") -> list[Member]:
-    "All that the list names, one a line: source, name, size."
+    "All that the list names, one a line: source, name, size, methods that are refused."
     lines = [o.split() for o in path.read_text().splitlines() if o and not o.startswith("#")]
-    return [Member(source, name, int(size)) for source, name, size in lines]
+    return [Member(source, name, int(size), tuple(no)) for source, name, size, *no in lines]
 
 
 def there(source: str) -> bool:
@@ -60,10 +61,17 @@ def there(source: str) -> bool:
 # --- how each is made
 
 
+SMALLER = {  # families of which the smallest is large
+    "beit_base_patch16_224": {"embed_dim": 96, "depth": 2, "num_heads": 4},
+    "samvit_base_patch16": {"embed_dim": 96, "depth": 2, "num_heads": 4},
+    "naflexvit_base_patch16_gap": {"embed_dim": 96, "depth": 2, "num_heads": 4},
+}
+
+
 def from_timm(name, size):
     import timm
 
-    kwargs = {"pretrained": False, "num_classes": 3}
+    kwargs = {"pretrained": False, "num_classes": 3} | SMALLER.get(name, {})
     try:
         return timm.create_model(name, img_size=size, **kwargs)
     except TypeError:  # it takes no such argument
@@ -74,7 +82,18 @@ def from_torchvision(name, size):
     import torchvision
 
     kwargs = {"weights": None, "num_classes": 3}
-    kwargs |= {"image_size": size} if name.startswith("vit") else {}
+    if name == "vit_b_32":
+        from torchvision.models.vision_transformer import VisionTransformer
+
+        wide = {"num_layers": 2, "num_heads": 4, "hidden_dim": 48, "mlp_dim": 64}
+        return VisionTransformer(image_size=size, patch_size=8, num_classes=3, **wide)
+    if name in ("swin_t", "swin_v2_t"):
+        from torchvision.models import swin_transformer as swin
+
+        block = {} if name == "swin_t" else {"block": swin.SwinTransformerBlockV2}
+        block |= {} if name == "swin_t" else {"downsample_layer": swin.PatchMergingV2}
+        wide = {"embed_dim": 24, "depths": [2] * 4, "num_heads": [2] * 4}
+        return swin.SwinTransformer([4, 4], window_size=[4, 4], num_classes=3, **wide, **block)
     kwargs |= {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     if name.startswith("maxvit"):
         kwargs |= {"input_size": (size, size), "partition_size": 2}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESHAPED', 'LEAVE_OUT', 'untouched', 'check_weights', 'can_learn', 'was_set_up', 'tried', 'learn_layouts',
-           'layers_of', 'MapsRead', 'with_maps', 'try_training', 'has_gradient', 'find', 'attempt', 'cure_for',
-           'loss_or_cure', 'shapes', 'described', 'target_cure', 'classes_cure', 'yes_no_cure', 'one_place',
+           'layers_of', 'MapsRead', 'with_maps', 'try_training', 'has_gradient', 'find', 'attempt', 'too_small',
+           'cure_for', 'loss_or_cure', 'shapes', 'described', 'target_cure', 'classes_cure', 'yes_no_cure', 'one_place',
            'loss_fits', 'several_classes', 'check_pass', 'finite', 'serves', 'needs_no_label', 'same_logits_number',
            'check_terms', 'named_terms', 'followed', 'expect_logits', 'probabilities', 'ends_in_sigmoid',
            'teacher_is_larger']
@@ -221,7 +221,7 @@ def find(model: nn.Module, names: Any, who: str, hints: str = ""):
         except ValueError as e:
             raise ValueError(f"{who}: {e} {hints}".strip()) from None
 
-# %% ../../nbs/core/09_trial.ipynb #36e6a955
+# %% ../../nbs/core/09_trial.ipynb #b5960d33
 def attempt(who: str, xb: tuple, f: Callable, *args) -> Any:
     "`f(*args)`; an error says who failed on which batch, and the cure where it is known."
     try:
@@ -231,8 +231,16 @@ def attempt(who: str, xb: tuple, f: Callable, *args) -> Any:
         x, model = xb[0], getattr(args[0], "model", None) if args else None
         if model is None:
             model = getattr(getattr(f, "__self__", None), "student", None)
-        cure = "" if "channels=" in str(e) else cure_for(who, model, x)
+        cure = "" if "channels=" in str(e) else cure_for(who, model, x) or too_small(e, x)
         raise kind(f"{who} fails on a batch of shape {tuple(x.shape)}: {e}{cure}") from e
+
+
+def too_small(e: Exception, x: Tensor) -> str:
+    "What to do where a network has halved its images until nothing was left; else empty."
+    words = ("too small", "greater than actual input size", "bigger than the input")
+    if not any(w in str(e) for w in words):
+        return ""
+    return f"; {x.shape[-2]} x {x.shape[-1]} pixels are too few for it: give larger images"
 
 
 def cure_for(who: str, model: Any, x: Tensor) -> str:
