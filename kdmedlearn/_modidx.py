@@ -549,6 +549,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'kdmedlearn.core.trial.several_classes': ( 'core/trial.html#several_classes',
                                                                                   'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.shapes': ('core/trial.html#shapes', 'kdmedlearn/core/trial.py'),
+                                       'kdmedlearn.core.trial.size_cure': ('core/trial.html#size_cure', 'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.target_cure': ('core/trial.html#target_cure', 'kdmedlearn/core/trial.py'),
                                        'kdmedlearn.core.trial.teacher_is_larger': ( 'core/trial.html#teacher_is_larger',
                                                                                     'kdmedlearn/core/trial.py'),

@@ -152,7 +152,7 @@ def check_temperature(T: Any, name: str = "T") -> float:
         )
     return not_too_large(name, plain_number(T), HOTTEST)
 
-# %% ../../nbs/core/06_parameters.ipynb #f2f62a33
+# %% ../../nbs/core/06_parameters.ipynb #fa6a22ee
 def weight_at(
     w: Any,  # number or schedule
     pct: float,  # progress of training, 0 to 1
@@ -165,6 +165,8 @@ def weight_at(
         v = None
     try:
         v = float(v)  # a schedule may give a tensor
+    except OverflowError:
+        v = inf
     except (TypeError, ValueError):
         raise TypeError(
             f"{name} must be a number or a schedule (a function of progress), got {w!r}"

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['RESHAPED', 'LEAVE_OUT', 'untouched', 'check_weights', 'can_learn', 'was_set_up', 'tried', 'learn_layouts',
            'layers_of', 'MapsRead', 'with_maps', 'try_training', 'has_gradient', 'find', 'attempt', 'too_small',
-           'cure_for', 'loss_or_cure', 'shapes', 'described', 'target_cure', 'classes_cure', 'yes_no_cure', 'one_place',
-           'loss_fits', 'several_classes', 'check_pass', 'finite', 'serves', 'needs_no_label', 'same_logits_number',
-           'check_terms', 'named_terms', 'followed', 'expect_logits', 'probabilities', 'ends_in_sigmoid',
-           'teacher_is_larger']
+           'cure_for', 'loss_or_cure', 'shapes', 'described', 'target_cure', 'size_cure', 'classes_cure', 'yes_no_cure',
+           'one_place', 'loss_fits', 'several_classes', 'check_pass', 'finite', 'serves', 'needs_no_label',
+           'same_logits_number', 'check_terms', 'named_terms', 'followed', 'expect_logits', 'probabilities',
+           'ends_in_sigmoid', 'teacher_is_larger']
 
 # %% ../../nbs/core/09_trial.ipynb #e45f038e
 import inspect
@@ -291,7 +291,7 @@ def described(y: Any) -> str:
         return f"{shapes(y)} of {type(y).__name__}"
     return f"{shapes(y)} of {y.dtype} from {float(y.min()):g} to {float(y.max()):g}"
 
-# %% ../../nbs/core/09_trial.ipynb #1847114c
+# %% ../../nbs/core/09_trial.ipynb #12135b95
 def target_cure(name: str, loss_func: Any, out: Any, yb: tuple) -> str:
     "What to do about a target that a loss does not take."
     y, kind, cure = yb[0] if len(yb) == 1 else None, loss_kind(loss_func), ""
@@ -299,12 +299,26 @@ def target_cure(name: str, loss_func: Any, out: Any, yb: tuple) -> str:
         if len(y) > len(out):
             return f"{len(y)} targets for {len(out)} images: give the targets of these images"
         cure = {"classes": classes_cure, "binary": yes_no_cure}.get(str(kind), _none)(out, y)
+    if not cure and isinstance(out, Tensor) and isinstance(y, Tensor) and out.ndim == 4:
+        cure = size_cure(out, y)
     if cure or name != "StructureLoss":
         other = "give one that fits, loss_func=..., for masks of one logit such as StructureLoss()"
         return cure or other
     return (
         "make the student return one logit a pixel in the mask's size: a tensor (B, 1, H, W), or a"
         " tuple of such maps"
+    )
+
+
+def size_cure(z: Tensor, y: Tensor) -> str:
+    "What to do about a map of another size than the mask; empty where the sizes agree."
+    (h, w), size = z.shape[2:], tuple(y.shape[-2:])
+    if y.ndim < 3 or (h, w) == size:
+        return ""
+    return (
+        f"the map has {h} x {w} places and the mask {size[0]} x {size[1]} pixels; bring it to that"
+        f" size: nn.Sequential(model, nn.Upsample(size={size}, mode='bilinear')), or inside"
+        " Unwrap(model, lambda o: ...) where the output is no tensor"
     )
 
 

@@ -71,7 +71,7 @@ class EpochLine(Callback):
         )
         self.bar.update(self.task, advance=1, last=last)
 
-# %% ../../nbs/experiments/01_experiment.ipynb #610685bf
+# %% ../../nbs/experiments/01_experiment.ipynb #9803b34a
 def fit_with_line(
     learn: Learner,
     name: str,

@@ -40,7 +40,7 @@ from kdmedlearn.train.trial import (
     two_loaders,
 )
 
-# %% ../../nbs/train/02_distillation.ipynb #979069fe
+# %% ../../nbs/train/02_distillation.ipynb #eb0a82d2
 class Tally:
     "Means over images of the terms of an epoch."
 
