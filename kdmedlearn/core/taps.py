@@ -180,7 +180,7 @@ def layer_shapes(model: nn.Module, *xb) -> dict[str, tuple]:
     watched(model, keep, *xb)
     return shapes
 
-# %% ../../nbs/core/03_taps.ipynb #997e8da8
+# %% ../../nbs/core/03_taps.ipynb #21492695
 SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 NOTHING = (nn.Identity, nn.modules.dropout._DropoutNd)  # what they do in eval mode
 NOTHING += (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # they may make places of one
@@ -291,9 +291,9 @@ TRIES = 12  # layers that are asked whether all passes through them
 
 
 def whole_layers(model: nn.Module, *xb) -> Iterator[tuple[str, bool]]:
-    """(name, whether all passes through it) of the whole layers of `model` with a map (B, D, H, W) or tokens (B, N, D), the last
-    one first: those that all passes through, then the others; those of one place, where there are
-    no more. ValueError where there is none."""
+    """(name, whether all passes through it) of the whole layers of `model` with a map (B, D, H, W)
+    or tokens (B, N, D), the last one first: those that all passes through, then the others; those
+    of one place, where there are no more. ValueError where there is none."""
     ran = what_ran(model, main_output(watched(model, lambda n: lambda *a: None, *xb)), *xb)
     found = [r for r in ran if r.places > 1] or [r for r in ran if r.places]
     whole = [r for r in found if r.inside == min(o.inside for o in found)]
