@@ -1,4 +1,5 @@
-"Maps are read on the axes on which their places lie, or refused; the automatic layer is a whole one."
+"""Maps are read on the axes on which their places lie, or refused; the automatic layer is a whole
+one."""
 
 import copy
 import pickle
@@ -209,7 +210,9 @@ def test_the_automatic_layer_of_timm(name, size, layer):
 @pytest.mark.slow
 def test_hidden_states_are_no_places():
     model = tiny("efficientvim_m1")
-    with pytest.raises(ValueError, match="no whole layer of EfficientViM .* Name a layer with a map"):
+    with pytest.raises(
+        ValueError, match="no whole layer of EfficientViM .* Name a layer with a map"
+    ):
         last_placed(model, images(64))
     step = DistillStep(net(), model, Feature({"act": "patch_embed"}))
     step.setup(images(64), y)

@@ -1,4 +1,5 @@
-"What is given wrongly is answered with what was seen, what was expected and the cure; numbers by one rule."
+"""What is given wrongly is answered with what was seen, what was expected and the cure; numbers by
+one rule."""
 
 import inspect
 import math
@@ -49,7 +50,9 @@ def fit(learn, *args, **kwargs):
 
 def test_a_dict_as_a_batch():
     step = DistillStep(net(), net(8))
-    with pytest.raises(TypeError, match=r"the batch is a dict with image, label; .*batch\['image'\]"):
+    with pytest.raises(
+        TypeError, match=r"the batch is a dict with image, label; .*batch\['image'\]"
+    ):
         step.setup({"image": x, "label": y})
     items = [{"image": x[0], "label": y[0]}] * 8
     dls = DataLoaders(DataLoader(items, 4), DataLoader(items, 4), device="cpu")
@@ -107,7 +110,11 @@ def test_counts_of_a_learner_that_was_exported(tmp_path):
 def pooled():
     "Batch norm behind the pooling: one value a channel and image."
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)
+        nn.Conv2d(3, 4, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.BatchNorm2d(4),
+        nn.Flatten(),
+        nn.Linear(4, 3),
     )
 
 
@@ -148,7 +155,8 @@ def test_a_callback_that_fails_leaves_the_student_as_it_is(order, tmp_path):
 
 NUMBERS = [
     (name, k)
-    for name in METHODS.names() if name != "hint"
+    for name in METHODS.names()
+    if name != "hint"
     for k, h in METHODS[name].hyper.items()
     if isinstance(h, Number)
 ]
@@ -196,7 +204,9 @@ def test_a_schedule_that_runs_away():
         Feature(lam=lambda pct: 1 + pct * 1e30)
 
 
-@pytest.mark.parametrize("norm", [(0.5, math.inf), (math.nan, 0.2), ([0.5] * 3, [0.2, 0.2, math.inf])])
+@pytest.mark.parametrize(
+    "norm", [(0.5, math.inf), (math.nan, 0.2), ([0.5] * 3, [0.2, 0.2, math.inf])]
+)
 def test_norms_are_finite(norm):
     with pytest.raises(ValueError, match="expected .mean, std. of pixels in"):
         Teacher(net(8), norm=norm)

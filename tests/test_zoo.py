@@ -1,6 +1,6 @@
 """A tenth of the zoo a day: each network as student and as teacher, trained for one step or refused
-in words of ours. KDMEDLEARN_ZOO=3 takes the fourth tenth, =all takes everything; tools/zoo.py writes
-the counts of all down."""
+in words of ours. KDMEDLEARN_ZOO=3 takes the fourth tenth, =all takes everything; tools/zoo.py
+writes the counts of all down."""
 
 import datetime
 import os

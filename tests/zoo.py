@@ -236,7 +236,7 @@ def follows(step: DistillStep, x) -> list[str]:
     changed, and another part of the map than the same band changes most."""
     wrong = []
     pairs = [b.layers.pairs for b in step.bound if isinstance(b.method, Feature)]
-    for (own, other) in [p for ps in pairs for p in ps[0]]:
+    for own, other in [p for ps in pairs for p in ps[0]]:
         for model, name, layouts in (
             (step.student, own, step.layouts),
             (step.teachers[0].model, other, step.teachers[0].layouts),
@@ -270,7 +270,10 @@ def same_places(model, name, layouts, x) -> bool:
     hits = 0
     for k, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         r, c = divmod(int(share[k].argmax()), W)
-        hits += abs((r + 0.5) / H - (0.25 + 0.5 * i)) <= 0.3 and abs((c + 0.5) / W - (0.25 + 0.5 * j)) <= 0.3
+        hits += (
+            abs((r + 0.5) / H - (0.25 + 0.5 * i)) <= 0.3
+            and abs((c + 0.5) / W - (0.25 + 0.5 * j)) <= 0.3
+        )
     return hits >= 3
 
 

@@ -141,9 +141,9 @@ class Temperature(Number):
 HOTTEST = 1e6  # above, float32 sees no difference between two logits
 
 
-def check_temperature(T: Any, name: str = "T") -> float:
+def check_temperature(T: Any, name: str = "T") -> Any:
     "`T`, if it is a finite number above 0."
-    if not isinstance(T, Real) or isinstance(T, bool):
+    if not isinstance(T, (int, float, Real)) or isinstance(T, bool):
         raise TypeError(f"temperature {name} must be a number, got {T!r}")
     if not (T > 0 and is_number(T)):
         raise ValueError(

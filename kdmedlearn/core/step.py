@@ -244,7 +244,7 @@ class Result(NamedTuple):
     terms: dict  # name -> value before its weight
     out: Any  # the student's logits
 
-# %% ../../nbs/core/10_step.ipynb #b3cbcf89
+# %% ../../nbs/core/10_step.ipynb #aed351f4
 class DistillStep(StudentAndTeachers):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 
@@ -340,7 +340,8 @@ class DistillStep(StudentAndTeachers):
             compile_reads(model, **options)
 
     def reading(self) -> str:
-        "Which layers the methods read, a line for each pair, and what was chosen without being told."
+        """Which layers the methods read, a line for each pair, and what was chosen without being
+        told."""
         return "\n".join(line for b in self.bound for line in b.reading(self))
 
     def twin(self) -> "DistillStep":

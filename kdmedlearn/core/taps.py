@@ -182,7 +182,7 @@ def layer_shapes(model: nn.Module, *xb) -> dict[str, tuple]:
 
 # %% ../../nbs/core/03_taps.ipynb #21492695
 SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-NOTHING = (nn.Identity, nn.modules.dropout._DropoutNd)  # what they do in eval mode
+NOTHING: tuple = (nn.Identity, nn.modules.dropout._DropoutNd)  # what they do in eval mode
 NOTHING += (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # they may make places of one
 
 
@@ -214,7 +214,7 @@ def is_answer(f: Tensor, out: Any) -> bool:
     if z.shape[:2] != out.shape[:2]:
         return False
     if z.ndim == out.ndim == 4:
-        how = [dict(mode="bilinear", align_corners=c) for c in (False, True)]
+        how: list[Any] = [dict(mode="bilinear", align_corners=c) for c in (False, True)]
         sizes = [F.interpolate(z, out.shape[2:], **k) for k in (*how, dict(mode="nearest"))]
         return any(torch.allclose(s, out, atol=1e-5) for s in sizes)
     if out.ndim > 2:
