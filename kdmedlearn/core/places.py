@@ -94,7 +94,7 @@ def spread(e: Tensor) -> float:
     known = [s[s.isfinite()] for s in seen]
     return max((float(s.std()) for s in known if len(s) > 1), default=0.0)
 
-# %% ../../nbs/core/12_places.ipynb #9d858d0b
+# %% ../../nbs/core/12_places.ipynb #3dc6eb92
 AGREES = 0.6  # from here on a map follows the places
 SURE = 0.8  # from here on another reading is taken than the usual one
 APART = 0.5  # bands; below, each place of a map sees most of the image
@@ -131,7 +131,7 @@ def possible(shape: tuple, image: tuple) -> list[Layout]:
                 ways += [Layout(order, extra, turn) for turn in (False, True)]
     return ways
 
-
+# %% ../../nbs/core/12_places.ipynb #6223048f
 def find_layouts(
     model: nn.Module,
     names: Any,  # of its layers
@@ -171,7 +171,7 @@ def best_layout(e: Tensor, image: tuple) -> tuple[float, Any, float]:
     best, way = max(scores, key=lambda o: o[0], default=(0.0, None))
     return best, way, max((spread(z) for z, _ in maps), default=0.0)
 
-
+# %% ../../nbs/core/12_places.ipynb #2d63ef20
 def no_places(who: str, name: str, shape: tuple, best: float) -> ValueError:
     "The error for a layer whose output of `shape` follows no order of places."
     return ValueError(

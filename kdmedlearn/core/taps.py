@@ -180,7 +180,7 @@ def layer_shapes(model: nn.Module, *xb) -> dict[str, tuple]:
     watched(model, keep, *xb)
     return shapes
 
-# %% ../../nbs/core/03_taps.ipynb #21492695
+# %% ../../nbs/core/03_taps.ipynb #e66c8b14
 SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 NOTHING: tuple = (nn.Identity, nn.modules.dropout._DropoutNd)  # what they do in eval mode
 NOTHING += (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # they may make places of one
@@ -223,7 +223,7 @@ def is_answer(f: Tensor, out: Any) -> bool:
     forms = (z.mean(2), z.amax(2), z.relu().mean(2))
     return any(torch.allclose(s, out, atol=1e-5) for s in forms)
 
-
+# %% ../../nbs/core/03_taps.ipynb #638424b2
 def what_ran(model: nn.Module, out: Any, *xb) -> list[Ran]:
     """What the layers of `model` did on `xb`, in the order in which they ended; `out`: what it
     answers. Left out are layers that gave no map, ran twice, did nothing or gave the answer."""
@@ -253,7 +253,7 @@ def what_ran(model: nn.Module, out: Any, *xb) -> list[Ran]:
     deep = lambda name: sum(o in around for o in above(name))
     return [Ran(n, k, deep(n)) for n, k in found.items() if runs[n] == 1]
 
-
+# %% ../../nbs/core/03_taps.ipynb #470f3314
 def passes_all(model: nn.Module, name: str, out: Any, *xb) -> bool:
     """Whether `out`, the answer to the images `xb`, at least two, hangs on the output of layer
     `name` alone: where all images have that of the first one, they get its answer."""
@@ -286,7 +286,7 @@ def two_images(xb: tuple) -> tuple:
     again = [torch.cat([o[:1]] * 2) if isinstance(o, Tensor) and o.ndim else o for o in xb[1:]]
     return torch.cat([x, x + spread * noise]), *again
 
-
+# %% ../../nbs/core/03_taps.ipynb #1fb81fbd
 TRIES = 12  # layers that are asked whether all passes through them
 
 
