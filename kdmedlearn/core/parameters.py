@@ -145,7 +145,7 @@ def check_temperature(T: Any, name: str = "T") -> Any:
     "`T`, if it is a finite number above 0."
     if not isinstance(T, (int, float, Real)) or isinstance(T, bool):
         raise TypeError(f"temperature {name} must be a number, got {T!r}")
-    if not (T > 0 and is_number(T)):
+    if not (is_number(T) and float(T) > 0):
         raise ValueError(
             f"temperature {name} must be positive and finite, got {T}; {name}=1 leaves the answer"
             " as it is, 2 to 8 are usual"
