@@ -893,7 +893,7 @@ def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: 
         )
     )
 
-# %% ../nbs/cli.ipynb #a1b4904f
+# %% ../nbs/cli.ipynb #72c0d1d4
 @dataclass(frozen=True)
 class AskedRun(Asked):
     "What `kdmedlearn distill` is asked for: a new run, or one that goes on."
@@ -911,6 +911,9 @@ class AskedRun(Asked):
         if self.resume is not None and given != ["resume"]:
             others = ", ".join("--" + n.replace("_", "-") for n in given if n != "resume")
             raise ValueError(f"--resume goes on with the settings of the run; leave out {others}")
+        from kdmedlearn.core.checks import learning_rate
+
+        learning_rate(self.lr)
         return self
 
 # %% ../nbs/cli.ipynb #d8960ad9

@@ -43,6 +43,7 @@ class GoesBad(nn.Module):
 
 class _Explodes(Method):
     "A term that is infinite from the middle of training on."
+
     pct = 0.0
 
     def weights(self, pct=0.0):

@@ -24,7 +24,7 @@ class Network(NamedTuple):
     module: nn.Module
     inputs: tuple  # a first batch, as this network takes it
 
-# %% ../../nbs/core/07_method.ipynb #b4702ac4
+# %% ../../nbs/core/07_method.ipynb #8bc61314
 class Method(Declared):
     "A distillation method: named loss terms over a `Pass`, and their weights."
 
@@ -38,6 +38,8 @@ class Method(Declared):
     task_layer: str | None = None  # student layer of the task loss in training; None: the output
     loss_func: Callable | None = None  # makes the task loss where none is given
     hint: str = ""  # added to the message when a layer is not there
+    # what it compares of the maps that it reads: "places", their "channels" alone, or "" neither
+    compares_maps: str = ""
 
     def __init_subclass__(cls, name: str = "", replace: bool = False, **kwargs):
         super().__init_subclass__(**kwargs)

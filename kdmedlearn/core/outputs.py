@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'Outputs', 'Layers', 'Pass', 'plain', 'unwrapped', 'main_output', 'is_maps', 'Unwrap', 'comparable',
-           'channels_last', 'channels_first']
+           'channels_last', 'channels_first', 'token_grid', 'Layout']
 
 # %% ../../nbs/core/02_outputs.ipynb #3b024d1c
 from collections.abc import Mapping
@@ -116,7 +116,7 @@ def comparable(out: Any, who: str) -> Any:
         " model = Unwrap(model, 0)  # or a key, or a function of the output"
     )
 
-# %% ../../nbs/core/02_outputs.ipynb #0d5198cf
+# %% ../../nbs/core/02_outputs.ipynb #9a49256d
 def channels_last(
     shape: tuple,  # of a map, four numbers
     image: tuple,  # (height, width) of the network's input
@@ -134,11 +134,59 @@ def channels_last(
     return fmt.upper().endswith("NHWC")
 
 
-def channels_first(f: Any, images: Tensor, model: nn.Module) -> Any:
-    "The feature `f` of `model` for `images` (B, C, H, W): a map as (B, D, H, W), else as it is."
-    if not isinstance(f, Tensor) or f.ndim != 4 or images.ndim != 4:
+def channels_first(f: Any, images: Tensor, model: nn.Module, layout: Any = None) -> Any:
+    """The feature `f` of `model` for `images` (B, C, H, W): a map as (B, D, H, W), else as it is;
+    with a `Layout`, as that says."""
+    if not isinstance(f, Tensor) or images.ndim != 4:
         return f
+    if layout is not None:
+        return layout.turned(f, tuple(images.shape[-2:]))
     fmt = str(getattr(model, "output_fmt", ""))
-    if channels_last(tuple(f.shape), tuple(images.shape[-2:]), fmt):
+    if f.ndim == 4 and channels_last(tuple(f.shape), tuple(images.shape[-2:]), fmt):
         return f.permute(0, 3, 1, 2)
     return f
+
+# %% ../../nbs/core/02_outputs.ipynb #da6cf662
+def token_grid(n: int, image: tuple) -> tuple | None:
+    """(height, width) of `n` places that cover an image (height, width) evenly; None where no two
+    whole numbers do."""
+    if n < 1:
+        return None
+    h = round((n * image[0] / image[1]) ** 0.5)
+    if h < 1 or n % h:
+        return None
+    off = (h * image[1]) / (n // h * image[0])
+    return (h, n // h) if 0.75 < off < 1.34 else None
+
+
+class Layout(NamedTuple):
+    "How a layer's output lies: what its shape alone does not say."
+
+    order: tuple  # axes of (channels, height, width); of tokens: axes of (channels, tokens)
+    extra: int = 0  # class and register tokens in front of the places
+    by_columns: bool = False  # tokens run down the columns
+
+    def turned(self, f: Tensor, image: tuple) -> Tensor:
+        """The output `f` for images of (height, width) as a map (B, D, H, W); ValueError where its
+        tokens cover no such image."""
+        if len(self.order) == 3:
+            return f.permute(0, *self.order)
+        tokens = f.flatten(1, f.ndim - 2).permute(0, *self.order)[:, :, self.extra :]
+        grid = token_grid(tokens.shape[2], image)
+        if grid is None:
+            raise ValueError(
+                f"{tokens.shape[2]} tokens cover no image of {image[0]} x {image[1]} pixels evenly;"
+                " give the network images of the shape that it was set up with"
+            )
+        h, w = grid
+        if self.by_columns:
+            return tokens.unflatten(2, (w, h)).transpose(2, 3)
+        return tokens.unflatten(2, (h, w))
+
+    def __str__(self):
+        if len(self.order) == 3:
+            letter = dict(zip(self.order, "DHW"))
+            return f"(B, {', '.join(letter[i] for i in (1, 2, 3))})"
+        tokens = "(B, D, N)" if self.order[0] == 1 else "(B, N, D)"
+        more = f", {self.extra} of them no places" if self.extra else ""
+        return tokens + more + ", column by column" * self.by_columns

@@ -43,7 +43,7 @@ def total_loss(terms: dict, weights: dict) -> Tensor:
         )
     return sum(weights[k] * v for k, v in terms.items() if weights[k])
 
-# %% ../../nbs/core/10_step.ipynb #a84f7ce8
+# %% ../../nbs/core/10_step.ipynb #09dfbc38
 class Bound(nn.Module):
     "A method with the layers and the state it has for one student and its teachers."
 
@@ -62,6 +62,27 @@ class Bound(nn.Module):
     def terms(self, p: Pass) -> dict[str, Tensor]:
         p = gather_pass(p) if self.method.relates else p
         return self.method.terms(p._replace(layers=self.layers, state=self.state))
+
+    def reading(self, step: Any) -> list[str]:
+        "The layers that it reads of the networks of `step`, a line for each pair or layer."
+        name, own, others = type(self.method).__name__, self.layers.student, self.layers.teachers
+        hyper = self.method.hyper
+        free = any(k in hyper and getattr(self.method, k) is None for k in ("pairs", "layers"))
+        chosen = " (the last whole layers, chosen)" if free else ""
+        how = lambda layouts, n: f"{n} as {layouts[n]}" if n in layouts else n
+        lines = []
+        for i, t in enumerate(step.teachers):
+            theirs = [how(t.layouts, n) for n in (others[i] if others else ())]
+            mine = [how(step.layouts, n) for n in own]
+            pairs = self.layers.pairs[i] if self.layers.pairs else ()
+            if pairs:
+                both = [(how(step.layouts, a), how(t.layouts, b)) for a, b in pairs]
+                lines += [f"{name}: {a} of the student, {b} of {t.name}{chosen}" for a, b in both]
+            elif theirs or mine:
+                said = [f"{', '.join(mine)} of the student"] * bool(mine)
+                said += [f"{', '.join(theirs)} of {t.name}"] * bool(theirs)
+                lines.append(f"{name}: {', '.join(said)}{chosen}")
+        return lines
 
     def active(self, weights: dict) -> bool:
         "Whether one of its terms has a weight above 0."
@@ -108,7 +129,7 @@ class Plan(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #a4c36ac1
+# %% ../../nbs/core/10_step.ipynb #a54e2c16
 def as_tuple(batch: Any) -> tuple:
     "Inputs or targets of a batch, one tensor or a tuple or list of them, as a tuple of plain ones."
     return plain(only_tensors(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)))
@@ -121,10 +142,11 @@ class StudentAndTeachers(nn.Module):
         super().__init__()
         self.student, self.teachers = student, as_teachers(teacher)
         self.norm = norm  # (mean, std) that the student's images are normalised with
+        self.layouts: dict = {}  # of the student's layers, where their shape alone misleads
 
     def run_student(self, xb: tuple, layers: Any = ()) -> Outputs:
         "The student's logits and maps for its input `xb`."
-        out, feats = read(self.student, layers, *xb)
+        out, feats = read(self.student, layers, *xb, layouts=self.layouts)
         return Outputs(plain(main_output(out)), plain(feats))
 
     def ask(self, xb: tuple, layers: list | None = None) -> tuple:
@@ -222,7 +244,7 @@ class Result(NamedTuple):
     terms: dict  # name -> value before its weight
     out: Any  # the student's logits
 
-# %% ../../nbs/core/10_step.ipynb #57919b7b
+# %% ../../nbs/core/10_step.ipynb #aed351f4
 class DistillStep(StudentAndTeachers):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 
@@ -316,6 +338,11 @@ class DistillStep(StudentAndTeachers):
         `torch.compile`. The method's terms stay as they are."""
         for model in (self.student, *(t.model for t in self.teachers)):
             compile_reads(model, **options)
+
+    def reading(self) -> str:
+        """Which layers the methods read, a line for each pair, and what was chosen without being
+        told."""
+        return "\n".join(line for b in self.bound for line in b.reading(self))
 
     def twin(self) -> "DistillStep":
         "The same student and teachers; method and adapters are copies, to be tried out."

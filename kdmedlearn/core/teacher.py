@@ -6,7 +6,7 @@
 __all__ = ['HALVES', 'as_norm', 'norm_of', 'size_of', 'channels_wanted', 'back_to', 'in_float32', 'Teacher', 'is_learner',
            'as_teachers']
 
-# %% ../../nbs/core/08_teacher.ipynb #45e3a84f
+# %% ../../nbs/core/08_teacher.ipynb #eb32f702
 import warnings
 from contextlib import nullcontext
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import image_size, norm_pair, one_of, takes_grey
+from .checks import image_size, norm_fits, norm_pair, one_of, takes_grey
 from .outputs import main_output, Outputs, plain
 from .taps import read
 
@@ -35,10 +35,11 @@ def norm_of(dls: Any) -> tuple[Tensor, Tensor] | None:
             return plain(t.mean), plain(t.std)
     return None
 
-# %% ../../nbs/core/08_teacher.ipynb #4ac1bb7b
+# %% ../../nbs/core/08_teacher.ipynb #17490c4c
 def size_of(dls: Any) -> tuple[int, int] | None:
     "(height, width) of the images (B, C, H, W) in `dls.valid`; None where there are none."
-    dl = getattr(dls, "valid", None)
+    one = hasattr(dls, "loaders") and len(dls.loaders) < 2  # fastai has no `valid` there
+    dl = getattr(dls, "train" if one else "valid", None)
     if dl is None or not len(dl):
         return None
     own = getattr(dl, "rng", None)  # fastai's loaders have a generator of their own
@@ -69,7 +70,7 @@ def back_to(out: Any, was: Any, now: Any) -> Any:
         return F.interpolate(out, was, mode="bilinear", antialias=True)
     return out
 
-# %% ../../nbs/core/08_teacher.ipynb #f4520cd5
+# %% ../../nbs/core/08_teacher.ipynb #7a4425b4
 HALVES = ("bfloat16", "float16")
 
 
@@ -109,6 +110,7 @@ class Teacher:
         self.name = name or type(model).__name__
         self.precision = None if precision is None else one_of("precision", precision, HALVES)
         self.score, self._told = score, False
+        self.layouts: dict = {}  # how layers lie whose shape alone misleads, found at set-up
 
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters())
@@ -128,6 +130,8 @@ class Teacher:
         as this teacher wants it: (images, ...); grey images as three equal channels, where its
         first convolution takes three."""
         x = self.channels(xb[0])
+        norm_fits(self.norm, x, f"teacher {self.name}")
+        norm_fits(norm if self.norm else None, x, "the student")
         if self.norm and norm:
             x = x * (norm[1] / self.norm[1]) + (norm[0] - self.norm[0]) / self.norm[1]
         elif self.norm:
@@ -157,7 +161,7 @@ class Teacher:
         was, xb = xb[0].shape[2:], self.prepare(xb, norm)
         try:
             with torch.no_grad(), self.computing(xb[0].device.type):
-                out, feats = read(self.model, layers, *xb)
+                out, feats = read(self.model, layers, *xb, layouts=self.layouts)
         except RuntimeError as e:
             if xb[0].shape[1:2] != (3,) or channels_wanted(self.model) != 1:
                 raise

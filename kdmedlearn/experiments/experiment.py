@@ -7,7 +7,7 @@ __all__ = ['CONTROLS', 'OF_CACHE', 'EVERY', 'history', 'EpochLine', 'fit_with_li
            'teaching_with', 'learner_of', 'can_smooth', 'new_arms', 'mixup_for', 'train_arms', 'equal_steps',
            'with_batch', 'run_arm', 'check_budget', 'experiment', 'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #ca97e97b
+# %% ../../nbs/experiments/01_experiment.ipynb #f9511483
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
-from ..core.checks import number, one_of, writable_folder
+from ..core.checks import learning_rate, number, one_of, writable_folder
 from ..core.method import as_method
 from ..core.outputs import unwrapped
 from ..core.step import at_size
@@ -273,7 +273,7 @@ def run_arm(
     shutil.rmtree(home / "checkpoints")
     return got, past
 
-# %% ../../nbs/experiments/01_experiment.ipynb #a7bfb415
+# %% ../../nbs/experiments/01_experiment.ipynb #93427197
 def check_budget(make_dls, make_student, epochs, lr, seeds):
     "Raise before any time is spent."
     makers = (("make_dls", make_dls, "seed"), ("make_student", make_student, ""))
@@ -284,7 +284,7 @@ def check_budget(make_dls, make_student, epochs, lr, seeds):
                 f" lambda {takes}: ...".replace("lambda :", "lambda:")
             )
     number("epochs", epochs, 1, whole=True)
-    number("lr", lr, above=0)
+    learning_rate(lr)
     for seed in seeds:
         number("seed", seed, 0, whole=True)
 

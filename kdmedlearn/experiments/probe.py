@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANSWERS', 'Difference', 'difference', 'answer', 'Probe', 'right_on', 'trials', 'probe']
 
-# %% ../../nbs/experiments/03_probe.ipynb #dad307cd
+# %% ../../nbs/experiments/03_probe.ipynb #f37d6f72
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from fastai.learner import Learner
 
-from ..core.checks import number
+from ..core.checks import learning_rate, number
 from ..core.teacher import as_teachers
 from ..data.loaders import restart
 from ..data.unlabelled import unlabelled_images
@@ -166,7 +166,7 @@ class Probe:
         )
         return fig
 
-# %% ../../nbs/experiments/03_probe.ipynb #71d75643
+# %% ../../nbs/experiments/03_probe.ipynb #72c54446
 def right_on(model, dl) -> tuple:  # (N,) bool; (N,) int: the class; (N, C) logits; labels
     "On which images of `dl` a model is right, and what it says."
     logits, y = predictions(model, dl)
@@ -212,6 +212,7 @@ def probe(
             " compare short trainings with `experiment`"
         )
     number("steps", steps, 1, whole=True)
+    learning_rate(lr)
     if not len(seeds := list(seeds)):
         raise ValueError("no seeds; give at least one, such as seeds=(0, 1)")
     log, n = log or (lambda line: None), len(dls.train_ds)

@@ -6,7 +6,7 @@
 __all__ = ['ALIGN', 'DISTANCES', 'as_map', 'as_vector', 'align', 'attention_map', 'feature_distance', 'pairs_of_each',
            'checked_pairs', 'Pairs', 'Adapters', 'Feature']
 
-# %% ../../nbs/methods/02_feature.ipynb #83d4a0d1
+# %% ../../nbs/methods/02_feature.ipynb #15e6839c
 import math
 
 import torch
@@ -17,6 +17,7 @@ from ..core.checks import has_places, one_of, one_tensor
 from ..core.method import layer_pairs, Method, Network
 from ..core.outputs import Layers, Pass
 from ..core.parameters import Choice, Hyperparameter, Switch, Weight
+from ..core.places import last_placed
 from ..core.taps import last_map
 from .response import full_precision, not_below_zero
 
@@ -136,7 +137,7 @@ class Pairs(Hyperparameter):
     def __init__(self, help: str = "pairs of layers; None: the last maps"):
         super().__init__(None, help, checked_pairs)
 
-# %% ../../nbs/methods/02_feature.ipynb #83bd43ac
+# %% ../../nbs/methods/02_feature.ipynb #7490049a
 class _PairedMethod(Method):
     "What methods share that compare layers of the student with layers of each teacher."
 
@@ -146,7 +147,8 @@ class _PairedMethod(Method):
 
     def reads(self, networks: list[Network]) -> Layers:
         if self.pairs is None:
-            student, *teachers = [last_map(n.module, *n.inputs) for n in networks]
+            last = last_placed if self.compares_maps == "places" else last_map
+            student, *teachers = [last(n.module, *n.inputs) for n in networks]
             found = [[(student, t)] for t in teachers]
         else:
             found = pairs_of_each(self.pairs, len(networks) - 1)
@@ -174,10 +176,11 @@ class Adapters(nn.Module):
     def forward(self, key: str, f: Tensor) -> Tensor:
         return self.convs[key](f) if key in self.convs else f
 
-# %% ../../nbs/methods/02_feature.ipynb #ed68a57f
+# %% ../../nbs/methods/02_feature.ipynb #a44c33e3
 class _MapMethod(_PairedMethod):
     "Task + lam loss(adapter(student map), teacher map), the mean over pairs and teachers."
 
+    compares_maps = "places"
     term = "feature"
     keeps: type = Adapters  # what it has for one student
     hint = (

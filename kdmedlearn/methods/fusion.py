@@ -7,7 +7,7 @@ __all__ = ['ANSWERS', 'SOURCES', 'FUSIONS', 'Fused', 'Fusion', 'same_classes', '
            'Concatenation', 'AttentionFusion', 'by_teacher', 'fits_teachers', 'FusionState', 'as_fusion', 'Ensemble',
            'RelationAttention']
 
-# %% ../../nbs/methods/04_fusion.ipynb #cf939cb5
+# %% ../../nbs/methods/04_fusion.ipynb #e735684c
 import math, warnings
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from kdmedlearn.core.parameters import (
     Weight,
     Whole,
 )
+from ..core.places import last_placed
 from ..core.taps import last_map
 from ..core.tasks import ONE_CLASS
 from .feature import as_map, as_vector
@@ -294,7 +295,7 @@ def as_fusion(name: str, fusion: Any) -> Fusion:
         return fusion
     raise TypeError(f"a fusion is a name or a Fusion, got {type(fusion).__name__}")
 
-# %% ../../nbs/methods/04_fusion.ipynb #26d1928f
+# %% ../../nbs/methods/04_fusion.ipynb #3db3f273
 class Ensemble(Method, name="ensemble"):
     """Several teachers as one: (1 - alpha) task + alpha T^2 KL to the fused response (Hinton et al.
     2015) + lam distance to the fused feature + what trains the fusion."""
@@ -328,6 +329,10 @@ class Ensemble(Method, name="ensemble"):
         return callable(self.lam) or self.lam != 0
 
     @property
+    def compares_maps(self) -> str:  # type: ignore[override]
+        return "places" if self.fusion.reads_maps and self.fusion.places > 1 else "channels"
+
+    @property
     def compares_outputs(self) -> bool:  # type: ignore[override]
         return self.fusion.compares  # a classifier on features has its own classes
 
@@ -351,7 +356,8 @@ class Ensemble(Method, name="ensemble"):
         "A layer of each teacher: as told, as the fusion was fitted, or the last maps."
         wanted = self.layers or (self.fusion.fitted_on or {}).get("layers") or None
         if wanted is None:
-            return [last_map(t.module, *t.inputs) for t in teachers]
+            last = last_placed if self.compares_maps == "places" else last_map
+            return [last(t.module, *t.inputs) for t in teachers]
         names = [wanted] * len(teachers) if isinstance(wanted, str) else list(wanted)
         if len(names) != len(teachers):
             raise ValueError(f"{len(names)} layers for {len(teachers)} teachers; name one for each")

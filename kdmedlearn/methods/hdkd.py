@@ -59,11 +59,12 @@ _UNTRAINED = (
     " heads; for feature terms alone use logit='none', else an alpha between 0 and 1"
 )
 
-# %% ../../nbs/methods/05_hdkd.ipynb #f018b106
+# %% ../../nbs/methods/05_hdkd.ipynb #e99be4a1
 class HDKD(Method, name="hdkd"):
     """(1 - alpha) task on the class head + alpha logit term on the distillation head + lam feature
     term (EL-Assiouti et al. 2024). Several teachers: the mean."""
 
+    compares_maps = "places"
     instead = "its logit term compares classes; logit='none' keeps the feature term alone"
     hint = (
         "HDKD reads head_cls, head_distill and the stages of an HDKDStudent (hdkd_student,"
@@ -73,7 +74,7 @@ class HDKD(Method, name="hdkd"):
 
     T = Temperature(1.0)
     alpha = Share(0.5, "share of the logit term")
-    beta = Number(1.0, "stage i counts i ** beta", tune=(0.0, 3.0))
+    beta = Number(1.0, "stage i counts i ** beta", -10, 10, tune=(0.0, 3.0))
     lam = Weight(10.0, "weight of the feature term")
     logit = Choice("soft", LOGIT, "the teacher's probabilities, its arg max, or features alone")
     reduction = Choice("released", REDUCTIONS, "of the soft logit term: over B * C, or B")

@@ -54,7 +54,7 @@ def ofa_loss(
     w = ofa_weights(teacher, target, gamma, T)
     return mean_where(-(w * log_s).sum(1), valid)
 
-# %% ../../nbs/methods/17_ofa.ipynb #444abdcb
+# %% ../../nbs/methods/17_ofa.ipynb #cf61fa9c
 def layer_names(name: str, value: Any) -> tuple:
     "`value` as a tuple of names."
     names = (value,) if isinstance(value, str) else tuple(value)
@@ -70,10 +70,11 @@ class OFA(_AnswerMethod, name="ofa"):
     labels = "guessed"
     tasks = frozenset({"classes", "two classes", "class masks"})
     instead = "it enhances one class: take Response for labels, BernoulliKL for masks of one logit"
+    compares_maps = "channels"
     hint = "OFA puts exits behind layers of the student: layers=[...]."
 
     T = Temperature(1.0)
-    gamma = Number(1.5, "how much the target is enhanced; 1: not", low=1, tune=(1.0, 2.0))
+    gamma = Number(1.5, "how much the target is enhanced; 1: not", 1, 10, tune=(1.0, 2.0))
     answer = Weight(1.0, "weight of the loss of the answer")
     exits = Weight(1.0, "weight of the exits, where there are any")
     layers = Hyperparameter((), "layers of the student with an exit", layer_names)

@@ -97,7 +97,7 @@ def rkd_angle(
         return no_relations(student)
     return F.smooth_l1_loss(angles(student), angles(teacher))
 
-# %% ../../nbs/methods/03_relation.ipynb #c12b6d4a
+# %% ../../nbs/methods/03_relation.ipynb #10d73ccc
 class Similarity(_PairedMethod, name="similarity"):
     """Similarity-preserving distillation: task + lam times the loss, the mean over pairs and
     teachers (Tung & Mori 2019)."""
@@ -122,6 +122,7 @@ class RKD(_PairedMethod, name="rkd"):
 
     hint = "RKD compares layers by name: pairs={student layer: teacher layer}."
 
+    compares_maps = "channels"
     relates = True
     pairs = Pairs("pairs of layers; None: the last maps, averaged over their places")
     distance = Weight(25.0, "weight of RKD-D; the paper's")

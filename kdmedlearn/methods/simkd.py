@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['last_linear', 'classifier_of', 'projector', 'WithTeachersHead', 'reuse_classifier', 'SimKD']
 
-# %% ../../nbs/methods/16_simkd.ipynb #81a892d6
+# %% ../../nbs/methods/16_simkd.ipynb #d9d8845f
 from copy import deepcopy
 
 import torch
@@ -15,12 +15,13 @@ from torch import nn, Tensor
 from ..core.outputs import Layers, main_output, Pass
 from ..core.method import Method, Network
 from ..core.parameters import Weight
-from ..core.taps import last_map, layer, read
+from ..core.places import last_placed
+from ..core.taps import layer, read
 from ..core.tasks import ONE_CLASS
 from .feature import align, as_map, as_vector
 from .response import full_precision
 
-# %% ../../nbs/methods/16_simkd.ipynb #f51a24e9
+# %% ../../nbs/methods/16_simkd.ipynb #d1618e82
 def last_linear(model: nn.Module) -> str:  # its name
     "The last linear layer of a network; ValueError where it has none."
     names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
@@ -31,7 +32,7 @@ def last_linear(model: nn.Module) -> str:  # its name
 
 def classifier_of(model: nn.Module, x: Tensor) -> tuple:  # (linear layer, name of the last map)
     "A copy of what makes logits of a network's last map, tried on images `x` (B, C, H, W)."
-    where = last_map(model, x)
+    where = last_placed(model, x)
     head = layer(model, last_linear(model))
     with torch.no_grad():
         out, maps = read(model, [where], x)
@@ -46,7 +47,7 @@ def classifier_of(model: nn.Module, x: Tensor) -> tuple:  # (linear layer, name 
         f" last map, {where}; SimKD keeps such a layer: take Feature instead"
     )
 
-# %% ../../nbs/methods/16_simkd.ipynb #adba87ab
+# %% ../../nbs/methods/16_simkd.ipynb #06342eb3
 def projector(d_in: int, d_out: int) -> nn.Sequential:
     "1 x 1, 3 x 3, 1 x 1 convolutions with batch norm and ReLU (Chen et al. 2022, sec. 3.3)."
     sizes = ((d_in, d_out // 2, 1), (d_out // 2, d_out // 2, 3), (d_out // 2, d_out, 1))
@@ -78,13 +79,13 @@ def reuse_classifier(
     """A student that predicts with its teacher's classifier (Chen et al. 2022); ValueError for a
     teacher whose logits are no linear layer on the mean of its last map."""
     head, _ = classifier_of(teacher, x)
-    where = last_map(student, x)
+    where = last_placed(student, x)
     width = as_map(read(student, [where], x)[1][where]).shape[1]
     parent, _, name = last_linear(student).rpartition(".")
     setattr(student.get_submodule(parent), name, nn.Identity())
     return WithTeachersHead(student, where, projector(width, head.in_features), head)
 
-# %% ../../nbs/methods/16_simkd.ipynb #07186d8b
+# %% ../../nbs/methods/16_simkd.ipynb #96c40310
 class SimKD(Method, name="simkd"):
     """Feature loss for a student of `reuse_classifier`: MSE(projected student map, teacher's last
     map), the mean over teachers, and `task` times the task (Chen et al. 2022)."""
@@ -92,6 +93,7 @@ class SimKD(Method, name="simkd"):
     tasks = frozenset(ONE_CLASS)
     instead = "it keeps a classifier: take Feature for inner maps of other tasks"
     compares_outputs = False
+    compares_maps = "places"
     hint = "SimKD trains a student that reuse_classifier(student, teacher, images) has built."
 
     task = Weight(0.0, "weight of the task's loss; the paper has none")
@@ -101,7 +103,7 @@ class SimKD(Method, name="simkd"):
         return {"task": self.weight_of("task", pct), "simkd": self.weight_of("lam", pct)}
 
     def reads(self, networks: list[Network]) -> Layers:
-        maps = tuple((last_map(t.module, *t.inputs),) for t in networks[1:])
+        maps = tuple((last_placed(t.module, *t.inputs),) for t in networks[1:])
         return Layers(("projector",), maps)
 
     def terms(self, p: Pass) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['passes', 'StepsLoader', 'shares', 'FixedSteps', 'WeightAverage', 'MixUpBoth', 'fit_steps']
 
-# %% ../../nbs/train/07_budget.ipynb #c23135ce
+# %% ../../nbs/train/07_budget.ipynb #ee885b94
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastai.callback.mixup import MixUp
 from fastai.learner import Learner
 
 
-from ..core.checks import number
+from ..core.checks import learning_rate, number
 from ..core.outputs import unwrapped
 from ..core.step import first
 
@@ -148,7 +148,7 @@ class MixUpBoth(MixUp):
         n = len(self.lam) if self.training else len(yb[0])
         return super().lf(first(pred, n), *first(yb, n))
 
-# %% ../../nbs/train/07_budget.ipynb #e13415ee
+# %% ../../nbs/train/07_budget.ipynb #0d2f4cf9
 def fit_steps(
     learn: Learner,
     steps: int = 2000,  # optimizer steps in all
@@ -164,6 +164,7 @@ def fit_steps(
     looks = min(number("looks", looks, 1, whole=True), steps)
     for rate in (lr.start, lr.stop) if isinstance(lr, slice) else (lr,):
         number("lr", rate, above=0)
+    lr = learning_rate(lr)
     more = [] if average is None else [WeightAverage(average)]
     more += [] if mixup is None else [MixUpBoth(number("mixup", mixup, above=0))]
     more += [] if cbs is None else list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
-           'TeachersFirst', 'MainOutput', 'distill', 'parameter_counts']
+           'TeachersFirst', 'ReadsLast', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #890c0d7e
+# %% ../../nbs/train/02_distillation.ipynb #7fcbf728
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -30,7 +30,15 @@ from ..core.trial import needs_no_label
 from ..data.unlabelled import with_unlabelled
 from .finite import guarded
 from .memory import keep_freed_memory
-from .trial import device_of, loss_of, mixes_kinds, try_learner
+from kdmedlearn.train.trial import (
+    device_of,
+    last_batch_of_one,
+    loss_of,
+    mixes_kinds,
+    rates_are_finite,
+    try_learner,
+    two_loaders,
+)
 
 # %% ../../nbs/train/02_distillation.ipynb #eb0a82d2
 class Tally:
@@ -56,7 +64,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #f967afd0
+# %% ../../nbs/train/02_distillation.ipynb #baa66f3f
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -73,6 +81,10 @@ class DistillCallback(Callback):
         self.tally = Tally()  # of this epoch
         self.terms: dict = {}  # of this batch
 
+    def __repr__(self):
+        reading = self.step.reading() if self.step else ""
+        return "\n".join([f"{type(self).__name__}: {self.method}", *reading.splitlines()])
+
     @property
     def term_names(self) -> list:
         return list(self.method.weights())
@@ -83,7 +95,8 @@ class DistillCallback(Callback):
         return self.step
 
     def before_fit(self):
-        mixes_kinds(self.learn)
+        mixes_kinds(self.learn), rates_are_finite(self.learn)
+        last_batch_of_one(self.learn)
         # lr_find restores the student after its excursion; adapters went along and come back too
         step = self.step or self.check(self.learn)
         if str(device_of(self.learn)) == "cpu":
@@ -101,9 +114,15 @@ class DistillCallback(Callback):
     def before_batch(self):
         self.forget()
         self.plan = self.step.plan(self.pct_train)
+        if not any(isinstance(c, ReadsLast) for c in self.learn.cbs):
+            self.listen()
+
+    def listen(self):
+        "Have the next forward of the student read its layers."
         model = self.learn.model
         if self.plan.student or model in COMPILED:
-            self.tap = tap_next(model, self.plan.student, inside=unwrapped(model))
+            inside, layouts = unwrapped(model), self.step.layouts
+            self.tap = tap_next(model, self.plan.student, inside, layouts)
 
     def after_pred(self):
         if hasattr(self.learn.dl, "n_labelled"):
@@ -183,7 +202,7 @@ def adopt(learn: Learner, step: DistillStep):
     known = {id(p) for group in learn.opt.param_lists for p in group}
     learn.opt.param_lists[-1].extend(p for p in step.adapters() if id(p) not in known)
 
-# %% ../../nbs/train/02_distillation.ipynb #9bf9fce5
+# %% ../../nbs/train/02_distillation.ipynb #3115c526
 class DistillLearner(Learner):
     "A Learner whose `save` and `load` carry the adapters of the method with the optimizer's state."
 
@@ -220,13 +239,14 @@ class DistillLearner(Learner):
             warnings.warn("the file holds no adapters of the method: they stay as they are")
 
     def export(self, *args, **kwargs):
+        self.distill.forget()
         self.__class__ = Learner  # what is exported loads as a plain Learner
         try:
             return self.export(*args, **kwargs)
         finally:
             self.__class__ = DistillLearner
 
-# %% ../../nbs/train/02_distillation.ipynb #0163cc6d
+# %% ../../nbs/train/02_distillation.ipynb #04608a66
 class TermColumns(Callback):
     """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
     progress table."""
@@ -282,6 +302,22 @@ class TeachersFirst(Callback):
         return Callback, ()
 
 
+class ReadsLast(Callback):
+    """Prepares the reading of the student's layers after all other callbacks: one of them that
+    fails leaves the student as it is."""
+
+    order = float("inf")
+    run_valid, keeps_batch = False, True
+
+    def before_batch(self):
+        d = getattr(self.learn, "distill", None)
+        if d and d.plan:
+            d.listen()
+
+    def __reduce__(self):
+        return Callback, ()
+
+
 class MainOutput(Callback):
     "Takes the logits out of what the student returns, in training and in validation."
 
@@ -290,7 +326,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #0696697b
+# %% ../../nbs/train/02_distillation.ipynb #42076734
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -318,6 +354,7 @@ def distill(
             f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path)"
             " makes them of a folder of class folders"
         )
+    two_loaders(dls)
     if isinstance(student, Learner):
         raise TypeError("the student is a Learner; give its model: student.model")
     if isinstance(teacher, Method):
@@ -340,7 +377,7 @@ def distill(
     if kwargs.get("loss_func") is None:
         own = cb.method.loss_func
         kwargs["loss_func"] = own() if own else loss_of(dls)
-    cbs = [cb, TeachersFirst(), MainOutput(), TermColumns(), *L(cbs)]
+    cbs = [cb, TeachersFirst(), ReadsLast(), MainOutput(), TermColumns(), *L(cbs)]
     learn = DistillLearner(dls, student, metrics=metrics, cbs=cbs, **kwargs)
     learn.add_cbs(guarded(learn))
     adopt(learn, cb.check(learn))
@@ -348,14 +385,14 @@ def distill(
         cb.step.compile(**({} if compile is True else compile))
     return learn
 
-# %% ../../nbs/train/02_distillation.ipynb #73f68d37
+# %% ../../nbs/train/02_distillation.ipynb #5eb73b6b
 def parameter_counts(learn: Learner) -> dict:  # name -> number of parameters
     """Parameters of the student, and apart from them those of everything that exists in training
     only."""
     n = lambda m: sum(p.numel() for p in m.parameters())
     out = {"student": n(unwrapped(learn.model))}
-    if not hasattr(learn, "distill"):
-        return out
+    if not isinstance(getattr(learn, "distill", None), DistillCallback):
+        return out  # a plain Learner, or one that was exported
     step = learn.distill.step
     out |= {f"training only: {type(b.method).__name__}": n(b) for b in step.bound}
     numbered = enumerate(step.teachers, 1)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Collected', 'collect', 'rows', 'fused', 'fit_fusion', 'save_fusion', 'load_fusion', 'cross_collect']
 
-# %% ../../nbs/train/06_fusing.ipynb #33eba803
+# %% ../../nbs/train/06_fusing.ipynb #8574eacd
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,14 @@ from kdmedlearn.core.checks import (
     enough_classes,
     file_of,
     finite_losses,
+    learning_rate,
     number,
     one_for_each,
     places_in,
     same_vocab,
 )
 from ..core.outputs import plain
-from ..core.taps import last_map
+from ..core.places import last_placed
 from ..core.teacher import as_teachers, norm_of, Teacher
 from ..data.balance import train_labels
 from ..data.splits import cut, groups_of, in_range, part
@@ -59,7 +60,7 @@ class Collected(NamedTuple):
             layers=pick(self.layers),
         )
 
-# %% ../../nbs/train/06_fusing.ipynb #dd562e44
+# %% ../../nbs/train/06_fusing.ipynb #1d529a89
 def _shown(t: Teacher, x, norm, layer, places):  # -> answer (B, C), map (B, D, places, places)
     "A teacher's answer for a batch and its map of `layer`, averaged; no map without a layer."
     seen = t.see((plain(x),), norm, () if layer is None else [layer])
@@ -73,7 +74,7 @@ def _shown(t: Teacher, x, norm, layer, places):  # -> answer (B, C), map (B, D, 
 def _layers_read(teachers, layers, xb, norm) -> list:
     "The layer of each teacher whose map is kept: the last map where none is named."
     if layers is None:
-        return [last_map(t.model, *t.prepare(xb, norm)) for t in teachers]
+        return [last_placed(t.model, *t.prepare(xb, norm)) for t in teachers]
     names = [layers] * len(teachers) if isinstance(layers, str) else list(layers)
     if names:
         one_for_each(len(names), "layers", len(teachers), "teachers", "name one for each")
@@ -210,7 +211,7 @@ def _best_epochs(fusion, seen, stop, epochs, s: _Settings) -> int:
     finite_losses("the fusion's", fusion.record, f"lr={s.lr:g}", cure)
     return 1 + int(np.argmin([v for _, v in fusion.record]))
 
-# %% ../../nbs/train/06_fusing.ipynb #59d24d07
+# %% ../../nbs/train/06_fusing.ipynb #70e3995d
 def fit_fusion(
     fusion: Fusion,  # made anew, trained and returned, frozen
     seen: Collected,  # of images that the teachers were not trained on, where you can
@@ -229,7 +230,7 @@ def fit_fusion(
     _check_fit(fusion, seen, epochs)
     num_classes = num_classes or seen.answers[0].shape[1]
     enough_classes("a fused answer", num_classes, seen.target, "num_classes")
-    settings = _Settings(lr, bs, wd, seed, device, num_classes)
+    settings = _Settings(learning_rate(lr), bs, wd, seed, device, num_classes)
     everything = torch.arange(len(seen.target))
     fusion.record = []
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/05_teachers.ipynb #573b34b9
+# %% ../../nbs/train/05_teachers.ipynb #345b9f2d
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +34,7 @@ from kdmedlearn.core.checks import (
     of_type,
     different,
     finite_weights,
+    learning_rate,
     made_module,
     makes_module,
     number,
@@ -56,7 +57,7 @@ from ..models.weights import about_model, load_model, load_teacher, save_model
 from .trial import class_names
 from ..viz.figures import recall_figure
 
-# %% ../../nbs/train/05_teachers.ipynb #b2fe9993
+# %% ../../nbs/train/05_teachers.ipynb #474fbd50
 def fit_teacher(
     dls,
     model: nn.Module,
@@ -70,7 +71,7 @@ def fit_teacher(
     of_type("model", model, nn.Module, "a network to train")
     restart(dls, seed)
     learn = Learner(dls, model, **kwargs)
-    fit(learn, epochs, lr)
+    fit(learn, epochs, learning_rate(lr))
     return learn
 
 # %% ../../nbs/train/05_teachers.ipynb #b43d8424
@@ -512,7 +513,7 @@ def _run(course: _Course, job: _Job, log):
             fit_seconds=round(job.seconds, 1),
         )
 
-# %% ../../nbs/train/05_teachers.ipynb #36e2ad28
+# %% ../../nbs/train/05_teachers.ipynb #19834b6c
 def teachers(
     dls,  # fastai DataLoaders of images with one class each
     # names for `create_model`, dicts name -> function, files, Teachers, Learners
@@ -529,6 +530,7 @@ def teachers(
     on `dls.valid`."""
     vocab, wishes, log = class_names(dls), _wishes(archs), log or (lambda line: None)
     number("epochs", epochs, low=1, whole=True)
+    learning_rate(lr)
     for name, t in wishes.items():
         if isinstance(t, Teacher):
             same_vocab(f"teacher {name}", t.vocab, "the data", vocab)

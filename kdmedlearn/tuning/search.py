@@ -6,7 +6,7 @@
 __all__ = ['train_run', 'as_taught', 'without_teacher', 'fit_as_long', 'about_task', 'compared_once', 'check_task', 'new_student',
            'AnswersAlone', 'same_classes', 'teacher_line', 'validated', 'tune', 'wanted_ranges']
 
-# %% ../../nbs/tuning/02_search.ipynb #e0568327
+# %% ../../nbs/tuning/02_search.ipynb #f3abcd61
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from fastai.metrics import accuracy
 from fastcore.foundation import L
 from torch import nn, Tensor
 
+from ..core.checks import learning_rate
 from ..core.method import as_method, code_of, Method, params_of, ranges_of, with_params
 from ..core.parameters import Range
 from ..core.teacher import norm_of, Teacher
@@ -63,7 +64,7 @@ class _Watch(Callback):
     def before_fit(self):
         self.began = time.perf_counter()
 
-# %% ../../nbs/tuning/02_search.ipynb #cbf8682b
+# %% ../../nbs/tuning/02_search.ipynb #0708767c
 def train_run(
     runs: Runs,
     dls,
@@ -80,7 +81,7 @@ def train_run(
     **kwargs,
 ) -> dict:
     "Train a new student with `method`, and keep the record of it; the record."
-    method = as_method(method).clone()
+    method, lr = as_method(method).clone(), learning_rate(lr)
     restart(dls, seed)
     learn = taught = as_taught(dls, new_student(student), teacher, method, metrics, **kwargs)
     about = dict(lr=lr, seed=seed, of=epochs, task=about_task(taught))
@@ -355,7 +356,7 @@ def _try(s: _Search, trial, train) -> float:
         raise optuna.TrialPruned
     return final(run, s.score)
 
-# %% ../../nbs/tuning/02_search.ipynb #0f5ca352
+# %% ../../nbs/tuning/02_search.ipynb #3a7f6b88
 def tune(
     dls,
     student,  # a module (copied for each run), or a function that makes one
@@ -383,7 +384,7 @@ def tune(
         raise ImportError(
             "tune needs Optuna, which the extra kdmedlearn[tune] brings: pip install optuna"
         ) from e
-    ranges = wanted_ranges(method, params)
+    ranges, lr = wanted_ranges(method, params), learning_rate(lr)
     metrics = accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     for name, v in (("trials", trials), ("epochs", epochs)):
