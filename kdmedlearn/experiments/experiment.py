@@ -284,7 +284,7 @@ def check_budget(make_dls, make_student, epochs, lr, seeds):
                 f" lambda {takes}: ...".replace("lambda :", "lambda:")
             )
     number("epochs", epochs, 1, whole=True)
-    learning_rate(lr)
+    number("lr", learning_rate(lr), above=0)
     for seed in seeds:
         number("seed", seed, 0, whole=True)
 
