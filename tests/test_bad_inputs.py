@@ -441,6 +441,7 @@ N(
 
 H = lambda name, says, f: case("teachers", name, says, f)
 H("a class", "a teacher is a module", lambda d: distilled(teacher=small_teacher))
+H("a number", "a teacher is a module", lambda d: Teacher(3))
 H("none", "a teacher is a module", lambda d: distilled(teacher=[None]))
 H("no teacher", "the list is empty", lambda d: distilled(teacher=[]))
 H("std 0", "std above 0", lambda d: Teacher(net(), norm=(0.5, 0.0)))
@@ -519,12 +520,12 @@ W(
 )
 
 
-class NoWeights(Method):
+class BadNoWeights(Method):
     def terms(self, p):
         return {}
 
 
-class ATensor(NoWeights):
+class BadTensor(BadNoWeights):
     def weights(self, pct=0.0):
         return {"task": 1.0, "mine": 1.0}
 
@@ -532,18 +533,23 @@ class ATensor(NoWeights):
         return p.student.out.mean()
 
 
-class AVector(ATensor):
+class BadVector(BadTensor):
     def terms(self, p):
         return {"mine": p.student.out}
 
 
-W("own without weights", "write def weights", lambda d: distilled(method=NoWeights()))
-W("own gives a tensor", "dict", lambda d: distilled(method=ATensor()))
-W("own gives a vector", "must be a scalar tensor", lambda d: distilled(method=AVector()))
+W("own without weights", "write def weights", lambda d: distilled(method=BadNoWeights()))
+W("own gives a tensor", "dict", lambda d: distilled(method=BadTensor()))
+W("own gives a vector", "must be a scalar tensor", lambda d: distilled(method=BadVector()))
 
 # ---- loaders, steps, trainings
 
 L = lambda name, says, f: case("trainings", name, says, f)
+L(
+    "a loader",
+    "first argument is fastai DataLoaders, got .*DataLoader|DL",
+    lambda d: distilled(dls=data().train),
+)
 L("a list", "first argument is fastai DataLoaders", lambda d: distilled(dls=[1, 2]))
 L("a path", "first argument is fastai DataLoaders", lambda d: distilled(dls="data"))
 L("other loss", "give one that fits", lambda d: distilled(loss_func=nn.MSELoss()))

@@ -104,6 +104,8 @@ class Teacher:
                 "the teacher's model is a Learner; give the Learner itself to distill, or"
                 " Teacher(learner.model, norm_of(learner.dls))"
             )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"a teacher is a module that was trained, got {type(model).__name__}")
         self.model, self.vocab = model, vocab
         self.norm = as_norm(*norm_pair(norm)) if norm is not None else None
         self.size = image_size(size)

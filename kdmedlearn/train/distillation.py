@@ -17,6 +17,7 @@ import fastai.callback.all
 import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastcore.foundation import L
 from torch import Tensor, nn
@@ -349,7 +350,7 @@ def distill(
     map brought back to the size of `dls`, bilinear, before loss, terms and metrics. So it is in
     training, validation and prediction; weights that are saved are those of the plain student.
     """
-    if not hasattr(dls, "train"):
+    if isinstance(dls, DataLoader) or not hasattr(dls, "train"):
         raise TypeError(
             f"the first argument is fastai DataLoaders, got {type(dls).__name__}; image_dls(path)"
             " makes them of a folder of class folders"
