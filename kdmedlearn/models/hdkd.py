@@ -188,7 +188,7 @@ class DFLT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = [
-            t.expand(len(x), -1, -1) for t in (self.cls_token, self.distill_token) if t is not None
+            t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.distill_token) if t is not None
         ]
         t = torch.cat([*own, self.embed(self.patches(x))], 1) + self.pos_embed
         for b in self.blocks:
