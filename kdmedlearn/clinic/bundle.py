@@ -155,9 +155,10 @@ def broken_rules(manifest: dict) -> list:  # of texts
     wrong = [(k, words) for k, (rule, words) in RULES.items() if not rule(manifest.get(k))]
     return [f"{k}: expected {words}, got {shown(repr(manifest.get(k)))[:80]}" for k, words in wrong]
 
-# %% ../../nbs/clinic/01_bundle.ipynb #5bb88881
+# %% ../../nbs/clinic/01_bundle.ipynb #ea9ea0b6
 class Bundle:
-    "A folder or zip made by `export`, its manifest checked. Raises BadBundle where it is not sound."
+    """A folder or zip made by `export`, its manifest checked. Raises BadBundle where it is not
+    sound."""
 
     def __init__(self, path):
         self.files = Files(path)

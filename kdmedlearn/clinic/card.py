@@ -20,10 +20,13 @@ import numpy as np
 
 from .bundle import shown
 
-# %% ../../nbs/clinic/03_card.ipynb #cd3b6de2
+# %% ../../nbs/clinic/03_card.ipynb #f7db9ab4
 def wilson(share: float, n: int, z: float = 1.96) -> tuple:  # (low, high)
     "Interval of a share of `n` that was seen (Wilson 1927)."
-    centre, spread = share + z**2 / (2 * n), z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5
+    centre, spread = (
+        share + z**2 / (2 * n),
+        z * (share * (1 - share) / n + (z / (2 * n)) ** 2) ** 0.5,
+    )
     return (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
 
 
@@ -38,7 +41,7 @@ def bootstrap_interval(
     found = [score(rng.integers(0, n, n)) for _ in range(draws)]
     return tuple(float(v) for v in np.nanpercentile(found, (2.5, 97.5)))
 
-# %% ../../nbs/clinic/03_card.ipynb #50dfaf5a
+# %% ../../nbs/clinic/03_card.ipynb #89089343
 @dataclass
 class Score:
     "A score of the student, on images that trained nobody."
@@ -80,10 +83,14 @@ def counted(rows: list) -> list:  # rows with `split` and `label` -> a row for e
     "How many images of which label are in each split; of many labels, how many images."
     labels = Counter(r["label"] for r in rows)
     out = []
-    for split in sorted({r["split"] for r in rows}, key=("train", "valid").__contains__, reverse=True):
+    for split in sorted(
+        {r["split"] for r in rows}, key=("train", "valid").__contains__, reverse=True
+    ):
         here = [r["label"] for r in rows if r["split"] == split]
         each = Counter(here) if len(labels) <= 30 else {}
-        out.append({"split": split, "images": len(here)} | {c: each[c] for c in sorted(labels) if each})
+        out.append(
+            {"split": split, "images": len(here)} | {c: each[c] for c in sorted(labels) if each}
+        )
     return out
 
 # %% ../../nbs/clinic/03_card.ipynb #0c0d075c
@@ -142,16 +149,20 @@ def words_of(found) -> str:
         return f"{len(found)} entries" if len(found) > 6 else ", ".join(map(words_of, found))
     return str(found)
 
-# %% ../../nbs/clinic/03_card.ipynb #beae48af
+# %% ../../nbs/clinic/03_card.ipynb #5fdf5fa5
 NO_DEVICE = (
     "Not a medical device. Made for teaching and research; no answer of it may decide on the"
     " diagnosis or the treatment of anybody."
 )
 LIMITS = (
-    "It knows the classes that are named here, and gives one of them to any image, also to one of"
-    " another organ, another camera or another modality.",
-    "Its scores hold for images like those it was scored on. Another hospital, device or group of"
-    " patients needs a test of its own before anything is believed.",
+    (
+        "It knows the classes that are named here, and gives one of them to any image, also to one"
+        " of another organ, another camera or another modality."
+    ),
+    (
+        "Its scores hold for images like those it was scored on. Another hospital, device or group"
+        " of patients needs a test of its own before anything is believed."
+    ),
     "Its probabilities are as sure as the images that they were calibrated on allow.",
 )
 
@@ -163,8 +174,10 @@ def setup_words(manifest: dict) -> list:
     window = manifest["window"] or "only 8-bit images, or the window of a DICOM file"
     return [
         f"Task: {manifest['task']}. Names: {', '.join(manifest['classes'])}.",
-        f"An image is read upright, {seen}, and squeezed to {h} x {w} pixels. More than 8 bits:"
-        f" {window}.",
+        (
+            f"An image is read upright, {seen}, and squeezed to {h} x {w} pixels. More than 8 bits:"
+            f" {window}."
+        ),
         f"Computed in {manifest['precision']}.",
     ]
 
@@ -173,7 +186,9 @@ def results(known: Known) -> list:
     "Scores with their intervals, and what every seed gave."
     if not known.scores:
         return ["No score is known."]
-    of_seeds = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()} for r in known.seeds]
+    of_seeds = [
+        {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()} for r in known.seeds
+    ]
     more = ["Every seed:", of_seeds] if of_seeds else []
     where = known.scored_on or "images that are not named"
     return [f"Scored on {where}.", [s.row() for s in known.scores], *more]
@@ -181,10 +196,14 @@ def results(known: Known) -> list:
 
 def card(manifest: dict, known: Known, checks=()) -> list:  # of (heading, blocks)
     "What stands on the card; a block is a sentence or a table, a list of rows."
-    cut = f"Whole groups on one side: {known.grouped}." if known.grouped else (
-        "Cut image by image: several images of one patient may stand on both sides."
+    cut = (
+        f"Whole groups on one side: {known.grouped}."
+        if known.grouped
+        else ("Cut image by image: several images of one patient may stand on both sides.")
     )
-    leaks = f"Near duplicates: {known.leaks}." if known.leaks else "Near duplicates: not looked for."
+    leaks = (
+        f"Near duplicates: {known.leaks}." if known.leaks else "Near duplicates: not looked for."
+    )
     temperature = f"Logits are divided by {manifest['temperature']:.4g}."
     settings = [{"setting": k, "value": v} for k, v in known.settings.items()]
     return [
@@ -198,10 +217,11 @@ def card(manifest: dict, known: Known, checks=()) -> list:  # of (heading, block
         ("Limits", [*LIMITS, *known.limits]),
     ]
 
-# %% ../../nbs/clinic/03_card.ipynb #5696d94d
+# %% ../../nbs/clinic/03_card.ipynb #6c774245
 def md(v) -> str:
     "A text that Markdown shows as it is."
-    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|~&$])", r"\\\1", shown(v))
+    text = re.sub(r"([\\`*_\[\]<>#|~&$])", r"\\\1", shown(v))
+    return re.sub(r"^(\s*\d*)([-+.)=])", r"\1\\\2", text)  # what begins a list or a heading
 
 
 def md_table(rows: list) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPSET', 'Facts', 'task_in', 'reading_in', 'facts_of', 'Whole', 'answers_of', 'load_onnx', 'graph_of', 'said',
-           'NotTheSame', 'example_pixels', 'difference', 'parity', 'same_answers', 'with_temperature', 'scores_of',
+           'NotTheSame', 'example_pixels', 'difference', 'parity', 'same_answers', 'calibration_of', 'scores_of',
            'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'parity_words',
            'write_card', 'export', 'facts_of_teacher', 'whole_folder', 'facts_of_run', 'export_run']
 
@@ -184,7 +184,7 @@ def said(facts: Facts) -> dict:
     window = facts.window if facts.window in (None, "range") else list(map(float, facts.window))
     return {k: v for k, v in vars(facts).items()} | {"window": window}
 
-# %% ../../nbs/clinic/04_export.ipynb #b0b94bf0
+# %% ../../nbs/clinic/04_export.ipynb #95ee6803
 class NotTheSame(ValueError):
     "The exported graph answers otherwise than the network."
 
@@ -209,7 +209,8 @@ def difference(whole: Whole, network: Callable, pixels: np.ndarray) -> float:
     except Exception as e:  # each engine has errors of its own
         raise NotTheSame(
             f"the graph fails for {len(pixels)} images at once, so its batch is not free: the"
-            f" network turns it into a number, perhaps by len(x); take x.shape[0] ({shown(e)[:150]})"
+            " network turns it into a number, perhaps by len(x); take x.shape[0]"
+            f" ({shown(e)[:150]})"
         ) from e
     if got.shape != known.shape:
         return np.inf
@@ -218,7 +219,9 @@ def difference(whole: Whole, network: Callable, pixels: np.ndarray) -> float:
     return float(worst) if np.isfinite(worst) else np.inf
 
 
-def parity(whole: Whole, graph: bytes, batches=(1, 2, 7)) -> dict:  # images in a batch -> difference
+def parity(
+    whole: Whole, graph: bytes, batches=(1, 2, 7)
+) -> dict:  # images in a batch -> difference
     "How far the graph's answers are from the network's, in ONNX Runtime."
     network, pixels = start(graph), example_pixels(max(batches), whole.facts)
     return {n: difference(whole, network, pixels[-n:]) for n in batches}
@@ -233,19 +236,19 @@ def same_answers(found: dict, tolerance: float):
             f" and {tolerance:g} is allowed; nothing was written"
         )
 
-# %% ../../nbs/clinic/04_export.ipynb #d734e373
-def with_temperature(learn: Learner, facts: Facts) -> tuple:  # (facts, a sentence for the card)
-    "The facts with the temperature that fits the validation images, where an image has one class."
-    if facts.task != "classes":
-        return facts, "Not fitted: that is done for one class an image."
+# %% ../../nbs/clinic/04_export.ipynb #fd101aae
+def calibration_of(learn: Learner) -> dict | None:  # "temperature", and "words" for the card
+    "The temperature that fits the validation images; None unless an image has one class."
+    if kind_of(learn.dls) != "classes":
+        return None
     logits, y = predictions(learn.model, learn.dls.valid)
     tau = fit_temperature(logits, y)
     before, after = ece(logits, y), ece(logits / tau, y)
     words = (
         f"Fitted on {len(y):,} validation images. There the calibration error was {before:.3f}"
-        f" before and is {after:.3f} now; on other images it is larger."
+        f" before and is {after:.3f} now; on other images it may be larger."
     )
-    return replace(facts, temperature=tau), words
+    return {"temperature": tau, "words": words}
 
 
 def scores_of(model: nn.Module, dl) -> list:  # of `Score`
@@ -274,11 +277,16 @@ def known_of(learn: Learner) -> Known:
     "What a Learner knows of its training."
     dls = learn.dls
     table, leaks = getattr(dls, "table", None), getattr(dls, "leaks", None)
-    cut = {"split": "train", "images": len(dls.train_ds)}, {"split": "valid", "images": len(dls.valid_ds)}
+    cut = {"split": "train", "images": len(dls.train_ds)}, {
+        "split": "valid",
+        "images": len(dls.valid_ds),
+    }
     step = getattr(getattr(learn, "distill", None), "step", None)
     scored = kind_of(dls) != "numbers"
     return Known(
-        splits=list(cut) if table is None else counted(table[["split", "label"]].to_dict("records")),
+        splits=(
+            list(cut) if table is None else counted(table[["split", "label"]].to_dict("records"))
+        ),
         grouped=str((getattr(dls, "facts", None) or {}).get("group") or ""),
         leaks="" if leaks is None else str(leaks),
         method="" if step is None else repr(step.method),
@@ -287,7 +295,7 @@ def known_of(learn: Learner) -> Known:
         scored_on="the validation images, on which the training was watched",
     )
 
-# %% ../../nbs/clinic/04_export.ipynb #af640105
+# %% ../../nbs/clinic/04_export.ipynb #0ffdb8ca
 def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -> dict:
     "Write made-up images to `folder`/selftest; returns what the manifest says of them."
     (folder / "selftest").mkdir()
@@ -337,7 +345,7 @@ def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
 
 def parity_words(found: dict, tolerance: float) -> str:
     return (
-        f"The graph and the network were asked for the same images in batches of"
+        "The graph and the network were asked for the same images in batches of"
         f" {', '.join(map(str, found))}: probabilities differ by {max(found.values()):.1e} at most,"
         f" and {tolerance:g} was allowed."
     )
@@ -348,7 +356,7 @@ def write_card(folder: Path, manifest: dict, known: Known, *checks):
     (folder / "card.md").write_text(as_markdown(sections), encoding="utf-8")
     (folder / "card.html").write_text(as_html(sections), encoding="utf-8")
 
-# %% ../../nbs/clinic/04_export.ipynb #c6a67c5c
+# %% ../../nbs/clinic/04_export.ipynb #5e37d01c
 def export(
     model,  # Learner, `Teacher` or module
     folder,  # that is made; one that exists is refused
@@ -362,13 +370,17 @@ def export(
     if isinstance(model, Learner):
         known = known or known_of(model)
         facts = facts or facts_of(model)
-        if calibrate and facts.temperature == 1:
-            facts, known.calibration = with_temperature(model, facts)
+        found = calibration_of(model) if calibrate and facts.temperature == 1 else None
+        if found:
+            facts = replace(facts, temperature=found["temperature"])
+            known.calibration = found["words"]
     if isinstance(model, Teacher):
         facts = facts or facts_of_teacher(model)
     net = model if isinstance(model, nn.Module) else model.model
     of_type("facts", facts, Facts, "Facts(classes, size, ...): a module does not know them")
-    return whole_folder(folder, lambda d: write_bundle(Whole(net, facts), d, known or Known(), tolerance))
+    return whole_folder(
+        folder, lambda d: write_bundle(Whole(net, facts), d, known or Known(), tolerance)
+    )
 
 
 def facts_of_teacher(t: Teacher) -> Facts:

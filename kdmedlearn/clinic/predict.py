@@ -71,7 +71,7 @@ def tell(done: int, n: int):
     if sys.stderr.isatty():
         print(bar(done, n), end="", file=sys.stderr, flush=True)
 
-# %% ../../nbs/clinic/05_predict.ipynb #ff9bc125
+# %% ../../nbs/clinic/05_predict.ipynb #1b53d8ee
 class Work:
     "Answers for files, written to a table and, for masks, to a folder."
 
@@ -98,7 +98,8 @@ class Work:
         self.ask([o for o in opened if o[2] is not None])
 
     def ask(self, opened: list):  # of (name, stem, image)
-        "Rows for images; where a batch has no answer, one by one, so that the one at fault is named."
+        """Rows for images; where a batch has no answer, one by one, so that the one at fault is
+        named."""
         try:
             answers = self.predictor([o[2] for o in opened]) if opened else []
         except ValueError as e:
@@ -136,10 +137,10 @@ class Work:
             self.batch(files[i : i + at_once])
             tell(min(i + at_once, len(files)), len(files))
 
-# %% ../../nbs/clinic/05_predict.ipynb #3db57124
-def parser() -> argparse.ArgumentParser:
+# %% ../../nbs/clinic/05_predict.ipynb #699c2d33
+def parser(prog: str = "kdmedlearn-predict") -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="kdmedlearn-predict",
+        prog=prog,
         description=(
             "What the student in a bundle says of images. For teaching and research; not a"
             " medical device."
@@ -172,7 +173,9 @@ def work(asked) -> int:
     room_for(asked)
     predictor = Predictor(asked.bundle, asked.engine, asked.threads)
     if asked.masks and not predictor.masks:
-        raise ValueError("--masks is for bundles of masks, and this one is for " + predictor.bundle.task)
+        raise ValueError(
+            "--masks is for bundles of masks, and this one is for " + predictor.bundle.task
+        )
     job = Work(predictor, asked.masks)
     job(files, max(1, asked.batch))
     if job.rows and asked.out:
@@ -185,9 +188,10 @@ def work(asked) -> int:
     return 1 if job.skipped else 0
 
 
-def main(argv: list | None = None) -> int:
-    "The command `kdmedlearn-predict`; `argv`: None for those of the program."
-    asked = parser().parse_args(argv)
+def main(argv: list | None = None, prog: str = "kdmedlearn-predict") -> int:
+    """The command `kdmedlearn-predict`; `argv`: None for those of the program. Returns the exit
+    code."""
+    asked = parser(prog).parse_args(argv)
     try:
         return work(asked)
     except (ValueError, OSError, ImportError) as e:

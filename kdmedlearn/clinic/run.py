@@ -18,11 +18,15 @@ from PIL import Image
 from .bundle import BadBundle, Bundle, shown
 from ..data.files import is_grey, open_image, squeezed
 
-# %% ../../nbs/clinic/02_run.ipynb #1a86d138
+# %% ../../nbs/clinic/02_run.ipynb #8cb7bdd8
 def onnx_engine(model: bytes, threads: int | None = None) -> Callable:
     "ONNX Runtime on the processor; `threads`: None for one a core."
-    import onnxruntime as ort
-
+    try:
+        import onnxruntime as ort
+    except ImportError as e:
+        raise ImportError(
+            "ONNX Runtime is not installed: pip install 'kdmedlearn[export]'; or use openvino"
+        ) from e
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads or 0, 4
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -120,7 +124,7 @@ def overlay(
         x[here] += share * (np.array(COLOURS[(int(k) - 1) % len(COLOURS)]) - x[here])
     return Image.fromarray(x.round().astype(np.uint8))
 
-# %% ../../nbs/clinic/02_run.ipynb #2a45bfb8
+# %% ../../nbs/clinic/02_run.ipynb #6b65f8db
 class Predictor:
     """A bundle with an engine, ready to answer. Raises BadBundle where the bundle is not sound or
     its self-test fails."""
@@ -141,7 +145,9 @@ class Predictor:
     def open(self, o) -> Image.Image:
         "The image `o` (a path, bytes, an array), upright, in 8 bits. Raises OSError or ValueError."
         window = self.bundle.window
-        return open_image(o, tuple(window) if isinstance(window, list) else window, self.bundle.page)
+        return open_image(
+            o, tuple(window) if isinstance(window, list) else window, self.bundle.page
+        )
 
     def pixels(self, images: list) -> np.ndarray:
         "Images of `open` as the network takes them: (B, H, W, C) uint8."
@@ -172,7 +178,8 @@ class Predictor:
         return Answer(b.classes, share, b.task, mask, note)
 
     def self_test(self) -> float:
-        "The largest difference from the answers that the bundle knows; raises where it is too large."
+        """The largest difference from the answers that the bundle knows; raises where it is too
+        large."""
         test, b = self.bundle.selftest, self.bundle
         pixels = self.pixels([open_image(b.read(name)) for name in test["images"]])
         got, known = sampled(self.raw(pixels)["answers"]), np.array(test["answers"])

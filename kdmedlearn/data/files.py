@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# %% ../../nbs/data/03_files.ipynb #fc5ad484
+# %% ../../nbs/data/03_files.ipynb #d0fdad67
 def as_pil(o) -> Image.Image:  # path, bytes, PIL image, uint8 array (H, W[, 3 or 4]) or tensor
     "`o` as a PIL image, whatever its mode."
     if isinstance(o, Image.Image):
@@ -29,7 +29,9 @@ def as_pil(o) -> Image.Image:  # path, bytes, PIL image, uint8 array (H, W[, 3 o
         return Image.open(io.BytesIO(o))
     if isinstance(o, (str, Path)):
         return Image.open(o)
-    if hasattr(o, "detach"):  # a tensor; this module does without PyTorch, as the clinic's side does
+    if hasattr(
+        o, "detach"
+    ):  # a tensor; this module does without PyTorch, as the clinic's side does
         o = o.detach().cpu().permute(1, 2, 0).numpy() if o.ndim == 3 else o.detach().cpu().numpy()
     if o.ndim == 3 and o.shape[-1] == 1:
         o = o[..., 0]
