@@ -217,11 +217,12 @@ def card(manifest: dict, known: Known, checks=()) -> list:  # of (heading, block
         ("Limits", [*LIMITS, *known.limits]),
     ]
 
-# %% ../../nbs/clinic/03_card.ipynb #6c774245
+# %% ../../nbs/clinic/03_card.ipynb #4d974686
 def md(v) -> str:
     "A text that Markdown shows as it is."
     text = re.sub(r"([\\`*_\[\]<>#|~&$])", r"\\\1", shown(v))
-    return re.sub(r"^(\s*\d*)([-+.)=])", r"\1\\\2", text)  # what begins a list or a heading
+    # what begins a list or underlines a heading
+    return re.sub(r"^(\s*)(?:(\d+)(?=[.)]\s)|(?=[-+=]))", r"\1\2\\", text)
 
 
 def md_table(rows: list) -> str:
