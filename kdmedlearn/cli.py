@@ -11,7 +11,7 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
            'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'parts_of', 'folders_of',
            'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods',
-           'export_student', 'predict_images', 'course_dir', 'notebooks']
+           'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle', 'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #05a774d7
 import inspect
@@ -1166,6 +1166,37 @@ def predict_images(command: typer.Context):
     from kdmedlearn.clinic.predict import main
 
     raise typer.Exit(main(command.args, "kdmedlearn predict"))
+
+# %% ../nbs/cli.ipynb #37fccb1b
+@dataclass(frozen=True)
+class AskedInt8(AskedData):
+    "What `kdmedlearn quantise` is asked for."
+
+    bundle: Annotated[Path, option("folder of a bundle in float32")] = Path("bundle")
+    out: Annotated[Optional[Path], option("folder of the new one; default: its name and -int8")] = (
+        None
+    )
+    most: Annotated[float, option("of the score on validation images that may be lost")] = 0.01
+
+    balance = None  # no option here
+
+
+@app.command("quantise")
+@asking(AskedInt8)
+def quantise_bundle(asked: AskedInt8):
+    "A bundle in 8 bits, if your validation images say that it keeps its score."
+    with _Told():
+        from kdmedlearn.clinic.bundle import Bundle
+        from kdmedlearn.clinic.quantise import quantise
+
+        b = Bundle(asked.bundle)
+        same = dict(size=b.size[0], channels=b.channels, norm=tuple(b.norm))
+        if asked.window is None and b.window is not None:
+            same["window"] = b.window
+        out = asked.out or asked.bundle.with_name(asked.bundle.name + "-int8")
+        table = quantise(b, read_data(asked, **same), out, asked.most, log=typer.echo)
+        typer.echo(table.round(4).to_string())
+        typer.echo(f"written: {out}")
 
 # %% ../nbs/cli.ipynb #6c514f24
 def course_dir() -> Path:

@@ -96,7 +96,7 @@ def in_int8(
     finally:
         logging.getLogger().disabled = was
 
-# %% ../../nbs/clinic/06_quantise.ipynb #6d74e840
+# %% ../../nbs/clinic/06_quantise.ipynb #f656868d
 def pixels_in(x: Tensor, norm: tuple) -> np.ndarray:  # (B, C, H, W) -> (B, H, W, C) uint8
     "The bytes that normalised images were made from."
     mean, std = (plain(v).cpu() for v in norm)
@@ -107,8 +107,9 @@ def pixels_in(x: Tensor, norm: tuple) -> np.ndarray:  # (B, C, H, W) -> (B, H, W
 def calibration_pixels(dls, n: int = 128) -> list:  # of batches
     "Bytes of about `n` training images, without random changes."
     own = dls.train_ds
-    dl = dls.valid.new(torch.utils.data.Subset(own, range(0, len(own), max(1, len(own) // n))))
-    return [pixels_in(batch[0], norm_of(dls)) for batch in dl]
+    part = torch.utils.data.Subset(own, range(0, len(own), max(1, len(own) // n)))
+    part.split_idx = 1  # fastai: as in validation
+    return [pixels_in(batch[0], norm_of(dls)) for batch in dls.valid.new(part)]
 
 # %% ../../nbs/clinic/06_quantise.ipynb #1f86adf7
 class AsNetwork(nn.Module):
