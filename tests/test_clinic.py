@@ -400,3 +400,27 @@ def test_seal_writes_what_a_bundle_reads(tmp_path, bundles):
     m = Bundle(bundles / "classes").manifest
     assert m["parity"]["allowed"] == 1e-5 and max(m["parity"]["by batch"].values()) < 1e-5
     assert seal(copy_of(bundles / "classes", tmp_path), m, m["files"])["digest"] == m["digest"]
+
+
+# --- eight bits
+@pytest.mark.slow
+def test_eight_bits_keep_the_score_or_are_refused(tmp_path):
+    from kdmedlearn.clinic.quantise import best_way, calibration_pixels, quantise, TooMuchLost
+    from kdmedlearn.data.phantom import phantom_dls
+
+    dls = phantom_dls(16, 24, 48, task="segment", device="cpu", bs=8)
+    learn = Learner(dls, lively(create_mask_model("small_unet")))
+    export(learn, tmp_path / "full")
+    first = np.asarray(dls.train_ds[0][0]).transpose(1, 2, 0)
+    assert (calibration_pixels(dls, 16)[0][0] == first).all()  # neither turned nor rounded
+    table = quantise(tmp_path / "full", dls, tmp_path / "int8", most=1.0)
+    assert "float32" in table.index and table.kB.min() < table.kB["float32"] / 2
+    small = Predictor(tmp_path / "int8")
+    assert small.bundle.precision == "int8" and small.bundle.manifest["quantisation"]["way"]
+    assert "In 8 bits" in (tmp_path / "int8" / "card.md").read_text()
+    with pytest.raises(TooMuchLost, match="nothing was written"):
+        best_way(table.assign(lost=0.5), 0.01)
+    other = phantom_dls(16, 24, 48, device="cpu")
+    with pytest.raises(ValueError, match="the images have the classes"):
+        quantise(tmp_path / "full", other, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
