@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'WAYS', 'in_eight_bits', 'left_out', 'in_int8', 'pixels_in', 'calibration_pixels', 'AsNetwork', 'score_of',
            'try_ways', 'TooMuchLost', 'best_way', 'write_int8', 'quantise']
 
-# %% ../../nbs/clinic/06_quantise.ipynb #c368aa0b
+# %% ../../nbs/clinic/06_quantise.ipynb #aa1f1daa
 import logging
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn, Tensor
 
-from .bundle import Bundle, seal
+from .bundle import Bundle, seal, shown
 from .export import load_onnx, whole_folder
 from .run import Predictor, sampled, start
 from ..core.teacher import norm_of
@@ -25,9 +25,9 @@ from ..core.outputs import plain
 from ..data.files import open_image
 from ..evaluation.compare import scoring_of
 
-# %% ../../nbs/clinic/06_quantise.ipynb #f548d761
+# %% ../../nbs/clinic/06_quantise.ipynb #e70d5af4
 def in_eight_bits(x: np.ndarray, axis: int | None = None) -> np.ndarray:
-    "What is left of `x` after a round trip through 8 bits; `axis`: a scale for each entry along it."
+    "What is left of `x` in 8 bits; `axis`: a scale for each entry along it, None: one scale."
     others = None if axis is None else tuple(i for i in range(x.ndim) if i != axis)
     low = np.minimum(x.min(axis=others, keepdims=True), 0)  # 0 has to stay 0
     high = np.maximum(x.max(axis=others, keepdims=True), 0)
@@ -111,7 +111,7 @@ def calibration_pixels(dls, n: int = 128) -> list:  # of batches
     part.split_idx = 1  # fastai: as in validation
     return [pixels_in(batch[0], norm_of(dls)) for batch in dls.valid.new(part)]
 
-# %% ../../nbs/clinic/06_quantise.ipynb #1f86adf7
+# %% ../../nbs/clinic/06_quantise.ipynb #4fc0e6fc
 class AsNetwork(nn.Module):
     "A graph as a module: normalised images in, logits out."
 
@@ -147,9 +147,10 @@ def try_ways(graph: bytes, dls, task: str, pixels: list, log=None) -> tuple:  # 
         rows[way] = score, len(small) / 1000, full - score
         if log:
             log(f"{way}: {scoring_of(dls).main} {score:.3f}, float32 {full:.3f}")
-    return pd.DataFrame.from_dict(rows, "index", columns=[scoring_of(dls).main, "kB", "lost"]), graphs
+    columns = [scoring_of(dls).main, "kB", "lost"]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns), graphs
 
-# %% ../../nbs/clinic/06_quantise.ipynb #c4c579e4
+# %% ../../nbs/clinic/06_quantise.ipynb #234dbf7d
 class TooMuchLost(ValueError):
     "No way to 8 bits keeps the score."
 
@@ -159,8 +160,8 @@ def best_way(table: pd.DataFrame, most: float) -> str:
     tried = table.drop(index="float32").sort_values(["lost", "kB"])
     if tried.lost.iloc[0] > most:
         raise TooMuchLost(
-            f"in 8 bits the score falls by {tried.lost.iloc[0]:.4f} at least, and {most:g} is allowed;"
-            f" nothing was written:\n{table.round(4).to_string()}"
+            f"in 8 bits the score falls by {tried.lost.iloc[0]:.4f} at least, and {most:g} is"
+            f" allowed; nothing was written:\n{table.round(4).to_string()}"
         )
     return tried.index[0]
 
@@ -175,7 +176,8 @@ def write_int8(bundle: Bundle, folder: Path, graph: bytes, found: dict):
     m = dict(bundle.manifest) | {"precision": "int8", "quantisation": found}
     images = [open_image(bundle.read(name)) for name in m["selftest"]["images"]]
     reader = Predictor(bundle, test=False)
-    answers = sampled(start(graph)(reader.pixels(images))["answers"]).astype(float).round(6).tolist()
+    answers = sampled(start(graph)(reader.pixels(images))["answers"])
+    answers = answers.astype(float).round(6).tolist()
     m["selftest"] = m["selftest"] | {"answers": answers, "tolerance": 0.05}
     words = (
         f"\n\n## In 8 bits\n\nQuantised {found['way']}. {found['score'].capitalize()} on"
@@ -204,6 +206,11 @@ def quantise(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     if bundle.precision != "float32":
         raise ValueError("this bundle is in 8 bits already; quantise the one in float32")
+    if [str(c) for c in dls.vocab] != bundle.classes:
+        raise ValueError(
+            f"the images have the classes {', '.join(map(str, dls.vocab))}, the bundle"
+            f" {shown(', '.join(bundle.classes))}"
+        )
     table, graphs = try_ways(
         bundle.read("model.onnx"), dls, bundle.task, calibration_pixels(dls, n), log
     )
