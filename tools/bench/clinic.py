@@ -35,10 +35,13 @@ TIMED = {"guided_student": 64, "pvt_v2_b0": 224, "small_unet": 128}
 
 
 def whole_of(name: str, size: int) -> Whole:
-    "An untrained network with made-up facts."
+    "A network with random weights, whose answers differ from image to image, and made-up facts."
     torch.manual_seed(0)
     masks = is_mask_model(name)
     model = create_mask_model(name) if masks else create_model(name, 8, img_size=size)
+    for p in model.parameters():
+        if p.ndim == 1:
+            torch.nn.init.uniform_(p, 0.5, 1.5)
     classes, task = ("ab", "binary masks") if masks else ("abcdefgh", "classes")
     return Whole(model, Facts(classes, size, norm=(MEAN, STD), task=task))
 
