@@ -43,6 +43,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'kdmedlearn.cli.keep_run': ('cli.html#keep_run', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.leaks_of': ('cli.html#leaks_of', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.listed_images': ('cli.html#listed_images', 'kdmedlearn/cli.py'),
+                                'kdmedlearn.cli.make_page': ('cli.html#make_page', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.mask_classes': ('cli.html#mask_classes', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.mask_value': ('cli.html#mask_value', 'kdmedlearn/cli.py'),
                                 'kdmedlearn.cli.method_with': ('cli.html#method_with', 'kdmedlearn/cli.py'),

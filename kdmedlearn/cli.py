@@ -11,7 +11,7 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
            'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'parts_of', 'folders_of',
            'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods',
-           'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle', 'course_dir', 'notebooks']
+           'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle', 'make_page', 'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #05a774d7
 import inspect
@@ -1197,6 +1197,22 @@ def quantise_bundle(asked: AskedInt8):
         table = quantise(b, read_data(asked, **same), out, asked.most, log=typer.echo)
         typer.echo(table.round(4).to_string())
         typer.echo(f"written: {out}")
+
+# %% ../nbs/cli.ipynb #52decd1f
+@app.command("page")
+def make_page(
+    bundle: Path = typer.Argument(..., help="folder or zip of a bundle"),
+    out: Optional[Path] = typer.Option(None, help="default: the bundle's name and -page"),
+    web: Optional[Path] = typer.Option(
+        None, help="folder dist of onnxruntime-web; default: by npm"
+    ),
+):
+    "A folder with a page that runs the student of a bundle in a browser."
+    with _Told():
+        from kdmedlearn.clinic.page import write_page
+
+        page = write_page(bundle, out or bundle.with_name(bundle.stem + "-page"), web)
+        typer.echo(f"{page}; see it: python -m http.server --bind 127.0.0.1 --directory {page}")
 
 # %% ../nbs/cli.ipynb #6c514f24
 def course_dir() -> Path:
