@@ -295,12 +295,15 @@ def known_of(learn: Learner) -> Known:
         scored_on="the validation images, on which the training was watched",
     )
 
-# %% ../../nbs/clinic/04_export.ipynb #0ffdb8ca
+# %% ../../nbs/clinic/04_export.ipynb #92398417
 def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -> dict:
     "Write made-up images to `folder`/selftest; returns what the manifest says of them."
     (folder / "selftest").mkdir()
-    side, f = max(40, int(1.4 * max(whole.facts.size))), whole.facts
-    images = [Image.fromarray(x[:, : int(0.8 * side)]) for x in phantom(n, side, seed=7)[0]]
+    h, w = whole.facts.size
+    f, xs = whole.facts, phantom(n, max(40, int(1.4 * max(h, w))), seed=7)[0]
+    # squeezed in one direction each: in which order both are taken depends on Pillow's version
+    shapes = [(h, int(1.4 * w)) if i % 2 else (int(1.4 * h), w) for i in range(n)]
+    images = [Image.fromarray(x[:a, :b]) for x, (a, b) in zip(xs, shapes)]
     names = [f"selftest/{i + 1}.png" for i in range(n)]
     for name, im in zip(names, images):
         im.save(folder / name)
@@ -315,7 +318,8 @@ def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -
 def versions() -> dict:
     from importlib.metadata import version
 
-    return {p: version(p) for p in ("torch", "onnx", "onnxruntime")} | {"kdmedlearn": own_version()}
+    of = {p: version(p) for p in ("torch", "onnx", "onnxruntime", "pillow")}
+    return of | {"kdmedlearn": own_version()}
 
 
 def own_version() -> str:
