@@ -29,7 +29,7 @@ import typer
 
 from .core.registry import names_in
 
-# %% ../nbs/cli.ipynb #3fbf468a
+# %% ../nbs/cli.ipynb #a3555662
 app = typer.Typer(
     name="kdmedlearn",
     add_completion=False,
@@ -50,7 +50,15 @@ class _Told:
 
     def __exit__(self, kind, e, tb):
         if kind and issubclass(
-            kind, (ValueError, TypeError, FileNotFoundError, NotADirectoryError, ImportError)
+            kind,
+            (
+                ValueError,
+                TypeError,
+                FileNotFoundError,
+                FileExistsError,
+                NotADirectoryError,
+                ImportError,
+            ),
         ):
             if os.environ.get("RANK", "0") == "0":  # of several processes the first one says it
                 typer.secho(f"Error: {e}", fg="red", err=True)
