@@ -56,6 +56,8 @@ setup(
         "dicom": cfg["dicom_requirements"].split(),
         "teachers": cfg["teachers_requirements"].split(),
         "tune": cfg["tune_requirements"].split(),
+        "export": cfg["export_requirements"].split(),
+        "openvino": cfg["openvino_requirements"].split(),
     },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),

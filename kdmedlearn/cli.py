@@ -11,7 +11,8 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
            'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'check_training',
            'parts_of', 'folders_of', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder',
-           'bench_methods', 'course_dir', 'notebooks']
+           'bench_methods', 'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle', 'make_page',
+           'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #05a774d7
 import inspect
@@ -215,9 +216,10 @@ def report_of(run: Finished, table, g: dict) -> list:  # for `write_report`
         ("Settings", "; ".join(f"{k} = {v}" for k, v in run.config.items())),
     ]
 
-# %% ../nbs/cli.ipynb #c098ba5c
+# %% ../nbs/cli.ipynb #237fe347
 def keep_run(run: Finished):
     "Write the files of a run; returns the comparison table and the gain."
+    from kdmedlearn.clinic.export import calibration_of
     from kdmedlearn.core.teacher import norm_of
     from kdmedlearn.evaluation.compare import compare
     from kdmedlearn.experiments.experiment import gain
@@ -238,6 +240,8 @@ def keep_run(run: Finished):
     write_json(run.folder / "config.json", run.config | {"versions": versions()})
     seeds = run.res["scores"].to_dict("records")
     found = {} if leaks is None else {"near duplicates": leaks.report()}
+    if calibration := calibration_of(run.student):
+        found["calibration"] = calibration
     write_json(
         run.folder / "metrics.json",
         {"table": table.to_dict("index"), "seeds": seeds, "gain": g} | found,
@@ -1158,6 +1162,85 @@ def bench_methods(
             said = dict(rounds=rounds, size=size, bs=bs, device=device)
             write_json(out, facts(table, **{k: v for k, v in said.items() if v is not None}))
             typer.echo(f"\nkept in {out}")
+
+# %% ../nbs/cli.ipynb #66a7c2c5
+@app.command("export")
+def export_student(
+    run: Path = typer.Argument(..., help="folder of a finished run"),
+    out: Optional[Path] = typer.Option(
+        None, help="the bundle; default: bundle in the run's folder"
+    ),
+    tolerance: float = typer.Option(1e-5, min=0.0, help="of probabilities, against PyTorch's"),
+):
+    "Write a bundle of a run's student, which answers without PyTorch: network, self-test, card."
+    with _Told():
+        from kdmedlearn.clinic.bundle import Bundle
+        from kdmedlearn.clinic.export import export_run
+
+        bundle = Bundle(export_run(run, out, tolerance))
+        worst = max(bundle.manifest["parity"]["by batch"].values())
+        typer.echo(f"{bundle}; probabilities differ from PyTorch's by {worst:.1e} at most")
+        typer.echo(f"what one should know of it: {bundle.path / 'card.html'}")
+        typer.echo(f"ask it: kdmedlearn predict {bundle.path} IMAGES")
+
+
+@app.command(
+    "predict",
+    add_help_option=False,
+    context_settings=dict(ignore_unknown_options=True, allow_extra_args=True),
+)
+def predict_images(command: typer.Context):
+    "What the student in a bundle says of images; predict --help has its options."
+    from kdmedlearn.clinic.predict import main
+
+    raise typer.Exit(main(command.args, "kdmedlearn predict"))
+
+# %% ../nbs/cli.ipynb #37fccb1b
+@dataclass(frozen=True)
+class AskedInt8(AskedData):
+    "What `kdmedlearn quantise` is asked for."
+
+    bundle: Annotated[Path, option("folder of a bundle in float32")] = Path("bundle")
+    out: Annotated[Optional[Path], option("folder of the new one; default: its name and -int8")] = (
+        None
+    )
+    most: Annotated[float, option("of the score on validation images that may be lost")] = 0.01
+
+    balance = None  # no option here
+
+
+@app.command("quantise")
+@asking(AskedInt8)
+def quantise_bundle(asked: AskedInt8):
+    "A bundle in 8 bits, if your validation images say that it keeps its score."
+    with _Told():
+        from kdmedlearn.clinic.bundle import Bundle
+        from kdmedlearn.clinic.quantise import quantise
+
+        b = Bundle(asked.bundle)
+        same = dict(size=b.size[0], channels=b.channels, norm=tuple(b.norm))
+        if asked.window is None and b.window is not None:
+            same["window"] = b.window
+        out = asked.out or asked.bundle.with_name(asked.bundle.name + "-int8")
+        table = quantise(b, read_data(asked, **same), out, asked.most, log=typer.echo)
+        typer.echo(table.round(4).to_string())
+        typer.echo(f"written: {out}")
+
+# %% ../nbs/cli.ipynb #52decd1f
+@app.command("page")
+def make_page(
+    bundle: Path = typer.Argument(..., help="folder or zip of a bundle"),
+    out: Optional[Path] = typer.Option(None, help="default: the bundle's name and -page"),
+    web: Optional[Path] = typer.Option(
+        None, help="folder dist of onnxruntime-web; default: by npm"
+    ),
+):
+    "A folder with a page that runs the student of a bundle in a browser."
+    with _Told():
+        from kdmedlearn.clinic.page import write_page
+
+        page = write_page(bundle, out or bundle.with_name(bundle.stem + "-page"), web)
+        typer.echo(f"{page}; see it: python -m http.server --bind 127.0.0.1 --directory {page}")
 
 # %% ../nbs/cli.ipynb #6c514f24
 def course_dir() -> Path:

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NO_IMAGE', 'regular', 'opened', 'as_pil', 'upright', 'flat', 'Unclear', 'Deep', 'check_window', 'to_grey', 'through',
            'load_pydicom', 'is_dicom', 'first', 'own_window', 'dicom_image', 'which_page', 'no_window', 'open_image',
-           'to_pixels', 'is_grey', 'find_channels', 'scale_of', 'check_scales', 'watched', 'check_bad', 'why_bad',
-           'read_all']
+           'squeezed', 'to_pixels', 'is_grey', 'find_channels', 'scale_of', 'check_scales', 'watched', 'check_bad',
+           'why_bad', 'read_all']
 
-# %% ../../nbs/data/03_files.ipynb #7f086b5e
+# %% ../../nbs/data/03_files.ipynb #368fc233
 import hashlib
 import io
 import os
@@ -18,11 +18,7 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-
-from .loaders import some
 
 # %% ../../nbs/data/03_files.ipynb #8f45d4f8
 def regular(f) -> Path:
@@ -50,14 +46,16 @@ def opened(o) -> Image.Image:  # path or bytes
             f"{e}; if you trust the file, raise the limit, PIL.Image.MAX_IMAGE_PIXELS"
         ) from e
 
-# %% ../../nbs/data/03_files.ipynb #d3dcd06d
+# %% ../../nbs/data/03_files.ipynb #6d894d34
 def as_pil(o) -> Image.Image:  # path, bytes, PIL image, uint8 array (H, W[, 3 or 4]) or tensor
     "`o` as a PIL image, whatever its mode."
     if isinstance(o, Image.Image):
         return o
     if isinstance(o, (bytes, str, Path)):
         return opened(o)
-    if isinstance(o, Tensor):
+    if hasattr(
+        o, "detach"
+    ):  # a tensor; this module does without PyTorch, as the clinic's side does
         o = o.detach().cpu().permute(1, 2, 0).numpy() if o.ndim == 3 else o.detach().cpu().numpy()
     if not isinstance(o, np.ndarray):
         raise TypeError(f"an image is a path, bytes, an array or a PIL image, got {o!r}")
@@ -251,16 +249,28 @@ def open_image(
         )
     return flat(im)
 
-# %% ../../nbs/data/03_files.ipynb #ec8182fb
+# %% ../../nbs/data/03_files.ipynb #faaba79d
+def squeezed(
+    im: Image.Image,  # from `open_image`
+    size,  # side of the result in pixels, or (height, width)
+    channels: int,  # 1 or 3
+) -> np.ndarray:  # (height, width[, 3]) uint8
+    "`im` squeezed to `size`, grey or colour."
+    h, w = size if isinstance(size, tuple) else (size, size)
+    im = im.convert("L" if channels == 1 else "RGB")
+    return np.array(im.resize((w, h), Image.Resampling.BILINEAR))
+
+
 def to_pixels(
     im: Image.Image,  # from `open_image`
     size: int,  # side of the result, pixels
     channels: int,  # 1 or 3
-) -> Tensor:  # (channels, size, size) uint8
-    "`im` squeezed to a square of `size`, grey or colour."
-    im = im.convert("L" if channels == 1 else "RGB")
-    x = np.array(im.resize((size, size), Image.Resampling.BILINEAR))
-    return torch.from_numpy(x[None] if channels == 1 else x.transpose(2, 0, 1).copy())
+):  # -> uint8 tensor (channels, size, size)
+    "`im` squeezed to a square of `size`, as a tensor."
+    from torch import from_numpy
+
+    x = squeezed(im, size, channels)
+    return from_numpy(x[None] if channels == 1 else x.transpose(2, 0, 1).copy())
 
 # %% ../../nbs/data/03_files.ipynb #67c95c10
 def is_grey(im: Image.Image) -> bool:
@@ -287,7 +297,7 @@ def find_channels(
             pass
     return 1
 
-# %% ../../nbs/data/03_files.ipynb #095a4c89
+# %% ../../nbs/data/03_files.ipynb #639e25df
 def scale_of(im: Image.Image, grey=False) -> tuple:  # grey: is the set said to be grey?
     "The window that `im`, from `open_image`, was seen through, or None; is it in colour, if asked?"
     window = im.info.get("window")
@@ -300,6 +310,8 @@ def check_scales(
     scales,  # of `scale_of`; None where a file was skipped
 ):
     "Raise where a set is in grey and colour, or of two depths; warn where windows differ."
+    from kdmedlearn.data.loaders import some
+
     had = [(n, *s) for n, s in zip(names, scales) if s is not None]
     coloured = [n for n, _, colour in had if colour]
     if coloured:
@@ -369,7 +381,7 @@ def why_bad(f, e: Exception) -> str:  # e: what reading the file `f` raised
         return f"it is {hint}"
     return "it is no image" if "cannot identify" in str(e) else str(e)
 
-# %% ../../nbs/data/03_files.ipynb #357bad60
+# %% ../../nbs/data/03_files.ipynb #8e065277
 def read_all(
     files,  # paths
     read,  # bytes -> anything; raises on a bad file
@@ -377,6 +389,8 @@ def read_all(
     threads=None,  # None: one per core, at most 8
 ) -> tuple:  # (results, fingerprints), lists as long as `files`; None where a file was skipped
     "Every file of `files` read once."
+    from kdmedlearn.data.loaders import some
+
     check_bad(bad)
 
     def one(f):

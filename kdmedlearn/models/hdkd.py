@@ -145,7 +145,7 @@ def mlp(
         nn.Linear(dim, int(dim * ratio)), nn.GELU(), nn.Linear(int(dim * ratio), dim)
     )
 
-# %% ../../nbs/models/03_hdkd.ipynb #f074b5cb
+# %% ../../nbs/models/03_hdkd.ipynb #f93fc051
 class DFLT(nn.Module):
     """Distilled feature-level transformer: maps (B, `n_in`, 2 h, 2 w) -> the class token and, if
     `distilled`, the distillation token (B, 1 or 2, `dim`)."""
@@ -188,7 +188,9 @@ class DFLT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = [
-            t.expand(len(x), -1, -1) for t in (self.cls_token, self.distill_token) if t is not None
+            t.expand(x.shape[0], -1, -1)
+            for t in (self.cls_token, self.distill_token)
+            if t is not None
         ]
         t = torch.cat([*own, self.embed(self.patches(x))], 1) + self.pos_embed
         for b in self.blocks:

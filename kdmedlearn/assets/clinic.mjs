@@ -1,0 +1,249 @@
+// The clinic's page: a bundle's network in the browser. Reading, squeezing and stretching as in
+// kdmedlearn.clinic.run; nothing is asked of another host.
+import * as ort from "./ort.wasm.min.mjs";
+
+const $ = (id) => document.getElementById(id);
+const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178],
+  [213, 94, 0], [204, 121, 167]];
+ort.env.wasm.numThreads = 1; // more threads would need headers that few static servers send
+ort.env.wasm.wasmPaths = new URL("./", location.href).href;
+let manifest, session, busy = false;
+
+// --- Pillow's bilinear resize of bytes: weights of 22 bits, rounded after each direction
+export function weights(n, N) {
+  const scale = n / N, wide = Math.max(1, scale), out = [];
+  for (let i = 0; i < N; i++) {
+    const centre = (i + 0.5) * scale;
+    const low = Math.max(0, Math.trunc(centre - wide + 0.5));
+    const high = Math.min(n, Math.trunc(centre + wide + 0.5));
+    const w = [];
+    for (let x = low; x < high; x++) w.push(Math.max(0, 1 - Math.abs((x - centre + 0.5) / wide)));
+    const sum = w.reduce((a, b) => a + b, 0);
+    out.push([low, w.map((v) => Math.trunc(0.5 + (v / sum) * 2 ** 22))]);
+  }
+  return out;
+}
+
+function along(x, n, N, outer, inner) { // (outer, n, inner) -> (outer, N, inner)
+  if (n === N) return x;
+  const out = new Uint8Array(outer * N * inner), all = weights(n, N);
+  for (let o = 0; o < outer; o++)
+    for (let i = 0; i < N; i++) {
+      const [low, w] = all[i];
+      for (let c = 0; c < inner; c++) {
+        let sum = 1 << 21;
+        for (let k = 0; k < w.length; k++) sum += x[(o * n + low + k) * inner + c] * w[k];
+        out[(o * N + i) * inner + c] = Math.min(255, sum >> 22);
+      }
+    }
+  return out;
+}
+
+export function squeezed(x, h, w, c, size) { // (h, w, c) bytes -> (size[0], size[1], c)
+  return along(along(x, w, size[1], h, c), h, size[0], 1, size[1] * c);
+}
+
+function channels(rgba, n) { // RGBA -> RGB, or the grey that Pillow makes of it
+  const out = new Uint8Array((rgba.length / 4) * n);
+  for (let i = 0, j = 0; i < rgba.length; i += 4) {
+    const [r, g, b] = [rgba[i], rgba[i + 1], rgba[i + 2]];
+    if (n === 1) out[j++] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
+    else { out[j++] = r; out[j++] = g; out[j++] = b; }
+  }
+  return out;
+}
+
+async function ask(rgba, h, w) { // -> the graph's answers
+  const [H, W] = manifest.size, c = manifest.channels;
+  const x = squeezed(channels(rgba, c), h, w, c, [H, W]);
+  return session.run({ pixels: new ort.Tensor("uint8", x, [1, H, W, c]) });
+}
+
+// --- masks: logits stretched, as torch does with align_corners=False
+function between(n, N) {
+  return Array.from({ length: N }, (_, i) => {
+    const u = Math.max(0, (i + 0.5) * (n / N) - 0.5), low = Math.min(Math.floor(u), n - 1);
+    return [low, Math.min(low + 1, n - 1), u - low];
+  });
+}
+
+function maskOf(tensor, h, w) {
+  const [, C, m, n] = tensor.dims, z = tensor.data, ys = between(m, h), xs = between(n, w);
+  const mask = new Uint8Array(h * w);
+  for (let y = 0; y < h; y++)
+    for (let x = 0; x < w; x++) {
+      const [a, b, t] = ys[y], [d, e, s] = xs[x];
+      let best = C === 1 ? 0 : -Infinity, k = 0;
+      for (let c = 0; c < C; c++) {
+        const at = (r, q) => z[(c * m + r) * n + q];
+        const top = at(a, d) + (at(b, d) - at(a, d)) * t, end = at(a, e) + (at(b, e) - at(a, e)) * t;
+        const v = top + (end - top) * s;
+        if (v > best) { best = v; k = C === 1 ? 1 : c; }
+      }
+      mask[y * w + x] = k;
+    }
+  return mask;
+}
+
+// --- one image
+async function pixelsOf(source) { // a file, or a video -> canvas and its pixels
+  const how = { colorSpaceConversion: "none", imageOrientation: "from-image" };
+  const image = source instanceof Blob ? await createImageBitmap(source, how) : source;
+  const canvas = $("view");
+  canvas.width = image.videoWidth || image.width;
+  canvas.height = image.videoHeight || image.height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "#000"; // transparent pixels lie over black
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+async function show(source) {
+  const { data, width, height } = await pixelsOf(source);
+  const start = performance.now();
+  const out = await ask(data, height, width);
+  const ms = performance.now() - start;
+  let values = Array.from(out.answers.data), words;
+  if (out.logits) {
+    const mask = maskOf(out.logits, height, width), counts = manifest.classes.map(() => 0);
+    for (let i = 0; i < mask.length; i++) {
+      counts[mask[i]]++;
+      if (mask[i]) for (let c = 0; c < 3; c++)
+        data[4 * i + c] += 0.45 * (COLOURS[(mask[i] - 1) % COLOURS.length][c] - data[4 * i + c]);
+    }
+    $("view").getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
+    values = counts.map((n) => n / mask.length);
+    words = "Share of the image";
+  } else words = manifest.task === "numbers" ? "Numbers" : "Probability of each class";
+  $("said").textContent = `${words}, in ${ms.toFixed(0)} ms.`;
+  rows(values);
+  window.answer = { values, ms };
+  return window.answer;
+}
+
+function rows(values) {
+  const made = values.map((v, i) => {
+    const row = document.createElement("div"), name = document.createElement("span");
+    const track = document.createElement("div"), bar = document.createElement("i");
+    const number = document.createElement("b");
+    row.className = "row"; track.className = "track";
+    name.textContent = manifest.classes[i]; // as text: a name is shown and never obeyed
+    bar.style.width = `${100 * Math.min(1, Math.max(0, v))}%`;
+    number.textContent = v.toFixed(3);
+    track.append(bar); row.append(name, track, number);
+    return row;
+  });
+  $("answer").replaceChildren(...made);
+}
+
+// --- the self-test: the answers that PyTorch gave
+function sampled(tensor, most = 8) {
+  if (tensor.dims.length !== 4) return Array.from(tensor.data);
+  const [, C, h, w] = tensor.dims, sy = Math.ceil(h / most), sx = Math.ceil(w / most), out = [];
+  for (let c = 0; c < C; c++)
+    for (let y = 0; y < h; y += sy)
+      for (let x = 0; x < w; x += sx) out.push(tensor.data[(c * h + y) * w + x]);
+  return out;
+}
+
+async function selfTest() {
+  let worst = 0;
+  for (const [i, name] of manifest.selftest.images.entries()) {
+    const blob = new Blob([await fetched(name)], { type: "image/png" });
+    const { data, width, height } = await pixelsOf(blob);
+    const got = sampled((await ask(data, height, width)).answers);
+    const known = manifest.selftest.answers[i];
+    if (got.length !== known.length) return Infinity;
+    for (const [k, v] of got.entries()) {
+      const d = Math.abs(v - known[k]);
+      worst = isNaN(d) ? Infinity : Math.max(worst, d);
+    }
+    sample(blob, i, known);
+  }
+  return worst;
+}
+
+function sample(blob, i, known) {
+  const button = document.createElement("button"), image = document.createElement("img");
+  const best = known.indexOf(Math.max(...known));
+  const said = manifest.task === "classes" ? `known: ${manifest.classes[best]} ${known[best].toFixed(3)}` : "";
+  image.src = URL.createObjectURL(blob);
+  image.alt = `made-up image ${i + 1}`;
+  button.append(image, said);
+  button.onclick = () => use(blob);
+  $("samples").append(button);
+}
+
+// --- files of the bundle, each with its hash
+async function fetched(name) {
+  const data = await (await fetch(name)).arrayBuffer();
+  if (crypto.subtle) {
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+    const hex = Array.from(hash, (b) => b.toString(16).padStart(2, "0")).join("");
+    if (hex !== manifest.files[name]) throw new Error(`${name} is not the file that was written`);
+  }
+  return data;
+}
+
+async function use(source) {
+  if (busy) return;
+  busy = true;
+  try { await show(source); }
+  catch (e) { $("said").textContent = `This could not be read: ${e.message}`; $("answer").replaceChildren(); }
+  finally { busy = false; }
+}
+
+async function camera() {
+  const video = $("video");
+  if (video.srcObject) {
+    video.srcObject.getTracks().forEach((t) => t.stop());
+    video.srcObject = null;
+    $("camera").textContent = "Camera";
+    return;
+  }
+  try { video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true }); }
+  catch (e) { $("said").textContent = `No camera: ${e.message}`; return; }
+  await video.play();
+  $("camera").textContent = "Stop";
+  while (video.srcObject) {
+    await use(video);
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function listen() {
+  const drop = $("drop");
+  $("file").disabled = $("camera").disabled = false;
+  $("file").onchange = () => $("file").files[0] && use($("file").files[0]);
+  $("camera").onclick = camera;
+  addEventListener("dragover", (e) => { e.preventDefault(); drop.classList.add("over"); });
+  addEventListener("dragleave", () => drop.classList.remove("over"));
+  addEventListener("drop", (e) => {
+    e.preventDefault();
+    drop.classList.remove("over");
+    if (e.dataTransfer.files[0]) use(e.dataTransfer.files[0]);
+  });
+}
+
+async function begin() {
+  const test = $("test");
+  try {
+    manifest = await (await fetch("manifest.json")).json();
+    document.title = $("name").textContent = manifest.name;
+    session = await ort.InferenceSession.create(await fetched("model.onnx"), { executionProviders: ["wasm"] });
+    const worst = await selfTest(), good = worst <= manifest.selftest.tolerance;
+    test.className = good ? "good" : "bad";
+    test.textContent = good
+      ? `Self-test passed: this browser answers as PyTorch did, to ${worst.toExponential(1)}.`
+      : `Self-test failed: this browser's answers differ by ${worst.toExponential(1)}. Do not use them.`;
+    if (good) listen();
+  } catch (e) {
+    test.className = "bad";
+    test.textContent = location.protocol === "file:"
+      ? "A page from a file may not load the network: serve the folder, python -m http.server --bind 127.0.0.1"
+      : `The bundle cannot be used: ${e.message}`;
+  }
+}
+
+begin();
