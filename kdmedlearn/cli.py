@@ -994,7 +994,8 @@ def check_training(asked: AskedRun):
             raise ValueError("--mixup is for trainings by steps; give --steps as well")
     for c in asked.control or ():
         one_of("--control", c, CONTROLS)
-    writable_folder("--runs", asked.runs, "runs", "name another one")
+    if asked.runs.exists() and not asked.runs.is_dir():
+        raise ValueError(f"--runs {asked.runs} is a file; name another one, a folder")
     if asked.cache is not None:
         writable_folder("--cache", asked.cache, "answers", "name another one")
 

@@ -48,14 +48,8 @@ def web(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM:
-        pytest.skip(NO_CHROMIUM)
-    with sync.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=str(CHROMIUM))
-        yield b
-        b.close()
+def browser(lab):
+    return lab.browser  # a second Playwright in one process is refused
 
 
 def served(folder):

@@ -376,7 +376,7 @@ def test_a_teacher_of_probabilities_is_warned_of_and_one_of_nan_refused(dls):
 
 
 def test_a_student_map_of_another_size_is_told_what_to_do(dls):
-    with pytest.raises(ValueError, match="in the mask's size"):
+    with pytest.raises(ValueError, match="bring it to that size"):
         distill(dls, nn.Sequential(nn.AvgPool2d(2), tiny()), tiny(), KDAS(resize=True))
 
 
