@@ -119,6 +119,24 @@ def test_two_processes_in_one_folder(dls, tmp_path):
     assert [f.suffix for f in tmp_path.iterdir()] == [".safetensors"]  # the lock is gone
 
 
+@pytest.mark.parametrize("event", ["before_epoch", "after_batch", "after_validate"])
+def test_an_interrupt_lets_other_processes_into_the_folder(dls, tmp_path, event):
+    learn = distill(dls, small_student(), small_teacher(), Response())
+    keeps = Checkpoint(tmp_path, log=None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(learn, 2, cbs=[keeps, Interrupts(event)])
+    assert keeps.one.held is None and not (tmp_path / ".lock").exists()
+    learn.export(tmp_path / "l.pkl")  # nothing of the fit hangs on the Learner
+
+
+def test_a_training_that_is_refused_lets_others_in(dls, tmp_path):
+    fit(distill(dls, small_student(), small_teacher(), cbs=Checkpoint(tmp_path, log=None)))
+    other = distill(dls, small_student(), small_teacher(), cbs=Checkpoint(tmp_path, log=None))
+    with pytest.raises(ValueError, match="another training"):
+        fit(other)
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_a_clock_that_was_set_back(dls, tmp_path):
     runs = Runs(tmp_path / "runs")
     run = runs.new(Response(), lr=1e-3, seed=0, of=1)

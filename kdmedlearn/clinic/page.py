@@ -45,7 +45,7 @@ def fetch_web() -> dict:  # name -> bytes
     "The files of the runtime, by npm from its registry."
     if shutil.which("npm") is None:
         raise FileNotFoundError(
-            f"npm is not installed; unpack {WEB} from npmjs.com elsewhere and name its folder dist"
+            f"npm is not installed; unpack the package {WEB} elsewhere and name its folder dist"
         )
     with tempfile.TemporaryDirectory() as d:
         subprocess.run(["npm", "pack", "--silent", WEB], cwd=d, check=True, capture_output=True)

@@ -6,15 +6,16 @@
 __all__ = ['LISTS', 'OF_CLOCK', 'OF_LEARNER', 'can_keep', 'packed', 'unpacked', 'hold', 'let_go', 'checksum', 'Checkpoints',
            'marks', 'same_marks', 'PlacedLoader', 'placed', 'step_of', 'counted', 'holders', 'attributes', 'gradient',
            'state_of', 'put_state', 'said', 'shapes', 'digest', 'size', 'about_learner', 'highest', 'course',
-           'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at', 'alone',
-           'best_is_there', 'Checkpoint']
+           'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at', 'OneProcess',
+           'alone', 'best_is_there', 'Checkpoint']
 
-# %% ../../nbs/train/09_resume.ipynb #e06e586e
+# %% ../../nbs/train/09_resume.ipynb #bcc9160c
 import inspect
 import os
 import re
 import warnings
 import zlib
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelTrainException
+from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import Learner
@@ -407,7 +408,7 @@ def same_training(folder: Any, kept: dict, now: dict):
             f" given, or another folder, or delete {folder} to begin anew"
         )
 
-# %% ../../nbs/train/09_resume.ipynb #2c510003
+# %% ../../nbs/train/09_resume.ipynb #555d158c
 def rest_of_epoch(learn: Learner, done: int):
     "An epoch, without its first `done` batches."
 
@@ -423,17 +424,60 @@ def rest_of_epoch(learn: Learner, done: int):
 
 def begin_at(learn: Learner, epoch: int, done: int = 0):
     "Have the fit of `learn` that is about to begin do so in `epoch`, after `done` of its batches."
-    as_ever = learn._with_events
+    as_ever, begun = learn._with_events, False
 
     def with_events(f, event_type, ex, final=noop):
-        if event_type == "epoch":
+        nonlocal begun
+        if event_type == "epoch" and not begun:
             if learn.epoch < epoch:
                 return
-            del learn._with_events  # from here on everything is as ever
+            begun = True  # from here on everything is as ever
+            if vars(learn).get("_with_events") is with_events:
+                del learn._with_events
             f = partial(rest_of_epoch, learn, done) if done else f
         as_ever(f, event_type, ex, final)
 
     learn._with_events = with_events
+
+# %% ../../nbs/train/09_resume.ipynb #fbff2adf
+class OneProcess:
+    "Keeps other processes out of a folder while a fit runs."
+
+    held: int | None = None
+    folder = Path()
+
+    @contextmanager
+    def enter(self, learn: Learner, folder: Path):
+        "Hold `folder` from here to the end of the fit of `learn`, however it ends."
+        vars(learn).pop("_with_events", None)  # of a fit that was interrupted
+        self.leave()
+        self.held, self.folder = hold(folder), folder
+        try:
+            yield
+        except BaseException:
+            self.leave()
+            raise
+        self.watch(learn)
+
+    def watch(self, learn: Learner):
+        "Leave where an epoch ends by an error."
+        as_ever = learn._with_events
+
+        def with_events(f, event_type, ex, final=noop):
+            try:
+                as_ever(f, event_type, ex, final)
+            except BaseException as e:
+                if event_type == "epoch" and not isinstance(e, CancelFitException):
+                    vars(learn).pop("_with_events", None)
+                    self.leave()
+                raise
+
+        learn._with_events = with_events
+
+    def leave(self):
+        if self.held is not None:
+            let_go(self.held, self.folder)
+        self.held = None
 
 # %% ../../nbs/train/09_resume.ipynb #41f001a9
 def alone():
@@ -453,7 +497,7 @@ def best_is_there(learn: Learner):
                     " checkpoints and begin anew"
                 )
 
-# %% ../../nbs/train/09_resume.ipynb #6b7a7160
+# %% ../../nbs/train/09_resume.ipynb #2682ed32
 class Checkpoint(Callback):
     """Keeps a fit in a folder, after each epoch and every so many optimizer steps, and goes on with
     what it finds there; ValueError where that is another training, or no file is whole."""
@@ -473,6 +517,7 @@ class Checkpoint(Callback):
         self.settings = {k: v if can_keep(v) else said(v) for k, v in settings.items()}
         self.every = every if every is None else number("every", every, 1, whole=True)
         self.fits = 0  # that are finished
+        self.one = OneProcess()
 
     @property
     def folder(self) -> Path:
@@ -486,14 +531,14 @@ class Checkpoint(Callback):
         if not self.run:
             return
         alone()
-        self.held = hold(self.folder)
-        self.learn.dls = placed(self.learn.dls)
-        self.loader = self.learn.dls.train
-        self.about = about_learner(self.learn) | about_fit(self.learn) | self.settings
-        self.made, self.due = 0, False  # optimizer steps; whether to write after the batch
-        self.kept = Checkpoints(self.folder).read(device_of(self.learn))
-        if self.kept:
-            self.go_on()
+        with self.one.enter(self.learn, self.folder):
+            self.learn.dls = placed(self.learn.dls)
+            self.loader = self.learn.dls.train
+            self.about = about_learner(self.learn) | about_fit(self.learn) | self.settings
+            self.made, self.due = 0, False  # optimizer steps; whether to write after the batch
+            self.kept = Checkpoints(self.folder).read(device_of(self.learn))
+            if self.kept:
+                self.go_on()
 
     def go_on(self):
         "Begin where the checkpoint stands."
@@ -557,5 +602,5 @@ class Checkpoint(Callback):
         if self.learn.dls.train is self.loader:
             self.learn.dls = self.loader.dls
         vars(self.learn).pop("_with_events", None)
-        let_go(self.held, self.folder)
+        self.one.leave()
         self.fits += 1
