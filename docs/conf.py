@@ -28,7 +28,9 @@ autodoc_default_options = {
     "members": True,
     "undoc-members": True,
     "show-inheritance": True,
-    "exclude-members": "__init__",
+    "exclude-members": (
+        "__init__, encodes"
+    ),  # the latter: of fasttransform, by the type of its input
 }
 autodoc_typehints = "description"
 nitpicky = True
@@ -38,7 +40,7 @@ nitpick_ignore_regex = [
         r".*(np|numpy|matplotlib|ipywidgets|_PerPixel|_Paired|_MapMethod|_AnswerMethod"
         r"|_OnMaps|_Decoupled|torch|nn|fastai|fastcore|pd|pandas"
         r"|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module"
-        r"|Image|Iterable|Iterator|Sequence|Callable|L).*",
+        r"|argparse|Image|Iterable|Iterator|Sequence|Callable|L).*",
     ),
     ("py:class", r"(optional|module|a |an ).*"),
 ]

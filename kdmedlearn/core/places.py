@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .outputs import channels_first, Layout, token_grid, unwrapped
-from .taps import as_they_lie, in_eval_mode, last_map, TRIES, whole_layers
+from .taps import as_they_lie, eval_mode, last_map, TRIES, whole_layers
 
 # %% ../../nbs/core/12_places.ipynb #cc5692b8
 BANDS = 4  # of rows, and as many of columns
@@ -42,7 +42,7 @@ def changes(model: nn.Module, names: Any, *xb) -> dict[str, Tensor]:
     another number of rows than there were images, is None."""
     images, n = banded(xb[0][:1]), len(xb[0])
     parts: dict[str, list] = {name: [] for name in names}
-    with in_eval_mode(unwrapped(model)), torch.no_grad():
+    with eval_mode(unwrapped(model)), torch.no_grad():
         for i in range(0, len(images), n):
             part = images[i : i + n]
             short = n - len(part)  # a network may want batches of one size

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPILED', 'SEQUENCES', 'NOTHING', 'TRIES', 'layer', 'taps', 'uncompiled', 'is_compiled', 'as_they_lie', 'read',
-           'turned', 'n_hooks', 'in_eval_mode', 'watched', 'layer_shapes', 'Ran', 'n_places', 'is_answer', 'what_ran',
+           'turned', 'n_hooks', 'eval_mode', 'watched', 'layer_shapes', 'Ran', 'n_places', 'is_answer', 'what_ran',
            'passes_all', 'tensors_in', 'two_images', 'whole_layers', 'last_map', 'tap_next', 'tensors_of', 'twin_of',
            'same_tensors', 'CompiledReads', 'compile_reads']
 
@@ -136,12 +136,12 @@ def n_hooks(model: nn.Module) -> int:
 
 # %% ../../nbs/core/03_taps.ipynb #2851334e
 @contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     "Eval mode inside; afterwards each module has the mode it had."
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        yield
+        yield model
     finally:
         for m, mode in modes:
             m.training = mode
@@ -152,7 +152,7 @@ def watched(model: nn.Module, hook: Callable, *xb) -> Any:
     layer calls. Raises where it fails, with the batch's shape."""
     handles = [m.register_forward_hook(hook(n)) for n, m in model.named_modules() if n]
     try:
-        with in_eval_mode(model), torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             return model(*xb)
     except Exception as e:
         raise (ValueError if isinstance(e, ValueError) else RuntimeError)(

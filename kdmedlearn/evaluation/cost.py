@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from .classes import eval_mode
+from ..core.taps import eval_mode
 
 # %% ../../nbs/evaluation/03_cost.ipynb #ce15b88c
 def seconds_of(work: Callable, steps: int = 1, device: Any = "cpu") -> float:

@@ -42,7 +42,7 @@ from ..data.files import as_pil, open_image
 from ..data.loaders import some
 from ..data.masks import by_stem, IGNORE, mask_trouble, mask_values, ReadMask
 from ..data.reading import ReadImage
-from .classes import eval_mode
+from ..core.taps import eval_mode
 
 # %% ../../nbs/evaluation/02_masks.ipynb #612fc254
 def foreground_logit(

@@ -18,7 +18,8 @@ from ..core.checks import as_many, map_fits_mask, maps_of, of_type, one_loader
 from ..core.outputs import plain
 from ..core.teacher import Teacher
 from ..data.masks import IGNORE
-from .classes import answering, eval_mode
+from ..core.taps import eval_mode
+from .classes import answering
 from .masks import calm, file_masks, images_and_masks, in_order
 
 # %% ../../nbs/evaluation/06_regions.ipynb #69b804c5

@@ -25,7 +25,7 @@ from ..core.parameters import Range
 from ..core.teacher import norm_of, Teacher
 from ..data.loaders import restart
 from ..data.unlabelled import unlabelled_images
-from ..evaluation.classes import eval_mode
+from ..core.taps import eval_mode
 from ..experiments.experiment import task_loss
 from ..train.budget import fit_steps
 from ..train.distillation import distill, MainOutput
