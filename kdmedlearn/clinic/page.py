@@ -48,7 +48,8 @@ def fetch_web() -> dict:  # name -> bytes
             f"npm is not installed; unpack the package {WEB} elsewhere and name its folder dist"
         )
     with tempfile.TemporaryDirectory() as d:
-        subprocess.run(["npm", "pack", "--silent", WEB], cwd=d, check=True, capture_output=True)
+        ask = ["npm", "pack", "--silent", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", WEB]
+        subprocess.run(ask, cwd=d, check=True, capture_output=True, timeout=300)
         with tarfile.open(next(Path(d).glob("*.tgz"))) as t:
             for name in WEB_FILES:
                 (Path(d) / name).write_bytes(t.extractfile(f"package/dist/{name}").read())
