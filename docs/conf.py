@@ -1,10 +1,10 @@
 """Sphinx site from nbs/**/*.ipynb with their saved outputs. Nothing is fetched: not at build time,
 not by the reader's browser."""
 
-import configparser, json, re, shutil, sys
+import ast, configparser, html, json, re, shutil, sys
 from pathlib import Path
 
-import nbformat, plotly
+import nbformat, plotly, ziamath
 import plotly.io as pio
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -19,6 +19,9 @@ cfg = ini["DEFAULT"]
 project, author, release = cfg["lib_name"], cfg["author"], cfg["version"]
 copyright = author
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
+extensions += ["sphinx_copybutton"]
+copybutton_selector = ".cell_input pre, .highlight-python pre, .highlight-bash pre"
+copybutton_prompt_text = "$ "
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nb_execution_mode = "off"  # show the outputs saved in the notebooks
 myst_enable_extensions = ["dollarmath"]
@@ -49,18 +52,85 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["widgets.css"]
+html_favicon = "_static/favicon.svg"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # --- notebooks: copied to docs/nbs without nbdev's directives -----------------
 DIRECTIVE = re.compile(r"^\s*#\s*\|.*\n?", re.M)
-DROP = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b|nbdev_export\(\)", re.M)
+DROP = re.compile(r"^\s*#\s*\|\s*default_exp\b|nbdev_export\(\)", re.M)
+FOLD = re.compile(r"^\s*#\s*\|\s*hide\b", re.M)  # shown folded: a page uses what it defines
 PLOTLY = "application/vnd.plotly.v1+json"
 CLEAR = "rgba(0,0,0,0)"
 NOTE = '<p class="needs-kernel">The first picture of a widget. Its controls work in JupyterLab.</p>'
+TITLE = re.compile(r"title|suptitle|set_title")
+SOURCE = cfg["git_url"].removeprefix("https://github.com/") + "/blob/" + cfg.get("branch", "main")
+
+
+def said_title(source):
+    "The first title that code gives a picture, in words; None without one."
+    for node in ast.walk(ast.parse(re.sub(r"^\s*[%!].*", "", source, flags=re.M))):
+        for kw in getattr(node, "keywords", ()):
+            v = kw.value
+            if kw.arg and TITLE.fullmatch(kw.arg) and isinstance(v, ast.Constant) and v.value:
+                return str(v.value)
+        if isinstance(node, ast.Call) and TITLE.fullmatch(getattr(node.func, "attr", "")):
+            for v in node.args[:1]:
+                if isinstance(v, ast.Constant):
+                    return str(v.value)
+
+
+def in_words(markdown):
+    "The last sentence of a text, without its markup; a formula becomes three dots."
+    text = re.sub(r"\$[^$]*\$", "...", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown))
+    text = re.sub(r"[*`#|>]", "", text.strip().split("\n\n")[-1].replace("\n", " "))
+    return re.split(r"(?<=[.:?!]) ", text.strip())[-1][:200].rstrip(":")
+
+
+class About:
+    """What a reader who cannot see a picture is told of it: its title, else where it stands and
+    what the text before it says."""
+
+    def __init__(self):
+        self.heading, self.before = "", ""
+
+    def read(self, markdown):
+        heads = re.findall(r"^#+\s+(.*)$", markdown, re.M)
+        self.heading = in_words(heads[-1]) if heads else self.heading
+        self.before = in_words(markdown)
+
+    def of(self, cell):
+        said = said_title(cell.source)
+        where = [self.heading, said or ("" if self.before == self.heading else self.before)]
+        return ". ".join(filter(None, where)).replace("<br>", " ")
+
+
+def links_of(name):
+    "The line at the top of a notebook's page: the file itself, and where it runs."
+    up = "../" * (len(Path(name).parts) + 1)
+    colab = f"https://colab.research.google.com/github/{SOURCE}/nbs/{name}"
+    binder = f"https://mybinder.org/v2/gh/{cfg['user']}/{cfg['repo']}/HEAD?labpath=nbs/{name}"
+    return (
+        f"{{download}}`Notebook <{up}nbs/{name}>` · [Colab]({colab}) (run"
+        f" `%pip install {cfg['lib_name']}` there first) · [Binder]({binder})"
+    )
+
+
+def drawn(fig, cell, i, about):
+    "A plotly figure as HTML, without plotly's bar."
+    body = pio.to_html(
+        fig,
+        include_plotlyjs=False,
+        full_html=False,
+        auto_play=False,
+        div_id=f"fig-{cell.id}-{i}",
+        config=dict(displayModeBar=False, responsive=True),
+    )
+    words = html.escape(about.of(cell), quote=True)
+    return f'<div class="figure" role="figure" aria-label="{words}">{body}</div>'
 
 
 def clean(src, dst):
-    nb = nbformat.read(src, 4)
+    nb, about = nbformat.read(src, 4), About()
     up = "../" * (len(dst.relative_to(here).parts) - 1)
     script = (  # once a page, before the first figure
         f'<script src="{up}_static/plotly.min.js"></script>'
@@ -68,30 +138,29 @@ def clean(src, dst):
     nb.cells = [c for c in nb.cells if not (c.cell_type == "code" and DROP.search(c.source))]
     for c in nb.cells:
         if c.cell_type == "markdown":
+            about.read(c.source)
             c.source = re.sub(
                 r"\]\(((?:\.\./)+)docs/", r"](\1", c.source
             )  # the site's root is docs/
         if c.cell_type != "code":
             continue
+        if FOLD.search(c.source):
+            c.metadata["tags"] = [*c.metadata.get("tags", []), "hide-cell"]
         c.source = DIRECTIVE.sub("", c.source)
+        c.metadata["mystnb"] = {"image": {"alt": about.of(c)}}
         for i, out in enumerate(c.outputs):
             data = out.get("data", {})
             if PLOTLY in data:
                 fig = pio.from_json(json.dumps(data.pop(PLOTLY)), skip_invalid=True)
-                drawn = pio.to_html(
-                    fig,
-                    include_plotlyjs=False,
-                    full_html=False,
-                    auto_play=False,
-                    div_id=f"fig-{c.id}-{i}",
-                )
-                widget = (
-                    fig.layout.paper_bgcolor == CLEAR
-                )  # the picture of a widget: its text takes the page's colour
+                # the picture of a widget: its text takes the page's colour
+                widget = fig.layout.paper_bgcolor == CLEAR
+                shown = drawn(fig, c, i, about)
                 data["text/html"] = script + (
-                    f'<div class="kdm">{drawn}</div>{NOTE}' if widget else drawn
+                    f'<div class="kdm">{shown}</div>{NOTE}' if widget else shown
                 )
                 script = ""
+    links = nbformat.v4.new_markdown_cell(links_of(src.relative_to(root / "nbs").as_posix()))
+    nb.cells.insert(1, links)
     nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     dst.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, dst)
@@ -102,10 +171,12 @@ shutil.rmtree(out, ignore_errors=True)
 for p in sorted((root / "nbs").rglob("*.ipynb")):
     if ".ipynb_checkpoints" not in p.parts and p.name != "index.ipynb":
         clean(p, out / p.relative_to(root / "nbs"))
-shutil.copy(
-    Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
-    here / "_static" / "plotly.min.js",
-)
+for package, file in (
+    (plotly, "package_data/plotly.min.js"),
+    (ziamath, "fonts/STIXTwoMath-Regular.ttf"),  # formulas look the same everywhere
+):
+    kept = Path(package.__file__).parent / file
+    shutil.copy(kept, here / "_static" / kept.name)
 
 
 # --- math as MathML (no MathJax), nbdev's parameter comments in the API pages
