@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from PIL import Image
 from kdmedlearn.data.phantom import phantom
 from kdmedlearn.data.sets.endoscopy import write_phantom_endoscopy
 from kdmedlearn.data.sets.polyps import write_phantom_polyps
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools" / "site"))
+from names import undefined
 
 HOWTO_FILE = Path(__file__).parents[1] / "docs" / "howto.md"
 HOWTO = HOWTO_FILE.read_text(encoding="utf-8")
@@ -127,3 +132,19 @@ def test_every_module_stands_in_the_reference():
     files = [p.relative_to(root) for p in (root / "kdmedlearn").rglob("*.py")]
     names = {".".join(p.with_suffix("").parts) for p in files if not p.stem.startswith("_")}
     assert names <= {*listed}, sorted(names - {*listed})
+
+
+def test_a_page_defines_each_name_that_it_uses(tmp_path):
+    import nbformat
+
+    chapters = [p for p in (ROOT / "nbs").rglob("*.ipynb") if p.parent.name[0] != "."]
+    assert {p.name: u for p in chapters if (u := undefined(p))} == {}
+    cells = [
+        "from math import *\nx = sqrt(4)",
+        "[y for y in z]",
+        "#| default_exp a.b\nw = 1",
+        "w + x",
+    ]
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    nbformat.write(made, tmp_path / "page.ipynb")
+    assert undefined(tmp_path / "page.ipynb") == ["w", "z"]

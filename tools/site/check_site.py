@@ -1,6 +1,7 @@
 """Every page of the built site in a real browser: no error on the console, no request to elsewhere,
 every figure drawn, no picture without words; at 1280 pixels no code cut off, at 400 nothing wider
-than the page, no text upon text in the picture of a widget. And no name that a page does not define.
+than the page, no text upon text in the picture of a widget. (That a page defines the names it uses
+is a test: `names.py`.)
 
     make docs && python tools/site/check_site.py [--shots FOLDER] [--only tutorials]
 
