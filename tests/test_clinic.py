@@ -366,6 +366,46 @@ def test_broken_files_are_named_and_the_others_answered(bundles, images, tmp_pat
     assert main([str(tmp_path / "none"), str(images)]) == 2
 
 
+KILLED = """
+from kdmedlearn.clinic import predict
+from kdmedlearn.clinic.run import Predictor
+opened = Predictor.open
+def open(self, path):
+    if path.name.startswith("stop"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(self, path)
+Predictor.open = open
+sys.exit(predict.main())
+"""
+
+
+@pytest.mark.parametrize("what", ["classes", "masks"])
+def test_a_command_that_is_killed_leaves_the_rows_that_it_had(bundles, images, tmp_path, what):
+    shutil.rmtree(images / "p1")
+    shutil.copy(images / "0.png", images / "stop.png")  # the last of two batches
+    out, masks = tmp_path / "a.csv", ("--masks", tmp_path / "m") * (what == "masks")
+    words = (bundles / what, images, "--batch", "2", "--out", out, *masks)
+    r = asked("import os, signal\n" + KILLED, *words)
+    assert r.returncode == -9, r.stderr
+    left = out.read_text().splitlines()
+    (images / "stop.png").unlink()
+    whole = tmp_path / "b.csv"
+    masks = ("--masks", str(tmp_path / "n")) * (what == "masks")
+    assert main([str(bundles / what), str(images), "--out", str(whole), *masks]) == 0
+    assert len(left) == 3 and left == whole.read_text().splitlines()[:3]
+    kept = 4 * (what == "masks")  # a row comes after its files
+    assert len(list((tmp_path / "m").glob("*"))) == kept
+
+
+def test_a_table_without_rows_has_its_head(bundles, tmp_path, capsys):
+    (tmp_path / "broken.png").write_text("no image")
+    assert main([str(bundles / "classes"), str(tmp_path / "broken.png")]) == 1
+    assert capsys.readouterr().out.splitlines()[0].startswith("file,answer,'=HYPERLINK")
+    out = tmp_path / "none" / "a.csv"  # said before an image is asked for
+    assert main([str(bundles / "classes"), str(tmp_path / "broken.png"), "--out", str(out)]) == 2
+    assert "skipped" not in capsys.readouterr().err
+
+
 def test_a_run_becomes_a_bundle(tmp_path):
     "`kdmedlearn distill` has written weights, settings, scores; the student saw smaller images."
     from kdmedlearn.experiments.report import write_json
