@@ -116,7 +116,7 @@ def as_int8(
             if parametrize.is_parametrized(m, "weight"):
                 parametrize.remove_parametrizations(m, "weight", leave_parametrized=False)
 
-# %% ../../nbs/clinic/08_aware.ipynb #f1e6283e
+# %% ../../nbs/clinic/08_aware.ipynb #6082794c
 class FrozenNorms(Callback):
     "Batch norms with the statistics that they have."
 
@@ -129,7 +129,7 @@ class FrozenNorms(Callback):
 def fit_for_int8(
     learn: Learner,  # of `distill`, trained
     epochs: int = 2,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     seven: bool = False,  # bits of weights
     n: int = 128,  # training images to calibrate on
 ) -> Learner:
