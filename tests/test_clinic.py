@@ -470,11 +470,12 @@ def test_eight_bits_keep_the_score_or_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["guided_student", "small_unet"])
 def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(name):
     from kdmedlearn.clinic.aware import as_int8
-    from kdmedlearn.clinic.export import example_pixels
+    from kdmedlearn.clinic.export import answers_of as answers_of_logits, example_pixels
     from kdmedlearn.clinic.quantise import in_int8
     from kdmedlearn.clinic.run import start
 
     masks = name.endswith("unet")
+    torch.manual_seed(0)
     model = lively(create_mask_model(name) if masks else create_model(name, 3))
     facts = (
         Facts("ab", 64, norm=NORM, task="binary masks") if masks else Facts("abc", 64, norm=NORM)
@@ -482,14 +483,13 @@ def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(name):
     whole, raw = Whole(model, facts), example_pixels(8, facts)
     x = (torch.from_numpy(raw).permute(0, 3, 1, 2) / 255 - whole.mean) / whole.std
     before, hooks = model.state_dict(), lambda: [m._forward_hooks for m in model.modules()]
-    small = start(in_int8(graph_of(whole), [raw]))(raw)["answers"]
-    known = whole(torch.from_numpy(raw))
-    known = (known[0] if masks else known).detach().numpy()
-    with as_int8(model, [x]), torch.no_grad():
-        z = model(x)
-        z = sum(z) if isinstance(z, (tuple, list)) else z
-        rounded = (torch.cat([1 - z.sigmoid(), z.sigmoid()], 1) if masks else z.softmax(1)).numpy()
-    rounded = rounded if rounded.shape == small.shape else rounded[:, -small.shape[1] :]
-    assert abs(rounded - small).mean() < 0.3 * abs(known - small).mean()
-    assert not any(hooks()) and list(model.state_dict()) == list(before)
+    # 7 bits: with 8 so little is lost that ties, which fall either way, are a good part of it
+    small = start(in_int8(graph_of(whole), [raw], True, True))(raw)["answers"]
+    with torch.no_grad():
+        known = whole(torch.from_numpy(raw))
+        known = (known[0] if masks else known).numpy()
+        with as_int8(model, [x], seven=True):
+            rounded = answers_of_logits(model(x)).numpy()
+    assert abs(rounded - small).mean() < 0.5 * abs(known - small).mean()
+    assert not any(hooks()) and model.state_dict().keys() == before.keys()
     assert all((v == before[k]).all() for k, v in model.state_dict().items())
