@@ -466,30 +466,41 @@ def test_eight_bits_keep_the_score_or_are_refused(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+class Shortcut(torch.nn.Module):
+    "Maps from a depthwise convolution with a way around it."
+
+    def __init__(self):
+        super().__init__()
+        conv = torch.nn.Conv2d
+        self.stem, self.norm = conv(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+        self.depthwise, self.act = conv(8, 8, 3, padding=1, groups=8), torch.nn.ReLU()
+        self.head = conv(8, 1, 1)
+
+    def forward(self, x):
+        x = self.act(self.norm(self.stem(x)))
+        return self.head(self.act(x + self.depthwise(x)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["guided_student", "small_unet"])
-def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(name):
+@pytest.mark.parametrize("make", [Shortcut, lambda: create_mask_model("small_unet")])
+def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(make):
     from kdmedlearn.clinic.aware import as_int8
     from kdmedlearn.clinic.export import answers_of as answers_of_logits, example_pixels
     from kdmedlearn.clinic.quantise import in_int8
     from kdmedlearn.clinic.run import start
 
-    masks = name.endswith("unet")
     torch.manual_seed(0)
-    model = lively(create_mask_model(name) if masks else create_model(name, 3))
-    facts = (
-        Facts("ab", 64, norm=NORM, task="binary masks") if masks else Facts("abc", 64, norm=NORM)
-    )
+    model = lively(make())
+    facts = Facts("ab", 64, norm=NORM, task="binary masks")
     whole, raw = Whole(model, facts), example_pixels(8, facts)
     x = (torch.from_numpy(raw).permute(0, 3, 1, 2) / 255 - whole.mean) / whole.std
     before, hooks = model.state_dict(), lambda: [m._forward_hooks for m in model.modules()]
     # 7 bits: with 8 so little is lost that ties, which fall either way, are a good part of it
     small = start(in_int8(graph_of(whole), [raw], True, True))(raw)["answers"]
     with torch.no_grad():
-        known = whole(torch.from_numpy(raw))
-        known = (known[0] if masks else known).numpy()
+        known = whole(torch.from_numpy(raw))[0].numpy()
         with as_int8(model, [x], seven=True):
             rounded = answers_of_logits(model(x)).numpy()
-    assert abs(rounded - small).mean() < 0.5 * abs(known - small).mean()
+    assert abs(rounded - small).mean() < 0.3 * abs(known - small).mean()
     assert not any(hooks()) and model.state_dict().keys() == before.keys()
     assert all((v == before[k]).all() for k, v in model.state_dict().items())
