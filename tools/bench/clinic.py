@@ -111,7 +111,7 @@ STUDENTS = ("small_student", "guided_student")
 def networks(dls, epochs: int) -> dict:  # name -> Learner
     "The teacher, and its students, distilled."
     teacher, found = phantom_teacher(), {}
-    found["teacher"] = distill(dls, phantom_teacher().model, teacher)
+    found["teacher"] = distill(dls, phantom_teacher(), teacher)
     for name in STUDENTS:
         torch.manual_seed(0)
         learn = distill(dls, create_model(name, len(dls.vocab)), teacher, "response")
