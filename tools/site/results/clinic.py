@@ -20,7 +20,7 @@ squeezing the image, and its accuracy is that of the graph, which it runs. PyTor
 
 {table}
 
-![Accuracy against milliseconds for an image, one point for each network and way](images/clinic_cost.svg)
+![Accuracy against milliseconds for an image, a mark for each network and way, larger for larger files](images/clinic_cost.svg)
 """
 WAYS = {  # -> marker
     "PyTorch": "o",
@@ -31,7 +31,7 @@ WAYS = {  # -> marker
     "browser": "*",
 }
 # Okabe and Ito's; they are told apart on white and on black
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
+COLOURS = ("#56b4e9", "#d55e00", "#009e73")
 
 
 def page():
@@ -71,7 +71,8 @@ def draw(file: Path):
         fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
         for r in rows:
             colour = COLOURS[names.index(r["network"])]
-            how = dict(marker=WAYS[r["way"]], color=colour, ms=9, ls="", alpha=0.8)
+            size = 5 + r["kB"] ** 0.5 / 3
+            how = dict(marker=WAYS[r["way"]], color=colour, ms=size, ls="", alpha=0.8)
             ax.plot(r["ms"], 100 * r["accuracy"], **how)
         for colour, n in zip(COLOURS, names):
             own = [r for r in rows if r["network"] == n]
@@ -79,9 +80,12 @@ def draw(file: Path):
             ax.plot([], [], "o", color=colour, label=size)
         for way in dict.fromkeys(r["way"] for r in rows):
             ax.plot([], [], WAYS[way], color=grey, label=way)
+        ax.margins(y=0.15)
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlabel("milliseconds for an image, one thread")
         ax.set_ylabel("accuracy in %")
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        how = dict(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        ax.legend(title="a larger mark is a larger file", **how)
         fig.savefig(file, transparent=True, metadata={"Date": None})
         plt.close(fig)
