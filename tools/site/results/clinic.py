@@ -20,7 +20,7 @@ squeezing the image, and its accuracy is that of the graph, which it runs. PyTor
 
 {table}
 
-![Accuracy against milliseconds for an image, a mark for each network and way, larger for larger files](images/clinic_cost.svg)
+![Accuracy against milliseconds, a mark for each network and way, larger for larger files](images/clinic_cost.svg)
 """
 WAYS = {  # -> marker
     "PyTorch": "o",
