@@ -980,7 +980,7 @@ def several_processes():  # yields how many there are
     finally:
         leave()
 
-# %% ../nbs/cli.ipynb #5b08436d
+# %% ../nbs/cli.ipynb #925fd4a4
 def check_training(asked: AskedRun):
     "Raise for a budget, a control or a folder that would end the run when the teacher is trained."
     from kdmedlearn.core.checks import number, one_of, writable_folder
@@ -1227,7 +1227,7 @@ def quantise_bundle(asked: AskedInt8):
         typer.echo(table.round(4).to_string())
         typer.echo(f"written: {out}")
 
-# %% ../nbs/cli.ipynb #52decd1f
+# %% ../nbs/cli.ipynb #f225a7ba
 @app.command("page")
 def make_page(
     bundle: Path = typer.Argument(..., help="folder or zip of a bundle"),
@@ -1235,13 +1235,18 @@ def make_page(
     web: Optional[Path] = typer.Option(
         None, help="folder dist of onnxruntime-web; default: by npm"
     ),
+    single: bool = typer.Option(
+        False, "--single", help="one .html file of at most 25 MB, which needs no server"
+    ),
 ):
-    "A folder with a page that runs the student of a bundle in a browser."
+    "A page that runs the student of a bundle in a browser, as a folder or one file."
     with _Told():
         from kdmedlearn.clinic.page import write_page
 
-        page = write_page(bundle, out or bundle.with_name(bundle.stem + "-page"), web)
-        typer.echo(f"{page}; see it: python -m http.server --bind 127.0.0.1 --directory {page}")
+        name = bundle.stem + "-page" + ".html" * single
+        page = write_page(bundle, out or bundle.with_name(name), web, single)
+        serve = f"python -m http.server --bind 127.0.0.1 --directory {page}"
+        typer.echo(f"{page}; see it: " + ("open it in a browser" if single else serve))
 
 # %% ../nbs/cli.ipynb #6c514f24
 def course_dir() -> Path:

@@ -366,6 +366,46 @@ def test_broken_files_are_named_and_the_others_answered(bundles, images, tmp_pat
     assert main([str(tmp_path / "none"), str(images)]) == 2
 
 
+KILLED = """
+from kdmedlearn.clinic import predict
+from kdmedlearn.clinic.run import Predictor
+opened = Predictor.open
+def open(self, path):
+    if path.name.startswith("stop"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(self, path)
+Predictor.open = open
+sys.exit(predict.main())
+"""
+
+
+@pytest.mark.parametrize("what", ["classes", "masks"])
+def test_a_command_that_is_killed_leaves_the_rows_that_it_had(bundles, images, tmp_path, what):
+    shutil.rmtree(images / "p1")
+    shutil.copy(images / "0.png", images / "stop.png")  # the last of two batches
+    out, masks = tmp_path / "a.csv", ("--masks", tmp_path / "m") * (what == "masks")
+    words = (bundles / what, images, "--batch", "2", "--out", out, *masks)
+    r = asked("import os, signal\n" + KILLED, *words)
+    assert r.returncode == -9, r.stderr
+    left = out.read_text().splitlines()
+    (images / "stop.png").unlink()
+    whole = tmp_path / "b.csv"
+    masks = ("--masks", str(tmp_path / "n")) * (what == "masks")
+    assert main([str(bundles / what), str(images), "--out", str(whole), *masks]) == 0
+    assert len(left) == 3 and left == whole.read_text().splitlines()[:3]
+    kept = 4 * (what == "masks")  # a row comes after its files
+    assert len(list((tmp_path / "m").glob("*"))) == kept
+
+
+def test_a_table_without_rows_has_its_head(bundles, tmp_path, capsys):
+    (tmp_path / "broken.png").write_text("no image")
+    assert main([str(bundles / "classes"), str(tmp_path / "broken.png")]) == 1
+    assert capsys.readouterr().out.splitlines()[0].startswith("file,answer,'=HYPERLINK")
+    out = tmp_path / "none" / "a.csv"  # said before an image is asked for
+    assert main([str(bundles / "classes"), str(tmp_path / "broken.png"), "--out", str(out)]) == 2
+    assert "skipped" not in capsys.readouterr().err
+
+
 def test_a_run_becomes_a_bundle(tmp_path):
     "`kdmedlearn distill` has written weights, settings, scores; the student saw smaller images."
     from kdmedlearn.experiments.report import write_json
@@ -424,3 +464,43 @@ def test_eight_bits_keep_the_score_or_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the images have the classes"):
         quantise(tmp_path / "full", other, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+class Shortcut(torch.nn.Module):
+    "Maps from a depthwise convolution with a way around it."
+
+    def __init__(self):
+        super().__init__()
+        conv = torch.nn.Conv2d
+        self.stem, self.norm = conv(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+        self.depthwise, self.act = conv(8, 8, 3, padding=1, groups=8), torch.nn.ReLU()
+        self.head = conv(8, 1, 1)
+
+    def forward(self, x):
+        x = self.act(self.norm(self.stem(x)))
+        return self.head(self.act(x + self.depthwise(x)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [Shortcut, lambda: create_mask_model("small_unet")])
+def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(make):
+    from kdmedlearn.clinic.aware import as_int8
+    from kdmedlearn.clinic.export import answers_of as answers_of_logits, example_pixels
+    from kdmedlearn.clinic.quantise import in_int8
+    from kdmedlearn.clinic.run import start
+
+    torch.manual_seed(0)
+    model = lively(make())
+    facts = Facts("ab", 64, norm=NORM, task="binary masks")
+    whole, raw = Whole(model, facts), example_pixels(8, facts)
+    x = (torch.from_numpy(raw).permute(0, 3, 1, 2) / 255 - whole.mean) / whole.std
+    before, hooks = model.state_dict(), lambda: [m._forward_hooks for m in model.modules()]
+    # 7 bits: with 8 so little is lost that ties, which fall either way, are a good part of it
+    small = start(in_int8(graph_of(whole), [raw], True, True))(raw)["answers"]
+    with torch.no_grad():
+        known = whole(torch.from_numpy(raw))[0].numpy()
+        with as_int8(model, [x], seven=True):
+            rounded = answers_of_logits(model(x)).numpy()
+    assert abs(rounded - small).mean() < 0.3 * abs(known - small).mean()
+    assert not any(hooks()) and model.state_dict().keys() == before.keys()
+    assert all((v == before[k]).all() for k, v in model.state_dict().items())

@@ -1,13 +1,44 @@
 // The clinic's page: a bundle's network in the browser. Reading, squeezing and stretching as in
 // kdmedlearn.clinic.run; nothing is asked of another host.
-import * as ort from "./ort.wasm.min.mjs";
-
 const $ = (id) => document.getElementById(id);
 const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178],
   [213, 94, 0], [204, 121, 167]];
-ort.env.wasm.numThreads = 1; // more threads would need headers that few static servers send
-ort.env.wasm.wasmPaths = new URL("./", location.href).href;
-let manifest, session, busy = false;
+let ort, manifest, session, last = Promise.resolve();
+
+// --- files: beside the page or, zipped, in it
+const held = $("files") && JSON.parse($("files").textContent);
+
+async function bytesOf(name) {
+  if (!held) return (await fetch(name)).arrayBuffer();
+  const zipped = Uint8Array.from(atob(held[name]), (c) => c.charCodeAt(0));
+  const stream = new Blob([zipped]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+async function addressOf(name, type) {
+  if (!held) return new URL(name, location.href).href;
+  return URL.createObjectURL(new Blob([await bytesOf(name)], { type }));
+}
+
+async function fetched(name) { // a file of the bundle, if it has its hash
+  const data = await bytesOf(name);
+  if (crypto.subtle) {
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+    const hex = Array.from(hash, (b) => b.toString(16).padStart(2, "0")).join("");
+    if (hex !== manifest.files[name]) throw new Error(`${name} is not the file that was written`);
+  }
+  return data;
+}
+
+async function loaded() { // the runtime
+  const found = await import(await addressOf("ort.wasm.min.mjs", "text/javascript"));
+  const wasm = "ort-wasm-simd-threaded.wasm";
+  found.env.wasm.numThreads = 1; // more threads would need headers that few static servers send
+  found.env.wasm.wasmPaths = { mjs: await addressOf("ort-wasm-simd-threaded.mjs", "text/javascript") };
+  if (held) found.env.wasm.wasmBinary = await bytesOf(wasm);
+  else found.env.wasm.wasmPaths.wasm = await addressOf(wasm);
+  return found;
+}
 
 // --- Pillow's bilinear resize of bytes: weights of 22 bits, rounded after each direction
 export function weights(n, N) {
@@ -171,40 +202,45 @@ function sample(blob, i, known) {
   image.src = URL.createObjectURL(blob);
   image.alt = `made-up image ${i + 1}`;
   button.append(image, said);
-  button.onclick = () => use(blob);
+  button.onclick = () => useFile(blob);
   $("samples").append(button);
 }
 
-// --- files of the bundle, each with its hash
-async function fetched(name) {
-  const data = await (await fetch(name)).arrayBuffer();
-  if (crypto.subtle) {
-    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
-    const hex = Array.from(hash, (b) => b.toString(16).padStart(2, "0")).join("");
-    if (hex !== manifest.files[name]) throw new Error(`${name} is not the file that was written`);
+// --- what is asked of it
+async function shown(source) {
+  try { await show(source); }
+  catch (e) {
+    window.answer = null;
+    $("said").textContent = `This could not be read: ${e.message}`;
+    $("answer").replaceChildren();
   }
-  return data;
 }
 
-async function use(source) {
-  if (busy) return;
-  busy = true;
-  try { await show(source); }
-  catch (e) { $("said").textContent = `This could not be read: ${e.message}`; $("answer").replaceChildren(); }
-  finally { busy = false; }
+function use(source) { // one after the other
+  last = last.then(() => shown(source));
+  return last;
+}
+
+function useFile(file) { // instead of the camera's next image
+  stopCamera();
+  if (file) use(file);
+}
+
+function stopCamera() {
+  const video = $("video");
+  video.srcObject?.getTracks().forEach((t) => t.stop());
+  video.srcObject = null;
+  $("camera").textContent = "Camera";
 }
 
 async function camera() {
   const video = $("video");
-  if (video.srcObject) {
-    video.srcObject.getTracks().forEach((t) => t.stop());
-    video.srcObject = null;
-    $("camera").textContent = "Camera";
-    return;
-  }
-  try { video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true }); }
-  catch (e) { $("said").textContent = `No camera: ${e.message}`; return; }
-  await video.play();
+  if (video.srcObject) return stopCamera();
+  try {
+    if (!navigator.mediaDevices) throw new Error("this address is not allowed to ask for one; 127.0.0.1 and https are");
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    await video.play();
+  } catch (e) { $("said").textContent = `No camera: ${e.message}`; return stopCamera(); }
   $("camera").textContent = "Stop";
   while (video.srcObject) {
     await use(video);
@@ -213,24 +249,27 @@ async function camera() {
 }
 
 function listen() {
-  const drop = $("drop");
   $("file").disabled = $("camera").disabled = false;
-  $("file").onchange = () => $("file").files[0] && use($("file").files[0]);
+  $("file").onchange = () => useFile($("file").files[0]);
   $("camera").onclick = camera;
-  addEventListener("dragover", (e) => { e.preventDefault(); drop.classList.add("over"); });
-  addEventListener("dragleave", () => drop.classList.remove("over"));
+  addEventListener("dragover", () => $("drop").classList.add("over"));
+  addEventListener("dragleave", () => $("drop").classList.remove("over"));
   addEventListener("drop", (e) => {
-    e.preventDefault();
-    drop.classList.remove("over");
-    if (e.dataTransfer.files[0]) use(e.dataTransfer.files[0]);
+    $("drop").classList.remove("over");
+    useFile(e.dataTransfer.files[0]);
   });
 }
+
+for (const what of ["dragover", "drop"]) // the browser would leave the page for the file
+  addEventListener(what, (e) => e.preventDefault());
 
 async function begin() {
   const test = $("test");
   try {
-    manifest = await (await fetch("manifest.json")).json();
+    manifest = JSON.parse(new TextDecoder().decode(await bytesOf("manifest.json")));
     document.title = $("name").textContent = manifest.name;
+    $("card").href = await addressOf("card.html", "text/html");
+    ort = await loaded();
     session = await ort.InferenceSession.create(await fetched("model.onnx"), { executionProviders: ["wasm"] });
     const worst = await selfTest(), good = worst <= manifest.selftest.tolerance;
     test.className = good ? "good" : "bad";
@@ -240,9 +279,7 @@ async function begin() {
     if (good) listen();
   } catch (e) {
     test.className = "bad";
-    test.textContent = location.protocol === "file:"
-      ? "A page from a file may not load the network: serve the folder, python -m http.server --bind 127.0.0.1"
-      : `The bundle cannot be used: ${e.message}`;
+    test.textContent = `The bundle cannot be used: ${e.message}`;
   }
 }
 

@@ -136,7 +136,7 @@ def answers_of(z: Tensor) -> Tensor:
     return torch.cat([1 - p, p], 1)
 
 # %% ../../nbs/clinic/04_export.ipynb #041deac1
-OPSET = 18  # of the graph: what the runtimes of the last years and the browsers' can read
+OPSET = 20  # of the graph: the first in which GELU is one operator; ONNX Runtime 1.17 reads it
 
 
 def load_onnx() -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from results import (
     brain_mri,
+    clinic,
     faults,
     gpu,
     guidance,
@@ -51,6 +52,7 @@ PARTS = (
     peers,
     step,
     gpu,
+    clinic,
     faults,
     widgets,
 )
@@ -68,3 +70,5 @@ if __name__ == "__main__":
         brain_mri.keep(*sys.argv[2:])
     for name, made in PAGES.items():
         (DOCS / name).write_text(made(), encoding="utf-8")
+    if (DOCS / "results" / "clinic.json").is_file():
+        clinic.draw(DOCS / "images" / "clinic_cost.svg")
