@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
+from fastai.data.core import DataLoaders
 from PIL import Image
 from torch import nn
 
@@ -578,6 +580,86 @@ L(
     lambda d: DistillStep(net(), net(6)).setup(torch.rand(2, 1, 8, 8), torch.tensor([1, 2])),
 )
 L("unknown layer", "has no layer 'no'. Near", lambda d: read(net(), ["no"], torch.rand(1, 3, 8, 8)))
+
+
+def with_later(change, **kw):
+    "A training of which batch 2 is changed: (images, targets) -> batch."
+    return trained(lambda n, b: change(*b) if n > 1 else b, **kw)
+
+
+def trained(change, classes=3, **kw):
+    items = data().train_ds
+    made = []
+
+    def collate(each):
+        made.append(0)
+        return change(len(made), tuple(map(torch.stack, zip(*each))))
+
+    train = torch.utils.data.DataLoader(items, batch_size=8, collate_fn=collate)
+    loss = dict(loss_func=nn.CrossEntropyLoss()) | kw
+    fit(distilled(dls=DataLoaders(train, data().valid, device="cpu"), **loss))
+
+
+def labelled(label):
+    "Loaders of fastai, image 5 of the training has another label."
+    dls = data()
+    dls.train_ds[5] = (dls.train_ds[5][0], label)
+    return dls
+
+
+two_says = "training batch 2 of epoch 1: "
+L("no targets", two_says + "the batch has images and no", lambda d: with_later(lambda x, y: (x,)))
+L("targets None", two_says + "the batch holds None", lambda d: with_later(lambda x, y: (x, None)))
+L("images alone", two_says + "the batch is one tensor", lambda d: with_later(lambda x, y: x))
+L(
+    "a later dict",
+    two_says + ".*such as batch..image",
+    lambda d: with_later(lambda x, y: {"image": x, "label": y}),
+)
+L("a later list", two_says + "the batch holds a list", lambda d: with_later(lambda x, y: (x, [1])))
+L("an empty batch", two_says + "the batch is empty", lambda d: with_later(lambda x, y: (x[:0], y)))
+L(
+    "bytes later",
+    "teacher .* fails .*x.float.. / 255",
+    lambda d: with_later(lambda x, y: (x.byte(), y)),
+)
+L(
+    "grey later",
+    two_says + "the student fails.*images of 3 channels and these have 1",
+    lambda d: with_later(lambda x, y: (x[:, :1], y), teacher=Says(lambda z: z)),
+)
+L("half the targets", two_says + "the loss", lambda d: with_later(lambda x, y: (x, y[:4])))
+L("float targets", "class numbers are whole", lambda d: with_later(lambda x, y: (x, y.float())))
+L("label -1", "from 0 to 2", lambda d: with_later(lambda x, y: (x, y - 1)))
+L(
+    "label 9",
+    "training batch . of epoch 1 .image 5.: .*for class numbers from 0 to 2",
+    lambda d: fit(distilled(dls=labelled(torch.tensor(9)))),
+)
+L(
+    "label None",
+    "the loader makes no batch of its items",
+    lambda d: fit(distilled(dls=labelled(None))),
+)
+L(
+    "validation without targets",
+    "no targets; expected .images, targets.",
+    lambda d: distilled(
+        dls=DataLoaders(data().train, torch.utils.data.DataLoader([(torch.zeros(3, 8, 8),)])),
+        loss_func=nn.CrossEntropyLoss(),
+    ),
+)
+L("label 9, alone", "from 0 to 2", lambda d: tried(make_dls=lambda s: labelled(torch.tensor(9))))
+for c in (EarlyStoppingCallback, SaveModelCallback, ReduceLROnPlateau):
+    L(
+        f"{c.__name__} watches nothing",
+        "near: valid_loss.*expected one of",
+        lambda d, c=c: fit(distilled(cbs=c(monitor="valid_los"), path=d)),
+    )
+for v in (0, -1, 2.5, "8"):
+    L(f"bs={v!r}", "bs=.*at least 1", lambda d, v=v: distilled(dls=data(bs=v)))
+for v in (-1, "3"):
+    L(f"{v!r} epochs", "n_epoch=.*at least 0", lambda d, v=v: distilled().fit(v))
 L("recipe's field", "near: epochs", lambda d: hdkd_student_recipe(epoch=3))
 L("recipe's rate", "lr=nan", lambda d: hdkd_student_recipe(lr=nan))
 L("recipe's epochs", "epochs=-1", lambda d: kdas_recipe(epochs=-1))
@@ -641,6 +723,7 @@ E(
     "give steps=",
     lambda d: tried(mixup=0.2, make_dls=lambda seed: drawn(), **drawn_nets),
 )
+E("option", "no option 'monitor'", lambda d: tried(monitor="accuracy"))
 E("a student", "expected a function", lambda d: tried(make_student=net()))
 E("loaders", "expected a function", lambda d: tried(make_dls=data()))
 E(
@@ -670,6 +753,8 @@ P = lambda name, says, **kw: case(
 P("task", "choose one of classify, segment", task="detect")
 P("size", "at least 32", size=2)
 P("none", "at least 1", n_train=0)
+for v in (0, -1, 2.5, "8", None):
+    P(f"bs={v!r}", "bs=.*at least 1", bs=v)
 P("seed", "seed must be", seed=-1)
 P("in words", "whole number", n_train="8")
 P("difficulty", "between 0", difficulty=nan)

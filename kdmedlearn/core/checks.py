@@ -210,7 +210,7 @@ def same_classes_fused(student: Tensor, fused: Tensor):
             f" {tuple(fused.shape)}; all need the same classes in the same order"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #2417720d
+# %% ../../nbs/core/01_checks.ipynb #27620e50
 def image_size(size: Any) -> Any:
     "(height, width) in pixels from a side, a pair or nothing."
     pair = (size, size) if isinstance(size, (Real, str)) else size and tuple(size)
@@ -231,11 +231,12 @@ def only_tensors(batch: tuple, cure: str = "") -> tuple:
                 f"the batch is a {type(o).__name__} with {', '.join(keys)}; expected tensors,"
                 f" images and targets apart, such as batch[{keys[0]!r}], batch[{keys[-1]!r}]{cure}"
             )
-        array = hasattr(o, "__array__") or isinstance(o, (str, int, float, list))
+        array = hasattr(o, "__array__") or isinstance(o, (str, int, float, list, type(None)))
         if array and not isinstance(o, Tensor):
             raise TypeError(
-                f"the batch holds a {type(o).__name__}; expected tensors: torch.as_tensor(o) makes"
-                " one of arrays and numbers, .float() turns images into float32"
+                f"the batch holds {'None' if o is None else f'a {type(o).__name__}'}; expected"
+                " tensors: torch.as_tensor(o) makes one of arrays and numbers, .float() turns"
+                " images into float32"
             )
     return batch
 

@@ -6,7 +6,7 @@
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
            'TeachersFirst', 'ReadsLast', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #7fcbf728
+# %% ../../nbs/train/02_distillation.ipynb #c06ec80d
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -32,16 +32,18 @@ from ..data.unlabelled import with_unlabelled
 from .finite import guarded
 from .memory import keep_freed_memory
 from kdmedlearn.train.trial import (
+    CheckedLearner,
     device_of,
     last_batch_of_one,
     loss_of,
     mixes_kinds,
+    monitors_known,
     rates_are_finite,
     try_learner,
     two_loaders,
 )
 
-# %% ../../nbs/train/02_distillation.ipynb #eb0a82d2
+# %% ../../nbs/train/02_distillation.ipynb #979069fe
 class Tally:
     "Means over images of the terms of an epoch."
 
@@ -203,8 +205,8 @@ def adopt(learn: Learner, step: DistillStep):
     known = {id(p) for group in learn.opt.param_lists for p in group}
     learn.opt.param_lists[-1].extend(p for p in step.adapters() if id(p) not in known)
 
-# %% ../../nbs/train/02_distillation.ipynb #3115c526
-class DistillLearner(Learner):
+# %% ../../nbs/train/02_distillation.ipynb #128a99d0
+class DistillLearner(CheckedLearner):
     "A Learner whose `save` and `load` carry the adapters of the method with the optimizer's state."
 
     def save(self, file, with_opt=True, **kwargs):
@@ -241,13 +243,9 @@ class DistillLearner(Learner):
 
     def export(self, *args, **kwargs):
         self.distill.forget()
-        self.__class__ = Learner  # what is exported loads as a plain Learner
-        try:
-            return self.export(*args, **kwargs)
-        finally:
-            self.__class__ = DistillLearner
+        return super().export(*args, **kwargs)
 
-# %% ../../nbs/train/02_distillation.ipynb #04608a66
+# %% ../../nbs/train/02_distillation.ipynb #6d01550c
 class TermColumns(Callback):
     """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
     progress table."""
@@ -268,6 +266,7 @@ class TermColumns(Callback):
         for c in self.learn.cbs:
             if isinstance(c, TrackerCallback) and c.monitor in self.distiller.term_names:
                 smaller_is_better(c)
+        monitors_known(self.learn)
 
     def after_validate(self):
         d = self.distiller
@@ -327,7 +326,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #42076734
+# %% ../../nbs/train/02_distillation.ipynb #a644cbad
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/05_teachers.ipynb #345b9f2d
+# %% ../../nbs/train/05_teachers.ipynb #ad0a927e
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,10 +54,10 @@ from ..evaluation.masks import dice
 from ..methods.kdas import StructureLoss
 from ..models.registry import create_mask_model, create_model, is_mask_model, is_yours
 from ..models.weights import about_model, load_model, load_teacher, save_model
-from .trial import class_names
+from .trial import CheckedLearner, class_names
 from ..viz.figures import recall_figure
 
-# %% ../../nbs/train/05_teachers.ipynb #474fbd50
+# %% ../../nbs/train/05_teachers.ipynb #5a50f9b5
 def fit_teacher(
     dls,
     model: nn.Module,
@@ -70,7 +70,7 @@ def fit_teacher(
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
     of_type("model", model, nn.Module, "a network to train")
     restart(dls, seed)
-    learn = Learner(dls, model, **kwargs)
+    learn = CheckedLearner(dls, model, **kwargs)
     fit(learn, epochs, learning_rate(lr))
     return learn
 
