@@ -20,6 +20,7 @@ from torch import nn
 import kdmedlearn.cli as cli
 from helpers import data, net
 from kdmedlearn import *
+from kdmedlearn.clinic.export import export, Facts
 from kdmedlearn.core.step import DistillStep
 from kdmedlearn.core.taps import read
 from kdmedlearn.data.files import open_image
@@ -27,7 +28,8 @@ from kdmedlearn.evaluation.compare import compare
 from kdmedlearn.experiments.experiment import experiment
 from kdmedlearn.models.registry import create_mask_model, create_model, register_model
 from kdmedlearn.models.small import small_student, small_teacher
-from kdmedlearn.models.weights import load_model, load_teacher, save_model
+from kdmedlearn.models.weights import about_model, load_model, load_teacher, save_model
+from kdmedlearn.models.weights import write_safetensors
 from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.fusing import load_fusion
 from kdmedlearn.train.recipes import hdkd_student_recipe, kdas_recipe
@@ -431,6 +433,37 @@ N("pickle in disguise", "they can run code", lambda d: load_teacher(pickled(d, "
 N("others' file", "without a description", lambda d: load_model(bare(d)))
 N("a folder", "there is no file", lambda d: load_model(d))
 N("others' fusion", "without a description", lambda d: load_fusion(bare(d)))
+
+
+def kept(d, model=None, arch="small_student", vocab=list("abc"), *more, **kw):
+    return save_model(model or small_student(3), d / "m.safetensors", arch, vocab, *more, **kw)
+
+
+def changed(d, **about):
+    "A file whose description was changed."
+    file = kept(d)
+    write_safetensors(load_model(file).state_dict(), file, about_model(file) | about)
+    return file
+
+
+N("a name too many", "would be .4, 64. and is .3, 64", lambda d: kept(d, vocab=list("abcd")))
+N("a name for a list", "p more than once", lambda d: kept(d, vocab="polyp"))
+N("a name twice", "a more than once", lambda d: kept(d, vocab=list("aba")))
+N("a name None", "a class name is a text", lambda d: kept(d, vocab=["a", None, "b"]))
+N("another arch", "has other tensors", lambda d: kept(d, arch="small_teacher"))
+N("an arch mistyped", "near: small_student", lambda d: kept(d, arch="smal_student"))
+N("other channels", "has other tensors", lambda d: kept(d, None, "small_student", list("abc"), 1))
+N("std 0", "std above 0", lambda d: kept(d, norm=(0.5, 0)))
+N("size", "expected the side", lambda d: kept(d, img_size=0))
+N("compiled, of others", "would be", lambda d: kept(d, torch.compile(net())))
+N("names changed", "names 2 classes", lambda d: load_teacher(changed(d, vocab=["a", "b"])))
+N(
+    "logits changed",
+    "holds other tensors",
+    lambda d: load_model(changed(d, num_classes=1, vocab=["a"])),
+)
+N("no names", "has no vocab", lambda d: load_model(changed(d, vocab=None)))
+N("description of nothing", "has no arch", lambda d: load_model(changed(d, arch=5)))
 N(
     "no folder to save in",
     "choose another folder",
@@ -471,6 +504,12 @@ def itself(d):
 
 H("the student", "copy.deepcopy", itself)
 H("half weights", "fails on a batch", lambda d: distilled(teacher=net(6).half()))
+H(
+    "names one too few",
+    "gives 3 logits and names 2 classes",
+    lambda d: distilled(teacher=Teacher(net(6), vocab=["a", "b"])),
+)
+H("names in one text", "expected a list of class names", lambda d: Teacher(net(), vocab="abc"))
 H("to train a number", "expected a network", lambda d: fit_teacher(data(), 5, 1, 1e-3))
 
 # ---- students
@@ -743,6 +782,23 @@ E(
     "student of a run",
     "a function that makes one",
     lambda d: train_run(Runs(d), data(), 5, net(6), "response"),
+)
+
+# ---- bundles
+
+B = lambda name, says, *given, model=None: case(
+    "bundles", name, says, lambda d: export(model or small_student(3), d / "b", Facts(*given))
+)
+B("a name too few", "answers .2, 3. for 2 images, and the facts name 2 classes", list("ab"), 32)
+B("of masks", "has shape|must return a map", list("ab"), 32, 3, ((0.5,), (0.2,)), "binary masks")
+B("of grey images", "it takes images of 3 channels|fails on a batch", list("abc"), 32, 1)
+B("without facts' size", "expected the side", list("abc"), 0)
+case("bundles", "no facts", "a module does not know", lambda d: export(small_student(3), d / "b"))
+case(
+    "bundles",
+    "a teacher without names",
+    "name 0 classes",
+    lambda d: export(Teacher(small_student(3), size=32), d / "b"),
 )
 
 # ---- phantoms

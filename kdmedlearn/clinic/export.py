@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['OPSET', 'Facts', 'task_in', 'reading_in', 'facts_of', 'Whole', 'answers_of', 'load_onnx', 'graph_of', 'said',
            'NotTheSame', 'example_pixels', 'difference', 'parity', 'same_answers', 'calibration_of', 'scores_of',
-           'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'parity_words',
-           'write_card', 'export', 'facts_of_teacher', 'whole_folder', 'facts_of_run', 'export_run']
+           'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'one_name_an_answer',
+           'parity_words', 'write_card', 'export', 'facts_of_teacher', 'whole_folder', 'facts_of_run', 'export_run']
 
-# %% ../../nbs/clinic/04_export.ipynb #93dc3704
+# %% ../../nbs/clinic/04_export.ipynb #0c9557ac
 import json
 import logging
 import shutil
@@ -33,6 +33,7 @@ from ..core.checks import image_size, maps_of, number, of_type, one_of
 from ..core.outputs import main_output, plain, unwrapped
 from ..core.step import at_size
 from ..core.teacher import norm_of, size_of, Teacher
+from ..core.trial import attempt
 from ..data.files import squeezed
 from ..data.phantom import phantom
 from ..evaluation.calibration import ece, fit_temperature
@@ -295,7 +296,7 @@ def known_of(learn: Learner) -> Known:
         scored_on="the validation images, on which the training was watched",
     )
 
-# %% ../../nbs/clinic/04_export.ipynb #92398417
+# %% ../../nbs/clinic/04_export.ipynb #52750408
 def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -> dict:
     "Write made-up images to `folder`/selftest; returns what the manifest says of them."
     (folder / "selftest").mkdir()
@@ -330,6 +331,7 @@ def own_version() -> str:
 
 def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
     "Graph, self-test, card and manifest, into an empty folder."
+    one_name_an_answer(whole)
     graph = graph_of(whole)
     found = parity(whole, graph)
     same_answers(found, tolerance)
@@ -345,6 +347,21 @@ def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
     )
     write_card(folder, manifest, known, parity_words(found, tolerance))
     seal(folder, manifest, ["model.onnx", "card.md", "card.html", *test["images"]])
+
+
+def one_name_an_answer(whole: Whole):
+    "Raise unless the network takes such images, and gives an answer for each class that is named."
+    f = whole.facts
+    pixels = torch.zeros(2, *f.size, f.channels, dtype=torch.uint8)
+    with torch.no_grad():
+        out = attempt("the student", (pixels,), whole, pixels)
+    out = out[0] if f.masks else out
+    if out.ndim != 2 + 2 * f.masks or out.shape[1] != len(f.classes):
+        raise ValueError(
+            f"the student gives answers {tuple(out.shape)} for 2 images, and the facts name"
+            f" {len(f.classes)} classes for {f.task}; give one name for each logit, in their order,"
+            " of masks the background first: Facts(classes=[...])"
+        )
 
 
 def parity_words(found: dict, tolerance: float) -> str:

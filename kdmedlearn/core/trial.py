@@ -7,8 +7,8 @@ __all__ = ['FAILS', 'RESHAPED', 'LEAVE_OUT', 'untouched', 'check_weights', 'can_
            'layers_of', 'MapsRead', 'with_maps', 'try_training', 'has_gradient', 'find', 'attempt', 'failed',
            'too_small', 'cure_for', 'loss_or_cure', 'shapes', 'described', 'target_cure', 'size_cure', 'classes_cure',
            'yes_no_cure', 'one_place', 'loss_fits', 'several_classes', 'check_pass', 'finite', 'serves',
-           'needs_no_label', 'same_logits_number', 'check_terms', 'named_terms', 'followed', 'expect_logits',
-           'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
+           'needs_no_label', 'one_name_a_logit', 'same_logits_number', 'check_terms', 'named_terms', 'followed',
+           'expect_logits', 'probabilities', 'ends_in_sigmoid', 'teacher_is_larger']
 
 # %% ../../nbs/core/09_trial.ipynb #e45f038e
 import inspect
@@ -399,7 +399,7 @@ def several_classes(loss_func: Any, out: Any):
             f" give one that fits, {cure}"
         )
 
-# %% ../../nbs/core/09_trial.ipynb #18e3b3f3
+# %% ../../nbs/core/09_trial.ipynb #cc83ed36
 def check_pass(step: Any, p: Pass, xb: tuple, yb: tuple):
     """Raise where outputs, classes, the task or the targets `yb` do not fit; warn of what only
     looks wrong."""
@@ -411,6 +411,7 @@ def check_pass(step: Any, p: Pass, xb: tuple, yb: tuple):
         comparable(p.student.out, "the student")
         for t, o in zip(step.teachers, p.teachers):
             comparable(o.out, f"teacher {t.name}")
+            one_name_a_logit(t, o.out)
         same_logits_number(step, p)
     loss_fits(step, p.student, yb)
     expect_logits(step, p, xb)
@@ -444,7 +445,20 @@ def needs_no_label(method: Any):
                 " out, or take a method that asks the teacher alone, such as Response"
             )
 
-# %% ../../nbs/core/09_trial.ipynb #0019b0ce
+# %% ../../nbs/core/09_trial.ipynb #23f6de58
+def one_name_a_logit(t: Any, out: Any):
+    "Raise if a teacher names more or fewer classes than it has logits."
+    names = [c for c in t.vocab or () if isinstance(c, (str, int))]
+    z = out[0] if is_maps(out) else out
+    if not names or getattr(z, "ndim", 0) not in (2, 4) or z.shape[1] == len(names):
+        return
+    if (z.shape[1], len(names)) != (1, 2):  # one logit is that of the second class
+        raise ValueError(
+            f"teacher {t.name} gives {z.shape[1]} logits and names {len(names)} classes; give one"
+            " name for each logit, in their order: Teacher(model, vocab=[...])"
+        )
+
+
 def same_logits_number(step: Any, p: Pass):
     "Raise if a teacher has another number of logits than the student."
     out = p.student.out
