@@ -980,7 +980,7 @@ def several_processes():  # yields how many there are
     finally:
         leave()
 
-# %% ../nbs/cli.ipynb #5b08436d
+# %% ../nbs/cli.ipynb #47e45b79
 def check_training(asked: AskedRun):
     "Raise for a budget, a control or a folder that would end the run when the teacher is trained."
     from kdmedlearn.core.checks import number, one_of, writable_folder
@@ -996,6 +996,7 @@ def check_training(asked: AskedRun):
         one_of("--control", c, CONTROLS)
     if asked.runs.exists() and not asked.runs.is_dir():
         raise ValueError(f"--runs {asked.runs} is a file; name another one, a folder")
+    writable_folder("--runs", asked.runs, "runs", "name another one", make=False)
     if asked.cache is not None:
         writable_folder("--cache", asked.cache, "answers", "name another one")
 
@@ -1081,12 +1082,15 @@ def distill_folder(asked: AskedRun):
 
 def resume(run: Path, n: int = 1):
     "Go on with a run, in the folder where it was begun; `n`: processes."
+    from kdmedlearn.core.checks import writable_folder
+
     if n > 1:
         raise ValueError("--resume is for one process: several keep no checkpoints")
     asked, home = Unfinished(run).asked()
     if asked is None:
         typer.echo(f"{run} is finished, nothing to do; its report is in it")
         return
+    writable_folder("--resume", run, "a run", "make it writable, or copy the run", make=False)
     with chdir(home):
         work(asked, run, *parts_of(asked), Unfinished(run))
 
@@ -1142,7 +1146,7 @@ def probe_folder(asked: Asked):
         write_report(run / "report.html", f"Will it pay? {found.answer}", parts)
         typer.echo(f"report: {run / 'report.html'}")
 
-# %% ../nbs/cli.ipynb #45890567
+# %% ../nbs/cli.ipynb #63591067
 @app.command("bench")
 def bench_methods(
     methods: Optional[List[str]] = typer.Argument(None, help="names; default: all methods"),
@@ -1154,9 +1158,12 @@ def bench_methods(
 ):
     "What a step of each method costs, as multiples of the least that it must do."
     with _Told():
+        from kdmedlearn.core.checks import writable_folder
         from kdmedlearn.experiments.bench import bench, facts
         from kdmedlearn.experiments.report import write_json
 
+        if out:
+            writable_folder("--out", out.parent, "results", "name another file")
         table = bench(methods or None, rounds, size, bs, device, log=typer.echo)
         typer.echo("\n" + table.round(1).to_string())
         if out:

@@ -6,9 +6,10 @@
 __all__ = ['OPSET', 'Facts', 'task_in', 'reading_in', 'facts_of', 'Whole', 'answers_of', 'load_onnx', 'graph_of', 'said',
            'NotTheSame', 'example_pixels', 'difference', 'parity', 'same_answers', 'calibration_of', 'scores_of',
            'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'one_name_an_answer',
-           'parity_words', 'write_card', 'export', 'facts_of_teacher', 'whole_folder', 'facts_of_run', 'export_run']
+           'parity_words', 'write_card', 'export', 'facts_of_teacher', 'room_for', 'whole_folder', 'facts_of_run',
+           'export_run']
 
-# %% ../../nbs/clinic/04_export.ipynb #0c9557ac
+# %% ../../nbs/clinic/04_export.ipynb #266170fa
 import json
 import logging
 import shutil
@@ -29,7 +30,7 @@ from .bundle import seal, shown, TASKS
 from .card import as_html, as_markdown, bootstrap_interval, card, counted
 from .card import Known, known_of_run, read_json, Score, wilson
 from .run import sampled, start
-from ..core.checks import image_size, maps_of, number, of_type, one_of
+from ..core.checks import image_size, maps_of, number, of_type, one_of, writable_folder
 from ..core.outputs import main_output, plain, unwrapped
 from ..core.step import at_size
 from ..core.teacher import norm_of, size_of, Teacher
@@ -377,7 +378,7 @@ def write_card(folder: Path, manifest: dict, known: Known, *checks):
     (folder / "card.md").write_text(as_markdown(sections), encoding="utf-8")
     (folder / "card.html").write_text(as_html(sections), encoding="utf-8")
 
-# %% ../../nbs/clinic/04_export.ipynb #5e37d01c
+# %% ../../nbs/clinic/04_export.ipynb #f666a8d7
 def export(
     model,  # Learner, `Teacher` or module
     folder,  # that is made; one that exists is refused
@@ -388,6 +389,7 @@ def export(
 ) -> Path:
     """A bundle of a student: an ONNX graph from bytes to calibrated probabilities, a self-test, a
     model card. Raises NotTheSame where the graph answers otherwise than the network."""
+    room_for(folder)
     if isinstance(model, Learner):
         known = known or known_of(model)
         facts = facts or facts_of(model)
@@ -410,12 +412,19 @@ def facts_of_teacher(t: Teacher) -> Facts:
     return Facts(t.vocab or [], t.size, norm[0].numel() if t.norm else 3, norm, name=t.name)
 
 
-def whole_folder(folder, write: Callable) -> Path:
-    "A folder that has its name only when `write(folder)` has filled it."
+def room_for(folder) -> Path:
+    "The path of a folder that is not there yet and can be made."
     folder = Path(folder)
-    part = folder.with_name(folder.name + ".part")
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; a bundle is written once")
+    writable_folder("folder", folder, "a bundle", "choose another one", make=False)
+    return folder
+
+
+def whole_folder(folder, write: Callable) -> Path:
+    "A folder that has its name only when `write(folder)` has filled it."
+    folder = room_for(folder)
+    part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:

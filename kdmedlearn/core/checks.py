@@ -14,14 +14,14 @@ __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'plain_nu
            'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'same_digest', 'fit_in_order',
            'takes_grey']
 
-# %% ../../nbs/core/01_checks.ipynb #f392a820
-import os
+# %% ../../nbs/core/01_checks.ipynb #2c9e4cd8
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 from math import inf, isfinite
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from numbers import Integral, Real
 from typing import Any, Iterable
@@ -407,14 +407,21 @@ def enough_classes(answer: str, classes: int, target: Tensor, name: str):
             f" {name}={c + 1}"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #fb458a88
-def writable_folder(name: str, path: Any, of: str, cure: str) -> Path:
-    "The folder `path`, made where it does not exist, if it can be written to."
+# %% ../../nbs/core/01_checks.ipynb #86d6bede
+def writable_folder(name: str, path: Any, of: str, cure: str, make: bool = True) -> Path:
+    """The folder `path`, made where it does not exist, if it can be written to. Without `make` it
+    is only asked whether it could be made."""
     try:
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("it cannot be written to")
+        folder = there = Path(path)
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise FileExistsError(f"{there} is a file")
+        # what the mode of a folder says does not bind everybody, nor know of disks
+        with TemporaryFile(dir=there):
+            pass
     except (OSError, TypeError) as e:
         raise ValueError(
             f"{name}={str(path)!r} cannot be a folder of {of} ({type(e).__name__}: {e}); {cure}"

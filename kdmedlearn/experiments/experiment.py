@@ -229,7 +229,7 @@ def equal_steps(steps: int | None, unlabelled):
             " the student alone; give both the same number, steps=2000 (--steps 2000)"
         )
 
-# %% ../../nbs/experiments/01_experiment.ipynb #48a722fc
+# %% ../../nbs/experiments/01_experiment.ipynb #13fa3ff8
 EVERY = 500  # optimizer steps between two checkpoints, besides those after epochs
 
 
@@ -256,7 +256,6 @@ def run_arm(
     if folder is None:
         fit()
         return ask()
-    writable_folder("folder", folder, "an experiment", "choose another one")
     home = Path(folder) / f"seed-{seed}" / name.replace(" ", "-")
     about = about_learner(learn) | how | dict(seed=seed, scored=len(judged.dataset))
     net, done = unwrapped(learn.model), Checkpoints(home)
@@ -274,7 +273,7 @@ def run_arm(
     shutil.rmtree(home / "checkpoints")
     return got, past
 
-# %% ../../nbs/experiments/01_experiment.ipynb #2698eafe
+# %% ../../nbs/experiments/01_experiment.ipynb #5f46ad6f
 def check_budget(make_dls, make_student, epochs, lr, seeds):
     "Raise before any time is spent."
     makers = (("make_dls", make_dls, "seed"), ("make_student", make_student, ""))
@@ -318,6 +317,8 @@ def experiment(
     known_names("experiment", "option", unlabelled, OF_DISTILL)
     equal_steps(steps, unlabelled.get("unlabelled"))
     check_budget(make_dls, make_student, epochs, lr, seeds)
+    if folder is not None:
+        writable_folder("folder", folder, "an experiment", "choose another one")
     rows, hist, first, sets = [], [], None, []
     budget = dict(epochs=epochs, lr=lr, steps=steps)
     for seed in seeds:

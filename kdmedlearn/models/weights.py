@@ -21,7 +21,7 @@ from ..core.outputs import unwrapped
 from ..core.teacher import Teacher
 from .registry import create_mask_model, create_model, is_mask_model
 
-# %% ../../nbs/models/08_weights.ipynb #fb070a76
+# %% ../../nbs/models/08_weights.ipynb #9b69eaba
 def settle(part, path) -> Path:
     "Give the file `part` the name `path`, once its bytes are on the disk."
     path = Path(path)
@@ -46,8 +46,14 @@ def whole(path):
         settle(part, path)
     except SafetensorError as e:
         raise OSError(f"{path} cannot be written: {e}") from e
+    except OSError as e:
+        if e.errno is None or e.filename not in (None, part, str(part)):
+            raise  # of something else
+        said = f"{path} cannot be written ({e.strerror}); choose another folder, or make room"
+        raise type(e)(e.errno, said) from e
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():  # a disk for reading refuses even to take away what is not there
+            part.unlink()
 
 
 def write_safetensors(

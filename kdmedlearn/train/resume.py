@@ -9,7 +9,7 @@ __all__ = ['LISTS', 'OF_CLOCK', 'OF_LEARNER', 'can_keep', 'packed', 'unpacked', 
            'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at', 'OneProcess',
            'alone', 'best_is_there', 'Checkpoint']
 
-# %% ../../nbs/train/09_resume.ipynb #bcc9160c
+# %% ../../nbs/train/09_resume.ipynb #0e4f6c00
 import inspect
 import os
 import re
@@ -33,7 +33,7 @@ from fastcore.foundation import L
 from safetensors.torch import load_file
 from torch import nn, Tensor
 
-from ..core.checks import number
+from ..core.checks import number, writable_folder
 from ..core.outputs import plain, unwrapped
 from ..data.loaders import random_state, set_random_state
 from ..models.weights import about_model, settle, write_safetensors
@@ -497,7 +497,7 @@ def best_is_there(learn: Learner):
                     " checkpoints and begin anew"
                 )
 
-# %% ../../nbs/train/09_resume.ipynb #2682ed32
+# %% ../../nbs/train/09_resume.ipynb #9aea6ec5
 class Checkpoint(Callback):
     """Keeps a fit in a folder, after each epoch and every so many optimizer steps, and goes on with
     what it finds there; ValueError where that is another training, or no file is whole."""
@@ -531,6 +531,7 @@ class Checkpoint(Callback):
         if not self.run:
             return
         alone()
+        writable_folder("path", self.folder, "checkpoints", "choose another one")
         with self.one.enter(self.learn, self.folder):
             self.learn.dls = placed(self.learn.dls)
             self.loader = self.learn.dls.train
