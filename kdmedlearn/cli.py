@@ -10,17 +10,17 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out',
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
            'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'check_training',
-           'parts_of', 'folders_of', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder',
-           'bench_methods', 'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle', 'make_page',
-           'course_dir', 'notebooks']
+           'parts_of', 'folders_of', 'resumable', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words',
+           'probe_folder', 'bench_methods', 'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle',
+           'make_page', 'course_dir', 'notebooks']
 
-# %% ../nbs/cli.ipynb #05a774d7
+# %% ../nbs/cli.ipynb #6b899079
 import inspect
 import json
 import os
 import shutil
 import sys
-from contextlib import chdir, contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
@@ -980,7 +980,7 @@ def several_processes():  # yields how many there are
     finally:
         leave()
 
-# %% ../nbs/cli.ipynb #47e45b79
+# %% ../nbs/cli.ipynb #f1c82bb8
 def check_training(asked: AskedRun):
     "Raise for a budget, a control or a folder that would end the run when the teacher is trained."
     from kdmedlearn.core.checks import number, one_of, writable_folder
@@ -1031,6 +1031,17 @@ def folders_of(run: Path, parts: list) -> list:
     )
 
 
+@contextmanager
+def resumable(run: Path):
+    "Ctrl-C ends the command with the line that goes on with the run."
+    try:
+        yield
+    except KeyboardInterrupt:
+        line = f"\ninterrupted; this goes on: kdmedlearn distill --resume {run}"
+        typer.secho(line, fg="red", err=True)
+        raise typer.Exit(130) from None
+
+
 def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
     "Train what is not yet trained, in a run's folder; `kept`: None where checkpoints are not kept."
     typer.echo(
@@ -1077,7 +1088,8 @@ def distill_folder(asked: AskedRun):
             typer.echo(f"if it is interrupted, this goes on: kdmedlearn distill --resume {run}")
         else:
             typer.echo(f"{n} processes, each with {asked.bs} images in a batch")
-        work(asked, run, dls, parts, kept)
+        with resumable(run) if kept else nullcontext():
+            work(asked, run, dls, parts, kept)
 
 
 def resume(run: Path, n: int = 1):
@@ -1092,7 +1104,8 @@ def resume(run: Path, n: int = 1):
         return
     writable_folder("--resume", run, "a run", "make it writable, or copy the run", make=False)
     with chdir(home):
-        work(asked, run, *parts_of(asked), Unfinished(run))
+        with resumable(run):
+            work(asked, run, *parts_of(asked), Unfinished(run))
 
 # %% ../nbs/cli.ipynb #9dc28eaf
 def probe_words(found) -> dict:

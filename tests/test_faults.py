@@ -4,8 +4,10 @@ files."""
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,43 @@ def test_a_hundred_interrupts_keep_no_memory(dls):
 
     first = interrupted(len(EVENTS))
     assert interrupted(100) <= first + 20
+
+
+WITH_WORKERS = """
+import sys
+from dataclasses import replace
+import kdmedlearn.cli as cli
+
+as_ever = cli.reading_of
+cli.reading_of = lambda asked: replace(as_ever(asked), num_workers=2, cache=False)
+cli.app(prog_name="kdmedlearn")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")
+def test_ctrl_c_while_workers_run_leaves_a_run_that_goes_on(tmp_path):
+    images = folder_set(tmp_path / "set", n=12, test=False)
+    command = [sys.executable, "-c", WITH_WORKERS, "distill", "--data", images, "--size", "32"]
+    command += ["--teacher-epochs", "1", "--bs", "4", "--epochs", "999", "--runs", "r"]
+    out = open(tmp_path / "out", "w+")
+    p = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while not list(Path("r").glob("*/unfinished/part-0/students/**/*.safetensors")):
+            assert p.poll() is None and time.monotonic() < until, Path("out").read_text()
+            time.sleep(0.05)
+        os.killpg(p.pid, signal.SIGINT)
+        assert p.wait(30) == 130
+        with pytest.raises(ProcessLookupError):  # nobody is left
+            time.sleep(0.5)
+            os.killpg(p.pid, 0)
+    finally:
+        if p.poll() is None:
+            os.killpg(p.pid, signal.SIGKILL)
+    said = Path("out").read_text()
+    assert "interrupted; this goes on: kdmedlearn distill --resume" in said
+    assert "Traceback" not in said and "Process Process" not in said, said
+    assert Path("r/set/unfinished/asked.json").is_file()
 
 
 # ---- folders that cannot be written to

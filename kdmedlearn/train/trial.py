@@ -8,7 +8,7 @@ __all__ = ['NOT_COLLATED', 'first_images', 'images_of', 'batch_of', 'batches', '
            'loss_of', 'try_learner', 'after_step', 'labels_in_range', 'at_batch', 'CheckedLearner', 'monitors_known',
            'last_batch_of_one', 'rates_are_finite', 'mixes_kinds', 'class_names', 'one_class', 'one_loader']
 
-# %% ../../nbs/train/01_trial.ipynb #83807201
+# %% ../../nbs/train/01_trial.ipynb #80a80733
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,9 +28,10 @@ from ..core.step import DistillStep
 from ..core.tasks import loss_kind
 from ..core.teacher import norm_of
 from ..core.trial import described, failed, FAILS, loss_or_cure, several_classes, untouched
+from ..data.loaders import deaf_workers, lost_interrupts
 from .finite import items_of
 
-# %% ../../nbs/train/01_trial.ipynb #7e5a5b60
+# %% ../../nbs/train/01_trial.ipynb #c0043b0b
 def first_images(learn: Learner, device: Any, n: int = 2) -> tuple[tuple, tuple]:
     "Inputs and targets of `n` images of the Learner's data."
     return images_of(learn.dls, device, n)
@@ -58,10 +59,12 @@ NOT_COLLATED = (AssertionError, AttributeError, RuntimeError, TypeError)
 
 def batches(dl: Any) -> Iterator:
     "The batches of a loader; where it gives none, a ValueError that shows what its items are."
-    each = iter(dl)
+    with deaf_workers():
+        each = iter(dl)
     while True:
         try:
-            b = next(each)
+            with deaf_workers():
+                b = next(each)
         except StopIteration:
             return
         except NOT_COLLATED as e:
@@ -71,6 +74,11 @@ def batches(dl: Any) -> Iterator:
 
 def no_batch(dl: Any, e: Exception) -> Exception:
     "The error for a loader that fails with `e` to make a batch."
+    if str(e).startswith("DataLoader worker"):
+        return RuntimeError(
+            f"a worker of the loader is gone ({str(e).split('. ')[0]}); where memory is short give"
+            " a smaller num_workers= or bs="
+        )
     item = next(iter(getattr(dl, "dataset", None) or ()), None)
     said = described(item) if isinstance(item, tuple) else type(item).__name__
     why = (str(e).strip() or type(e).__name__).splitlines()[-1]  # the last line of a worker's error
@@ -230,7 +238,7 @@ def after_step(learn: Learner, step: DistillStep, student: Outputs, yb: tuple):
     head = step.method.task_layer
     loss_fits(learn, student.features[head] if head else student.out, yb)
 
-# %% ../../nbs/train/01_trial.ipynb #3e442467
+# %% ../../nbs/train/01_trial.ipynb #8ff2300d
 def labels_in_range(y: Tensor, classes: int, loss_func: Any) -> Tensor:
     "(B,) bool: images of which no class number is out of range; those to be ignored count as in."
     ignored = getattr(getattr(loss_func, "func", loss_func), "ignore_index", -100)
@@ -253,10 +261,19 @@ class CheckedLearner(Learner):
     "A Learner that says which batch does not fit, and what to do."
 
     logits: int | None = None  # that the model gave last
+    lost: list = []  # interrupts
 
     def fit(self, n_epoch, *args, **kwargs):
         number("n_epoch", n_epoch, 0, whole=True)
-        return super().fit(n_epoch, *args, **kwargs)
+        with lost_interrupts() as self.lost:
+            super().fit(n_epoch, *args, **kwargs)
+            self.interrupt()
+
+    def interrupt(self):
+        "Raise a KeyboardInterrupt that was lost."
+        if self.lost:
+            self.lost.clear()
+            raise KeyboardInterrupt
 
     def all_batches(self):
         self.n_iter = len(self.dl)
@@ -265,6 +282,7 @@ class CheckedLearner(Learner):
 
     def one_batch(self, i, b):
         self.iter = i
+        self.interrupt()
         try:
             b = tensors_in(b)
             if self.training or not self.lock.locked():  # predictions need no targets
