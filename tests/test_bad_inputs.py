@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.data.core import DataLoaders
 from PIL import Image
@@ -293,6 +294,24 @@ for v in (2, 0, nan, "a"):
 for k in ("size", "bs"):
     for v in (0, -3, "64", 2.5, nan):
         D(f"{k}={v!r}", "expected a whole number", lambda d, k=k, v=v: images(classes(d), **{k: v}))
+D("size for a wall", "from 1 to 16384", lambda d: images(classes(d), size=10**6))
+D("device gpu", "expected 'cpu', 'cuda'", lambda d: images(classes(d), device="gpu"))
+D("device of others", "device='cpu' works everywhere", lambda d: images(d, device="cuda:77"))
+for v in (None, 3, b"data", ["data"]):
+    D(f"path {v!r}", "expected the path of a folder", lambda d, v=v: images(v))
+
+
+def twins(d):
+    for i, name in enumerate(("\u00e9", "e\u0301")):
+        png(d / name / "1.png", noise(seed=i))
+    return d
+
+
+D(
+    "one name in two spellings of Unicode",
+    "differ only in case or blanks",
+    lambda d: images(twins(d)),
+)
 D("fraction", "expected a share", lambda d: images(classes(d), fraction=0))
 D(
     "norm of two",
@@ -455,7 +474,7 @@ N("an arch mistyped", "near: small_student", lambda d: kept(d, arch="smal_studen
 N("other channels", "has other tensors", lambda d: kept(d, None, "small_student", list("abc"), 1))
 N("std 0", "std above 0", lambda d: kept(d, norm=(0.5, 0)))
 N("size", "expected the side", lambda d: kept(d, img_size=0))
-N("compiled, of others", "would be", lambda d: kept(d, torch.compile(net())))
+N("of others", "would be", lambda d: kept(d, net()))
 N("names changed", "names 2 classes", lambda d: load_teacher(changed(d, vocab=["a", "b"])))
 N(
     "logits changed",
@@ -523,6 +542,39 @@ S("nothing to train", "nothing would be trained", lambda d: distilled(student=nn
 S("other classes", "num_classes=3", lambda d: distilled(student=net(4, 2), teacher=net(6, 2)))
 for v in (0, "small"):
     S(f"size {v!r}", "expected the side", lambda d, v=v: distilled(student_size=v))
+
+for kind in (torch.float64, torch.float16, torch.bfloat16):
+    S(f"of {kind}", "give model.float", lambda d, k=kind: distilled(student=net().to(k)))
+S("meta", "lies on the device meta", lambda d: distilled(student=net().to("meta")))
+H("meta", "lies on the device meta", lambda d: distilled(teacher=net(6).to("meta")))
+H("of float64", "give model.float", lambda d: distilled(teacher=net(6).double()))
+
+
+def same_head(d):
+    student, teacher = net(), net()
+    student.head = teacher.head
+    return distilled(student=student, teacher=teacher)
+
+
+def inside(d):
+    teacher = net()
+    return distilled(student=nn.Sequential(teacher), teacher=teacher)
+
+
+def same_numbers(d):
+    student, teacher = net(), net()
+    teacher.conv.weight.data = student.conv.weight.data
+    return distilled(student=student, teacher=teacher)
+
+
+H("the student's head", "shares 2 tensors with the student .head.2.weight", same_head)
+H("inside the student", "shares 9 tensors with", inside)
+H("the student's numbers", "shares 1 tensors with the student .conv.weight", same_numbers)
+H(
+    "random in eval mode",
+    "is there a dropout",
+    lambda d: distilled(teacher=Says(lambda z: nn.functional.dropout(z, 0.5))),
+)
 
 # ---- methods
 
@@ -697,6 +749,42 @@ for c in (EarlyStoppingCallback, SaveModelCallback, ReduceLROnPlateau):
     )
 for v in (0, -1, 2.5, "8"):
     L(f"bs={v!r}", "bs=.*at least 1", lambda d, v=v: distilled(dls=data(bs=v)))
+LOSSES = {
+    "of each image": (lambda p, y: (p - 1).sum(1), "gives a tensor .2,. of torch.float32"),
+    "a number": (lambda p, y: 1.0, "gives a float"),
+    "nothing": (lambda p, y: None, "gives None"),
+    "counted": (lambda p, y: (p.argmax(1) != y).sum(), "gives a tensor .. of torch.int64"),
+    "detached": (lambda p, y: (p.sum(1) - y).mean().detach(), "without gradient"),
+    "a name": ("ce", "is not callable"),
+    "a class": (nn.CrossEntropyLoss, "the loss CrossEntropyLoss fails"),
+}
+for name, (loss, says) in LOSSES.items():
+    L(f"loss {name}", says, lambda d, o=loss: distilled(loss_func=o))
+L("metric's name", "not their names", lambda d: distilled(metrics="accuracy"))
+L("callback's name", "expected callbacks", lambda d: distilled(cbs="early"))
+L("optimizer's name", "opt_func='adam'", lambda d: distilled(opt_func="adam"))
+L("compile", "expected True, or a dict", lambda d: distilled(compile="yes"))
+L("rate in words", "lr='1e-3'", lambda d: distilled().fit(1, "1e-3"))
+L("rates nan", "lr=nan|lr=.*nan", lambda d: distilled().fit(1, [1e-3, nan]))
+
+
+class Takes(Callback):
+    "Takes something away."
+
+    def __init__(self, event, what):
+        setattr(self, event, lambda: setattr(self.learn, what, () if what == "yb" else None))
+
+
+L(
+    "targets taken away",
+    "no target left",
+    lambda d: fit(distilled(cbs=Takes("before_batch", "yb"))),
+)
+L(
+    "answer taken away",
+    "the loss .* fails",
+    lambda d: fit(distilled(cbs=Takes("after_pred", "pred"))),
+)
 for v in (-1, "3"):
     L(f"{v!r} epochs", "n_epoch=.*at least 0", lambda d, v=v: distilled().fit(v))
 L("recipe's field", "near: epochs", lambda d: hdkd_student_recipe(epoch=3))

@@ -67,7 +67,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #baa66f3f
+# %% ../../nbs/train/02_distillation.ipynb #eaa64fb4
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -140,6 +140,8 @@ class DistillCallback(Callback):
         n = getattr(self.learn.dl, "n_labelled", None)  # the images behind them have no label
         yb = self.yb if n is None else first(self.yb, n)
         own = n is not None or self.method.task_layer  # else fastai has computed it
+        if not own and self.learn.loss_grad is None:
+            raise ValueError("the batch has no target left: a callback took it away")
         terms = {"task": plain(step.task_loss(student, yb) if own else self.learn.loss_grad)}
         if plan.parts:
             p = step.make_pass(student, self.hear(), plain(tuple(yb)))
@@ -326,7 +328,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #a644cbad
+# %% ../../nbs/train/02_distillation.ipynb #e7b12010
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -355,6 +357,10 @@ def distill(
             " makes them of a folder of class folders"
         )
     two_loaders(dls)
+    if not isinstance(compile, (bool, dict)):
+        raise TypeError(
+            f"compile={compile!r}; expected True, or a dict of options of torch.compile"
+        )
     if isinstance(student, Learner):
         raise TypeError("the student is a Learner; give its model: student.model")
     if isinstance(teacher, Method):
