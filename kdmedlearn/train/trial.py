@@ -270,7 +270,7 @@ def after_step(learn: Learner, step: DistillStep, student: Outputs, yb: tuple):
     head = step.method.task_layer
     loss_fits(learn, student.features[head] if head else student.out, yb)
 
-# %% ../../nbs/train/01_trial.ipynb #7aa35564
+# %% ../../nbs/train/01_trial.ipynb #245c756e
 def labels_in_range(y: Tensor, classes: int, loss_func: Any) -> Tensor:
     "(B,) bool: images of which no class number is out of range; those to be ignored count as in."
     ignored = getattr(getattr(loss_func, "func", loss_func), "ignore_index", -100)
@@ -319,7 +319,7 @@ class CheckedLearner(Learner):
 
     def fit(self, n_epoch, lr=None, *args, **kwargs):
         number("n_epoch", n_epoch, 0, whole=True)
-        for v in [] if lr is None else [lr] if isinstance(lr, (slice, str)) else np.ravel(lr):
+        for v in [] if lr is None else [lr] if np.ndim(lr) == 0 else list(lr):
             learning_rate(v)
         with lost_interrupts() as self.lost:
             super().fit(n_epoch, lr, *args, **kwargs)
