@@ -980,7 +980,7 @@ def several_processes():  # yields how many there are
     finally:
         leave()
 
-# %% ../nbs/cli.ipynb #f1c82bb8
+# %% ../nbs/cli.ipynb #d82104ef
 def check_training(asked: AskedRun):
     "Raise for a budget, a control or a folder that would end the run when the teacher is trained."
     from kdmedlearn.core.checks import number, one_of, writable_folder
@@ -1000,7 +1000,7 @@ def check_training(asked: AskedRun):
     if asked.cache is not None:
         writable_folder("--cache", asked.cache, "answers", "name another one")
 
-
+# %% ../nbs/cli.ipynb #478b8e93
 def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what is wrong is raised
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of

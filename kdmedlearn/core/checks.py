@@ -11,8 +11,8 @@ __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'plain_nu
            'enough_classes', 'writable_folder', 'same_tensors', 'file_of', 'image_batch', 'can_be_halved',
            'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text', 'of_type', 'one_loader', 'how_many',
            'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask', 'labels_known', 'same_pixels',
-           'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'same_digest', 'fit_in_order',
-           'takes_grey']
+           'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'class_list', 'tensors_described',
+           'model_described', 'same_digest', 'fit_in_order', 'takes_grey']
 
 # %% ../../nbs/core/01_checks.ipynb #2c9e4cd8
 from collections.abc import Mapping
@@ -631,6 +631,45 @@ def all_different(names: list):
         twice = [str(n) for n in dict.fromkeys(names) if names.count(n) > 1]
         more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
         raise ValueError(f"names must differ, got {', '.join(twice[:3])}{more} more than once")
+
+# %% ../../nbs/core/01_checks.ipynb #46592621
+def class_list(vocab: Iterable[Any]) -> list:  # of str and int
+    "The names of classes, if they are different texts or numbers."
+    names = [c.item() if hasattr(c, "item") else c for c in vocab]
+    for c in names:
+        if not isinstance(c, int):
+            text("a class name", c)
+    all_different(names)
+    return names
+
+
+def tensors_described(of: str, like: dict, state: dict, vocab: list):
+    """Raise unless the tensors `state` have the names and shapes of `like`, those of the network
+    `of`."""
+    wrong = [k for k in {**like, **state} if k not in like or k not in state]
+    wrong += [k for k in like if k in state and like[k].shape != state[k].shape]
+    if wrong:
+        k = wrong[0]
+        has = lambda d: f"{tuple(d[k].shape)}" if k in d else "no such tensor"
+        some = ", ".join(map(str, vocab[:4])) + ", ..." * (len(vocab) > 4)
+        raise ValueError(
+            f"{of}, for the classes {some}, has other tensors: {k} would be {has(like)} and is"
+            f" {has(state)}; give the name, the channels and one class name for each logit, as the"
+            " network was made"
+        )
+
+
+def model_described(name: str, about: Any):
+    "Raise unless `about` describes a network, with a name for each logit."
+    for k, kind in dict(arch=str, num_classes=int, in_chans=int, vocab=list).items():
+        if not isinstance(about, dict) or type(about.get(k)) is not kind:
+            raise ValueError(f"{name} is no file of save_model: its description has no {k}")
+    n, vocab = about["num_classes"], about["vocab"]
+    if len(vocab) != n and (len(vocab), n) != (2, 1):
+        raise ValueError(
+            f"{name} names {len(vocab)} classes and has {n} logits, so nobody knows what it says;"
+            " save the network anew with save_model"
+        )
 
 # %% ../../nbs/core/01_checks.ipynb #8a74c2b4
 def same_digest(name: str, found: str, digest: str):
