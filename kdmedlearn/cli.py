@@ -10,17 +10,17 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'AL
            'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out',
            'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
            'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'check_training',
-           'parts_of', 'folders_of', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder',
-           'bench_methods', 'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle', 'make_page',
-           'course_dir', 'notebooks']
+           'parts_of', 'folders_of', 'resumable', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words',
+           'probe_folder', 'bench_methods', 'export_student', 'predict_images', 'AskedInt8', 'quantise_bundle',
+           'make_page', 'course_dir', 'notebooks']
 
-# %% ../nbs/cli.ipynb #05a774d7
+# %% ../nbs/cli.ipynb #6b899079
 import inspect
 import json
 import os
 import shutil
 import sys
-from contextlib import chdir, contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
@@ -980,7 +980,7 @@ def several_processes():  # yields how many there are
     finally:
         leave()
 
-# %% ../nbs/cli.ipynb #925fd4a4
+# %% ../nbs/cli.ipynb #d82104ef
 def check_training(asked: AskedRun):
     "Raise for a budget, a control or a folder that would end the run when the teacher is trained."
     from kdmedlearn.core.checks import number, one_of, writable_folder
@@ -996,10 +996,11 @@ def check_training(asked: AskedRun):
         one_of("--control", c, CONTROLS)
     if asked.runs.exists() and not asked.runs.is_dir():
         raise ValueError(f"--runs {asked.runs} is a file; name another one, a folder")
+    writable_folder("--runs", asked.runs, "runs", "name another one", make=False)
     if asked.cache is not None:
         writable_folder("--cache", asked.cache, "answers", "name another one")
 
-
+# %% ../nbs/cli.ipynb #478b8e93
 def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what is wrong is raised
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of
@@ -1028,6 +1029,17 @@ def folders_of(run: Path, parts: list) -> list:
         if len(parts) == 1
         else [run / (f"{n}-{k + 1}" if k else n) for n, k in zip(names, twice)]
     )
+
+
+@contextmanager
+def resumable(run: Path):
+    "Ctrl-C ends the command with the line that goes on with the run."
+    try:
+        yield
+    except KeyboardInterrupt:
+        line = f"\ninterrupted; this goes on: kdmedlearn distill --resume {run}"
+        typer.secho(line, fg="red", err=True)
+        raise typer.Exit(130) from None
 
 
 def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
@@ -1076,19 +1088,24 @@ def distill_folder(asked: AskedRun):
             typer.echo(f"if it is interrupted, this goes on: kdmedlearn distill --resume {run}")
         else:
             typer.echo(f"{n} processes, each with {asked.bs} images in a batch")
-        work(asked, run, dls, parts, kept)
+        with resumable(run) if kept else nullcontext():
+            work(asked, run, dls, parts, kept)
 
 
 def resume(run: Path, n: int = 1):
     "Go on with a run, in the folder where it was begun; `n`: processes."
+    from kdmedlearn.core.checks import writable_folder
+
     if n > 1:
         raise ValueError("--resume is for one process: several keep no checkpoints")
     asked, home = Unfinished(run).asked()
     if asked is None:
         typer.echo(f"{run} is finished, nothing to do; its report is in it")
         return
+    writable_folder("--resume", run, "a run", "make it writable, or copy the run", make=False)
     with chdir(home):
-        work(asked, run, *parts_of(asked), Unfinished(run))
+        with resumable(run):
+            work(asked, run, *parts_of(asked), Unfinished(run))
 
 # %% ../nbs/cli.ipynb #9dc28eaf
 def probe_words(found) -> dict:
@@ -1142,7 +1159,7 @@ def probe_folder(asked: Asked):
         write_report(run / "report.html", f"Will it pay? {found.answer}", parts)
         typer.echo(f"report: {run / 'report.html'}")
 
-# %% ../nbs/cli.ipynb #45890567
+# %% ../nbs/cli.ipynb #63591067
 @app.command("bench")
 def bench_methods(
     methods: Optional[List[str]] = typer.Argument(None, help="names; default: all methods"),
@@ -1154,9 +1171,12 @@ def bench_methods(
 ):
     "What a step of each method costs, as multiples of the least that it must do."
     with _Told():
+        from kdmedlearn.core.checks import writable_folder
         from kdmedlearn.experiments.bench import bench, facts
         from kdmedlearn.experiments.report import write_json
 
+        if out:
+            writable_folder("--out", out.parent, "results", "name another file")
         table = bench(methods or None, rounds, size, bs, device, log=typer.echo)
         typer.echo("\n" + table.round(1).to_string())
         if out:

@@ -12,12 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
+from fastai.data.core import DataLoaders
 from PIL import Image
 from torch import nn
 
 import kdmedlearn.cli as cli
 from helpers import data, net
 from kdmedlearn import *
+from kdmedlearn.clinic.export import export, Facts
 from kdmedlearn.core.step import DistillStep
 from kdmedlearn.core.taps import read
 from kdmedlearn.data.files import open_image
@@ -25,7 +29,8 @@ from kdmedlearn.evaluation.compare import compare
 from kdmedlearn.experiments.experiment import experiment
 from kdmedlearn.models.registry import create_mask_model, create_model, register_model
 from kdmedlearn.models.small import small_student, small_teacher
-from kdmedlearn.models.weights import load_model, load_teacher, save_model
+from kdmedlearn.models.weights import about_model, load_model, load_teacher, save_model
+from kdmedlearn.models.weights import write_safetensors
 from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.fusing import load_fusion
 from kdmedlearn.train.recipes import hdkd_student_recipe, kdas_recipe
@@ -289,6 +294,24 @@ for v in (2, 0, nan, "a"):
 for k in ("size", "bs"):
     for v in (0, -3, "64", 2.5, nan):
         D(f"{k}={v!r}", "expected a whole number", lambda d, k=k, v=v: images(classes(d), **{k: v}))
+D("size for a wall", "from 1 to 16384", lambda d: images(classes(d), size=10**6))
+D("device gpu", "expected 'cpu', 'cuda'", lambda d: images(classes(d), device="gpu"))
+D("device of others", "device='cpu' works everywhere", lambda d: images(d, device="cuda:77"))
+for v in (None, 3, b"data", ["data"]):
+    D(f"path {v!r}", "expected the path of a folder", lambda d, v=v: images(v))
+
+
+def twins(d):
+    for i, name in enumerate(("\u00e9", "e\u0301")):
+        png(d / name / "1.png", noise(seed=i))
+    return d
+
+
+D(
+    "one name in two spellings of Unicode",
+    "differ only in case or blanks",
+    lambda d: images(twins(d)),
+)
 D("fraction", "expected a share", lambda d: images(classes(d), fraction=0))
 D(
     "norm of two",
@@ -429,6 +452,37 @@ N("pickle in disguise", "they can run code", lambda d: load_teacher(pickled(d, "
 N("others' file", "without a description", lambda d: load_model(bare(d)))
 N("a folder", "there is no file", lambda d: load_model(d))
 N("others' fusion", "without a description", lambda d: load_fusion(bare(d)))
+
+
+def kept(d, model=None, arch="small_student", vocab=list("abc"), *more, **kw):
+    return save_model(model or small_student(3), d / "m.safetensors", arch, vocab, *more, **kw)
+
+
+def changed(d, **about):
+    "A file whose description was changed."
+    file = kept(d)
+    write_safetensors(load_model(file).state_dict(), file, about_model(file) | about)
+    return file
+
+
+N("a name too many", "would be .4, 64. and is .3, 64", lambda d: kept(d, vocab=list("abcd")))
+N("a name for a list", "p more than once", lambda d: kept(d, vocab="polyp"))
+N("a name twice", "a more than once", lambda d: kept(d, vocab=list("aba")))
+N("a name None", "a class name is a text", lambda d: kept(d, vocab=["a", None, "b"]))
+N("another arch", "has other tensors", lambda d: kept(d, arch="small_teacher"))
+N("an arch mistyped", "near: small_student", lambda d: kept(d, arch="smal_student"))
+N("other channels", "has other tensors", lambda d: kept(d, None, "small_student", list("abc"), 1))
+N("std 0", "std above 0", lambda d: kept(d, norm=(0.5, 0)))
+N("size", "expected the side", lambda d: kept(d, img_size=0))
+N("of others", "would be", lambda d: kept(d, net()))
+N("names changed", "names 2 classes", lambda d: load_teacher(changed(d, vocab=["a", "b"])))
+N(
+    "logits changed",
+    "holds other tensors",
+    lambda d: load_model(changed(d, num_classes=1, vocab=["a"])),
+)
+N("no names", "has no vocab", lambda d: load_model(changed(d, vocab=None)))
+N("description of nothing", "has no arch", lambda d: load_model(changed(d, arch=5)))
 N(
     "no folder to save in",
     "choose another folder",
@@ -469,6 +523,12 @@ def itself(d):
 
 H("the student", "copy.deepcopy", itself)
 H("half weights", "fails on a batch", lambda d: distilled(teacher=net(6).half()))
+H(
+    "names one too few",
+    "gives 3 logits and names 2 classes",
+    lambda d: distilled(teacher=Teacher(net(6), vocab=["a", "b"])),
+)
+H("names in one text", "expected a list of class names", lambda d: Teacher(net(), vocab="abc"))
 H("to train a number", "expected a network", lambda d: fit_teacher(data(), 5, 1, 1e-3))
 
 # ---- students
@@ -482,6 +542,39 @@ S("nothing to train", "nothing would be trained", lambda d: distilled(student=nn
 S("other classes", "num_classes=3", lambda d: distilled(student=net(4, 2), teacher=net(6, 2)))
 for v in (0, "small"):
     S(f"size {v!r}", "expected the side", lambda d, v=v: distilled(student_size=v))
+
+for kind in (torch.float64, torch.float16, torch.bfloat16):
+    S(f"of {kind}", "give model.float", lambda d, k=kind: distilled(student=net().to(k)))
+S("meta", "lies on the device meta", lambda d: distilled(student=net().to("meta")))
+H("meta", "lies on the device meta", lambda d: distilled(teacher=net(6).to("meta")))
+H("of float64", "give model.float", lambda d: distilled(teacher=net(6).double()))
+
+
+def same_head(d):
+    student, teacher = net(), net()
+    student.head = teacher.head
+    return distilled(student=student, teacher=teacher)
+
+
+def inside(d):
+    teacher = net()
+    return distilled(student=nn.Sequential(teacher), teacher=teacher)
+
+
+def same_numbers(d):
+    student, teacher = net(), net()
+    teacher.conv.weight.data = student.conv.weight.data
+    return distilled(student=student, teacher=teacher)
+
+
+H("the student's head", "shares 2 tensors with the student .head.2.weight", same_head)
+H("inside the student", "shares 9 tensors with", inside)
+H("the student's numbers", "shares 1 tensors with the student .conv.weight", same_numbers)
+H(
+    "random in eval mode",
+    "is there a dropout",
+    lambda d: distilled(teacher=Says(lambda z: nn.functional.dropout(z, 0.5))),
+)
 
 # ---- methods
 
@@ -578,6 +671,122 @@ L(
     lambda d: DistillStep(net(), net(6)).setup(torch.rand(2, 1, 8, 8), torch.tensor([1, 2])),
 )
 L("unknown layer", "has no layer 'no'. Near", lambda d: read(net(), ["no"], torch.rand(1, 3, 8, 8)))
+
+
+def with_later(change, **kw):
+    "A training of which batch 2 is changed: (images, targets) -> batch."
+    return trained(lambda n, b: change(*b) if n > 1 else b, **kw)
+
+
+def trained(change, classes=3, **kw):
+    items = data().train_ds
+    made = []
+
+    def collate(each):
+        made.append(0)
+        return change(len(made), tuple(map(torch.stack, zip(*each))))
+
+    train = torch.utils.data.DataLoader(items, batch_size=8, collate_fn=collate)
+    loss = dict(loss_func=nn.CrossEntropyLoss()) | kw
+    fit(distilled(dls=DataLoaders(train, data().valid, device="cpu"), **loss))
+
+
+def labelled(label):
+    "Loaders of fastai, image 5 of the training has another label."
+    dls = data()
+    dls.train_ds[5] = (dls.train_ds[5][0], label)
+    return dls
+
+
+two_says = "training batch 2 of epoch 1: "
+L("no targets", two_says + "the batch has images and no", lambda d: with_later(lambda x, y: (x,)))
+L("targets None", two_says + "the batch holds None", lambda d: with_later(lambda x, y: (x, None)))
+L("images alone", two_says + "the batch is one tensor", lambda d: with_later(lambda x, y: x))
+L(
+    "a later dict",
+    two_says + ".*such as batch..image",
+    lambda d: with_later(lambda x, y: {"image": x, "label": y}),
+)
+L("a later list", two_says + "the batch holds a list", lambda d: with_later(lambda x, y: (x, [1])))
+L("an empty batch", two_says + "the batch is empty", lambda d: with_later(lambda x, y: (x[:0], y)))
+L(
+    "bytes later",
+    "teacher .* fails .*x.float.. / 255",
+    lambda d: with_later(lambda x, y: (x.byte(), y)),
+)
+L(
+    "grey later",
+    two_says + "the student fails.*images of 3 channels and these have 1",
+    lambda d: with_later(lambda x, y: (x[:, :1], y), teacher=Says(lambda z: z)),
+)
+L("half the targets", two_says + "the loss", lambda d: with_later(lambda x, y: (x, y[:4])))
+L("float targets", "class numbers are whole", lambda d: with_later(lambda x, y: (x, y.float())))
+L("label -1", "from 0 to 2", lambda d: with_later(lambda x, y: (x, y - 1)))
+L(
+    "label 9",
+    "training batch . of epoch 1 .image 5.: .*for class numbers from 0 to 2",
+    lambda d: fit(distilled(dls=labelled(torch.tensor(9)))),
+)
+L(
+    "label None",
+    "the loader makes no batch of its items",
+    lambda d: fit(distilled(dls=labelled(None))),
+)
+L(
+    "validation without targets",
+    "no targets; expected .images, targets.",
+    lambda d: distilled(
+        dls=DataLoaders(data().train, torch.utils.data.DataLoader([(torch.zeros(3, 8, 8),)])),
+        loss_func=nn.CrossEntropyLoss(),
+    ),
+)
+L("label 9, alone", "from 0 to 2", lambda d: tried(make_dls=lambda s: labelled(torch.tensor(9))))
+for c in (EarlyStoppingCallback, SaveModelCallback, ReduceLROnPlateau):
+    L(
+        f"{c.__name__} watches nothing",
+        "near: valid_loss.*expected one of",
+        lambda d, c=c: fit(distilled(cbs=c(monitor="valid_los"), path=d)),
+    )
+for v in (0, -1, 2.5, "8"):
+    L(f"bs={v!r}", "bs=.*at least 1", lambda d, v=v: distilled(dls=data(bs=v)))
+LOSSES = {
+    "of each image": (lambda p, y: (p - 1).sum(1), "gives a tensor .2,. of torch.float32"),
+    "a number": (lambda p, y: 1.0, "gives a float"),
+    "nothing": (lambda p, y: None, "gives None"),
+    "counted": (lambda p, y: (p.argmax(1) != y).sum(), "gives a tensor .. of torch.int64"),
+    "detached": (lambda p, y: (p.sum(1) - y).mean().detach(), "without gradient"),
+    "a name": ("ce", "is not callable"),
+    "a class": (nn.CrossEntropyLoss, "the loss CrossEntropyLoss fails"),
+}
+for name, (loss, says) in LOSSES.items():
+    L(f"loss {name}", says, lambda d, o=loss: distilled(loss_func=o))
+L("metric's name", "not their names", lambda d: distilled(metrics="accuracy"))
+L("callback's name", "expected callbacks", lambda d: distilled(cbs="early"))
+L("optimizer's name", "opt_func='adam'", lambda d: distilled(opt_func="adam"))
+L("compile", "expected True, or a dict", lambda d: distilled(compile="yes"))
+L("rate in words", "lr='1e-3'", lambda d: distilled().fit(1, "1e-3"))
+L("rates nan", "lr=nan|lr=.*nan", lambda d: distilled().fit(1, [1e-3, nan]))
+
+
+class Takes(Callback):
+    "Takes something away."
+
+    def __init__(self, event, what):
+        setattr(self, event, lambda: setattr(self.learn, what, () if what == "yb" else None))
+
+
+L(
+    "targets taken away",
+    "no target left",
+    lambda d: fit(distilled(cbs=Takes("before_batch", "yb"))),
+)
+L(
+    "answer taken away",
+    "the loss .* fails",
+    lambda d: fit(distilled(cbs=Takes("after_pred", "pred"))),
+)
+for v in (-1, "3"):
+    L(f"{v!r} epochs", "n_epoch=.*at least 0", lambda d, v=v: distilled().fit(v))
 L("recipe's field", "near: epochs", lambda d: hdkd_student_recipe(epoch=3))
 L("recipe's rate", "lr=nan", lambda d: hdkd_student_recipe(lr=nan))
 L("recipe's epochs", "epochs=-1", lambda d: kdas_recipe(epochs=-1))
@@ -641,6 +850,7 @@ E(
     "give steps=",
     lambda d: tried(mixup=0.2, make_dls=lambda seed: drawn(), **drawn_nets),
 )
+E("option", "no option 'monitor'", lambda d: tried(monitor="accuracy"))
 E("a student", "expected a function", lambda d: tried(make_student=net()))
 E("loaders", "expected a function", lambda d: tried(make_dls=data()))
 E(
@@ -662,6 +872,23 @@ E(
     lambda d: train_run(Runs(d), data(), 5, net(6), "response"),
 )
 
+# ---- bundles
+
+B = lambda name, says, *given, model=None: case(
+    "bundles", name, says, lambda d: export(model or small_student(3), d / "b", Facts(*given))
+)
+B("a name too few", "answers .2, 3. for 2 images, and the facts name 2 classes", list("ab"), 32)
+B("of masks", "has shape|must return a map", list("ab"), 32, 3, ((0.5,), (0.2,)), "binary masks")
+B("of grey images", "it takes images of 3 channels|fails on a batch", list("abc"), 32, 1)
+B("without facts' size", "expected the side", list("abc"), 0)
+case("bundles", "no facts", "a module does not know", lambda d: export(small_student(3), d / "b"))
+case(
+    "bundles",
+    "a teacher without names",
+    "name 0 classes",
+    lambda d: export(Teacher(small_student(3), size=32), d / "b"),
+)
+
 # ---- phantoms
 
 P = lambda name, says, **kw: case(
@@ -670,6 +897,8 @@ P = lambda name, says, **kw: case(
 P("task", "choose one of classify, segment", task="detect")
 P("size", "at least 32", size=2)
 P("none", "at least 1", n_train=0)
+for v in (0, -1, 2.5, "8", None):
+    P(f"bs={v!r}", "bs=.*at least 1", bs=v)
 P("seed", "seed must be", seed=-1)
 P("in words", "whole number", n_train="8")
 P("difficulty", "between 0", difficulty=nan)
@@ -762,7 +991,7 @@ case("command", "mistyped", "distill", lambda d: run(d, "distil"))
 
 
 def test_there_are_as_many_as_the_page_says():
-    assert len(CASES) > 250
+    assert len(CASES) > 330
 
 
 @pytest.mark.parametrize("name", CASES)

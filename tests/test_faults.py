@@ -3,8 +3,11 @@ files."""
 
 import gc
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,12 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 
+from helpers import folder_set
 from kdmedlearn import cache_teacher, distill, Feature, phantom_dls, Response
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.data.phantom import CLASSES
+from kdmedlearn.experiments.report import write_report
 from kdmedlearn.models.hdkd import read_state
 from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.models.weights import load_model, load_teacher, save_model, whole
@@ -90,6 +95,136 @@ def test_a_hundred_interrupts_keep_no_memory(dls):
 
     first = interrupted(len(EVENTS))
     assert interrupted(100) <= first + 20
+
+
+WITH_WORKERS = """
+import sys
+from dataclasses import replace
+import kdmedlearn.cli as cli
+
+as_ever = cli.reading_of
+cli.reading_of = lambda asked: replace(as_ever(asked), num_workers=2, cache=False)
+cli.app(prog_name="kdmedlearn")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")
+def test_ctrl_c_while_workers_run_leaves_a_run_that_goes_on(tmp_path):
+    images = folder_set(tmp_path / "set", n=12, test=False)
+    command = [sys.executable, "-c", WITH_WORKERS, "distill", "--data", images, "--size", "32"]
+    command += ["--teacher-epochs", "1", "--bs", "4", "--epochs", "999", "--runs", "r"]
+    out = open(tmp_path / "out", "w+")
+    p = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while not list(Path("r").glob("*/unfinished/part-0/students/**/*.safetensors")):
+            assert p.poll() is None and time.monotonic() < until, Path("out").read_text()
+            time.sleep(0.05)
+        os.killpg(p.pid, signal.SIGINT)
+        assert p.wait(30) == 130
+        with pytest.raises(ProcessLookupError):  # nobody is left
+            time.sleep(0.5)
+            os.killpg(p.pid, 0)
+    finally:
+        if p.poll() is None:
+            os.killpg(p.pid, signal.SIGKILL)
+    said = Path("out").read_text()
+    assert "interrupted; this goes on: kdmedlearn distill --resume" in said
+    assert "Traceback" not in said and "Process Process" not in said, said
+    assert Path("r/set/unfinished/asked.json").is_file()
+
+
+# ---- folders that cannot be written to
+
+READ_ONLY = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+from typer.testing import CliRunner
+import kdmedlearn.cli as cli
+from kdmedlearn import cache_teacher, phantom_dls
+from kdmedlearn.clinic.export import export, Facts
+from kdmedlearn.experiments.experiment import experiment
+from kdmedlearn.experiments.report import write_report
+from kdmedlearn.models.small import small_student, small_teacher
+from kdmedlearn.train.distillation import distill
+from kdmedlearn.train.resume import Checkpoint
+from kdmedlearn.tuning.runs import Runs
+
+d, images = Path(sys.argv[1]), sys.argv[2]
+dls = lambda *_: phantom_dls(8, 4, 32, seed=0, bs=4, device="cpu")
+
+def command(*given):
+    r = CliRunner().invoke(cli.app, ["distill", "--data", images, *given])
+    assert r.exit_code == 2 and "training the teacher" not in r.output, (r.output, r.exception)
+    raise ValueError(r.output)
+
+def no_teacher():
+    raise AssertionError("trained all the same")
+
+for f in (
+    lambda: experiment(dls, small_student, small_teacher(), folder=d / "e", log=None),
+    lambda: experiment(dls, no_teacher, small_teacher(), cache=d / "c", log=None),
+    lambda: cache_teacher(dls(), small_teacher(), d / "c", 1, log=None),
+    lambda: export(small_student(2), d / "b", Facts(["a", "b"], 32)),
+    lambda: write_report(d / "r.html", "r", []),
+    lambda: distill(
+        dls(), small_student(), small_teacher(), cbs=Checkpoint(d / "s", log=None)
+    ).fit(1),
+    lambda: Runs(d).new(None),
+    lambda: command("--runs", str(d / "runs")),
+    lambda: command("--cache", str(d / "cache")),
+):
+    try:
+        f()
+    except Exception as e:
+        said = str(e)
+        assert str(d) in said.replace("\\n", "") and "Read-only file system" in said, said
+        assert any(w in said for w in ("another", "choose", "name")), said
+    else:
+        raise AssertionError("it passed in silence")
+print("nine told")
+"""
+
+
+def test_a_disk_for_reading_is_told_before_anything_is_trained(tmp_path):
+    d = tmp_path / "disk"
+    d.mkdir()
+    images = folder_set(tmp_path / "set", n=8, test=False)
+    mounts = f"mount --bind {d} {d} && mount -o remount,ro,bind {d} && exec"
+    alone = ["unshare", "-m", "sh", "-c", mounts + ' "$@"', "sh"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("no mounts of one's own here")
+    r = subprocess.run(
+        [*alone, sys.executable, "-c", READ_ONLY, d, images], capture_output=True, text=True
+    )
+    assert r.returncode == 0 and "nine told" in r.stdout, r.stderr[-3000:]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "ro")])
+def test_a_folder_that_refuses_files_is_told(error, tmp_path, monkeypatch):
+    def refuse(*a, **k):
+        raise error
+
+    monkeypatch.setattr("kdmedlearn.core.checks.TemporaryFile", refuse)
+    with pytest.raises(ValueError, match=f"folder='{tmp_path}' cannot be a folder of runs"):
+        Runs(tmp_path).new(None)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(OSError, match="r.html cannot be written .*choose another folder"):
+        write_report(tmp_path / "r.html", "a report", [])
+
+
+def test_answers_that_are_all_there_are_read_where_nobody_may_write(dls, tmp_path, monkeypatch):
+    teacher = small_teacher()
+    cache_teacher(dls, teacher, tmp_path, 1, log=None)
+    monkeypatch.setattr("kdmedlearn.train.cache.hold", None)
+    kept = cache_teacher(dls, teacher, tmp_path, 1, log=None)
+    fit(distill(kept.dls, small_student(), kept.teacher))
+    with pytest.raises(ValueError, match="teacher"):
+        cache_teacher(dls, small_student(), tmp_path, 1, log=None)
 
 
 # ---- other processes, other times

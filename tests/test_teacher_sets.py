@@ -20,7 +20,7 @@ from kdmedlearn.data.balance import balance
 from kdmedlearn.data.phantom import CLASSES, phantom_dls
 from kdmedlearn.models.guided import GuidedStudent
 from kdmedlearn.models.small import small_student, small_teacher
-from kdmedlearn.models.weights import about_model, load_teacher, save_model
+from kdmedlearn.models.weights import about_model, load_teacher, save_model, write_safetensors
 from kdmedlearn.train.distillation import distill
 from kdmedlearn.train.teachers import DEFAULT_ARCHS, teachers, TeacherSet
 import kdmedlearn.train.teachers as module
@@ -383,7 +383,7 @@ def test_a_damaged_file_is_fitted_anew_with_a_warning(damage, kept, tmp_path):
     elif damage == "empty":
         f.write_bytes(b"")
     elif damage == "other model":
-        save_model(GuidedStudent(), f, "small_student", CLASSES, key=about_model(d / f.name)["key"])
+        write_safetensors(GuidedStudent().state_dict(), f, about_model(d / f.name))
     else:
         save_model(first[0].model, f, "small_student", CLASSES, key="0" * 64)
     with pytest.warns(UserWarning, match="cannot be used .*fitting it anew"):

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['OPSET', 'Facts', 'task_in', 'reading_in', 'facts_of', 'Whole', 'answers_of', 'load_onnx', 'graph_of', 'said',
            'NotTheSame', 'example_pixels', 'difference', 'parity', 'same_answers', 'calibration_of', 'scores_of',
-           'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'parity_words',
-           'write_card', 'export', 'facts_of_teacher', 'whole_folder', 'facts_of_run', 'export_run']
+           'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'one_name_an_answer',
+           'parity_words', 'write_card', 'export', 'facts_of_teacher', 'room_for', 'whole_folder', 'facts_of_run',
+           'export_run']
 
-# %% ../../nbs/clinic/04_export.ipynb #93dc3704
+# %% ../../nbs/clinic/04_export.ipynb #266170fa
 import json
 import logging
 import shutil
@@ -29,10 +30,11 @@ from .bundle import seal, shown, TASKS
 from .card import as_html, as_markdown, bootstrap_interval, card, counted
 from .card import Known, known_of_run, read_json, Score, wilson
 from .run import sampled, start
-from ..core.checks import image_size, maps_of, number, of_type, one_of
+from ..core.checks import image_size, maps_of, number, of_type, one_of, writable_folder
 from ..core.outputs import main_output, plain, unwrapped
 from ..core.step import at_size
 from ..core.teacher import norm_of, size_of, Teacher
+from ..core.trial import attempt
 from ..data.files import squeezed
 from ..data.phantom import phantom
 from ..evaluation.calibration import ece, fit_temperature
@@ -295,7 +297,7 @@ def known_of(learn: Learner) -> Known:
         scored_on="the validation images, on which the training was watched",
     )
 
-# %% ../../nbs/clinic/04_export.ipynb #92398417
+# %% ../../nbs/clinic/04_export.ipynb #52750408
 def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -> dict:
     "Write made-up images to `folder`/selftest; returns what the manifest says of them."
     (folder / "selftest").mkdir()
@@ -330,6 +332,7 @@ def own_version() -> str:
 
 def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
     "Graph, self-test, card and manifest, into an empty folder."
+    one_name_an_answer(whole)
     graph = graph_of(whole)
     found = parity(whole, graph)
     same_answers(found, tolerance)
@@ -347,6 +350,21 @@ def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
     seal(folder, manifest, ["model.onnx", "card.md", "card.html", *test["images"]])
 
 
+def one_name_an_answer(whole: Whole):
+    "Raise unless the network takes such images, and gives an answer for each class that is named."
+    f = whole.facts
+    pixels = torch.zeros(2, *f.size, f.channels, dtype=torch.uint8)
+    with torch.no_grad():
+        out = attempt("the student", (pixels,), whole, pixels)
+    out = out[0] if f.masks else out
+    if out.ndim != 2 + 2 * f.masks or out.shape[1] != len(f.classes):
+        raise ValueError(
+            f"the student gives answers {tuple(out.shape)} for 2 images, and the facts name"
+            f" {len(f.classes)} classes for {f.task}; give one name for each logit, in their order,"
+            " of masks the background first: Facts(classes=[...])"
+        )
+
+
 def parity_words(found: dict, tolerance: float) -> str:
     return (
         "The graph and the network were asked for the same images in batches of"
@@ -360,7 +378,7 @@ def write_card(folder: Path, manifest: dict, known: Known, *checks):
     (folder / "card.md").write_text(as_markdown(sections), encoding="utf-8")
     (folder / "card.html").write_text(as_html(sections), encoding="utf-8")
 
-# %% ../../nbs/clinic/04_export.ipynb #5e37d01c
+# %% ../../nbs/clinic/04_export.ipynb #f666a8d7
 def export(
     model,  # Learner, `Teacher` or module
     folder,  # that is made; one that exists is refused
@@ -371,6 +389,7 @@ def export(
 ) -> Path:
     """A bundle of a student: an ONNX graph from bytes to calibrated probabilities, a self-test, a
     model card. Raises NotTheSame where the graph answers otherwise than the network."""
+    room_for(folder)
     if isinstance(model, Learner):
         known = known or known_of(model)
         facts = facts or facts_of(model)
@@ -393,12 +412,19 @@ def facts_of_teacher(t: Teacher) -> Facts:
     return Facts(t.vocab or [], t.size, norm[0].numel() if t.norm else 3, norm, name=t.name)
 
 
-def whole_folder(folder, write: Callable) -> Path:
-    "A folder that has its name only when `write(folder)` has filled it."
+def room_for(folder) -> Path:
+    "The path of a folder that is not there yet and can be made."
     folder = Path(folder)
-    part = folder.with_name(folder.name + ".part")
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; a bundle is written once")
+    writable_folder("folder", folder, "a bundle", "choose another one", make=False)
+    return folder
+
+
+def whole_folder(folder, write: Callable) -> Path:
+    "A folder that has its name only when `write(folder)` has filled it."
+    folder = room_for(folder)
+    part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:

@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'WAYS', 'in_eight_bits', 'left_out', 'in_int8', 'pixels_in', 'calibration_batches', 'calibration_pixels',
            'AsNetwork', 'score_of', 'try_ways', 'TooMuchLost', 'best_way', 'write_int8', 'quantise']
 
-# %% ../../nbs/clinic/06_quantise.ipynb #aa1f1daa
+# %% ../../nbs/clinic/06_quantise.ipynb #ec82826c
 import logging
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch import nn, Tensor
 
 from .bundle import Bundle, seal, shown
-from .export import load_onnx, whole_folder
+from .export import load_onnx, room_for, whole_folder
 from .run import Predictor, sampled, start
 from ..core.teacher import norm_of
 from ..core.outputs import plain
@@ -157,7 +157,7 @@ def try_ways(graph: bytes, dls, task: str, pixels: list, log=None, known=None) -
     columns = [scoring_of(dls).main, "kB", "lost"]
     return pd.DataFrame.from_dict(rows, "index", columns=columns), graphs
 
-# %% ../../nbs/clinic/06_quantise.ipynb #e511d2e6
+# %% ../../nbs/clinic/06_quantise.ipynb #92cbc452
 class TooMuchLost(ValueError):
     "No way to 8 bits keeps the score."
 
@@ -214,6 +214,7 @@ def quantise(
     """The bundle in 8 bits. Raises TooMuchLost, with the numbers, where the score on the validation
     images falls by more than `most`; then nothing is written."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    room_for(folder)
     if bundle.precision != "float32":
         raise ValueError("this bundle is in 8 bits already; quantise the one in float32")
     if [str(c) for c in dls.vocab] != bundle.classes:

@@ -124,7 +124,7 @@ def overlay(
         x[here] += share * (np.array(COLOURS[(int(k) - 1) % len(COLOURS)]) - x[here])
     return Image.fromarray(x.round().astype(np.uint8))
 
-# %% ../../nbs/clinic/02_run.ipynb #6b65f8db
+# %% ../../nbs/clinic/02_run.ipynb #d4587339
 class Predictor:
     """A bundle with an engine, ready to answer. Raises BadBundle where the bundle is not sound or
     its self-test fails."""
@@ -158,6 +158,13 @@ class Predictor:
     def raw(self, pixels: np.ndarray) -> dict:
         "What the graph gives: answers, and of masks also logits; raises ValueError for no number."
         out = self.network(np.ascontiguousarray(pixels))
+        n, answers = len(self.bundle.classes), out.get("answers")
+        if answers is None or answers.shape[1:2] != (n,):
+            got = "no answers" if answers is None else f"answers {answers.shape}"
+            raise BadBundle(
+                f"the network gives {got} for {len(pixels)} images, and the bundle names {n}"
+                " classes: do not use it; export the student anew"
+            )
         if not all(np.isfinite(v).all() for v in out.values()):
             raise ValueError("the network's answer is no finite number")
         return out

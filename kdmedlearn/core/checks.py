@@ -11,17 +11,17 @@ __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'plain_nu
            'enough_classes', 'writable_folder', 'same_tensors', 'file_of', 'image_batch', 'can_be_halved',
            'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text', 'of_type', 'one_loader', 'how_many',
            'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask', 'labels_known', 'same_pixels',
-           'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'same_digest', 'fit_in_order',
-           'takes_grey']
+           'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'class_list', 'tensors_described',
+           'model_described', 'same_digest', 'fit_in_order', 'takes_grey']
 
-# %% ../../nbs/core/01_checks.ipynb #f392a820
-import os
+# %% ../../nbs/core/01_checks.ipynb #2c9e4cd8
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 from math import inf, isfinite
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from numbers import Integral, Real
 from typing import Any, Iterable
@@ -210,7 +210,7 @@ def same_classes_fused(student: Tensor, fused: Tensor):
             f" {tuple(fused.shape)}; all need the same classes in the same order"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #2417720d
+# %% ../../nbs/core/01_checks.ipynb #27620e50
 def image_size(size: Any) -> Any:
     "(height, width) in pixels from a side, a pair or nothing."
     pair = (size, size) if isinstance(size, (Real, str)) else size and tuple(size)
@@ -231,11 +231,12 @@ def only_tensors(batch: tuple, cure: str = "") -> tuple:
                 f"the batch is a {type(o).__name__} with {', '.join(keys)}; expected tensors,"
                 f" images and targets apart, such as batch[{keys[0]!r}], batch[{keys[-1]!r}]{cure}"
             )
-        array = hasattr(o, "__array__") or isinstance(o, (str, int, float, list))
+        array = hasattr(o, "__array__") or isinstance(o, (str, int, float, list, type(None)))
         if array and not isinstance(o, Tensor):
             raise TypeError(
-                f"the batch holds a {type(o).__name__}; expected tensors: torch.as_tensor(o) makes"
-                " one of arrays and numbers, .float() turns images into float32"
+                f"the batch holds {'None' if o is None else f'a {type(o).__name__}'}; expected"
+                " tensors: torch.as_tensor(o) makes one of arrays and numbers, .float() turns"
+                " images into float32"
             )
     return batch
 
@@ -406,14 +407,21 @@ def enough_classes(answer: str, classes: int, target: Tensor, name: str):
             f" {name}={c + 1}"
         )
 
-# %% ../../nbs/core/01_checks.ipynb #fb458a88
-def writable_folder(name: str, path: Any, of: str, cure: str) -> Path:
-    "The folder `path`, made where it does not exist, if it can be written to."
+# %% ../../nbs/core/01_checks.ipynb #86d6bede
+def writable_folder(name: str, path: Any, of: str, cure: str, make: bool = True) -> Path:
+    """The folder `path`, made where it does not exist, if it can be written to. Without `make` it
+    is only asked whether it could be made."""
     try:
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("it cannot be written to")
+        folder = there = Path(path)
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise FileExistsError(f"{there} is a file")
+        # what the mode of a folder says does not bind everybody, nor know of disks
+        with TemporaryFile(dir=there):
+            pass
     except (OSError, TypeError) as e:
         raise ValueError(
             f"{name}={str(path)!r} cannot be a folder of {of} ({type(e).__name__}: {e}); {cure}"
@@ -623,6 +631,45 @@ def all_different(names: list):
         twice = [str(n) for n in dict.fromkeys(names) if names.count(n) > 1]
         more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
         raise ValueError(f"names must differ, got {', '.join(twice[:3])}{more} more than once")
+
+# %% ../../nbs/core/01_checks.ipynb #46592621
+def class_list(vocab: Iterable[Any]) -> list:  # of str and int
+    "The names of classes, if they are different texts or numbers."
+    names = [c.item() if hasattr(c, "item") else c for c in vocab]
+    for c in names:
+        if not isinstance(c, int):
+            text("a class name", c)
+    all_different(names)
+    return names
+
+
+def tensors_described(of: str, like: dict, state: dict, vocab: list):
+    """Raise unless the tensors `state` have the names and shapes of `like`, those of the network
+    `of`."""
+    wrong = [k for k in {**like, **state} if k not in like or k not in state]
+    wrong += [k for k in like if k in state and like[k].shape != state[k].shape]
+    if wrong:
+        k = wrong[0]
+        has = lambda d: f"{tuple(d[k].shape)}" if k in d else "no such tensor"
+        some = ", ".join(map(str, vocab[:4])) + ", ..." * (len(vocab) > 4)
+        raise ValueError(
+            f"{of}, for the classes {some}, has other tensors: {k} would be {has(like)} and is"
+            f" {has(state)}; give the name, the channels and one class name for each logit, as the"
+            " network was made"
+        )
+
+
+def model_described(name: str, about: Any):
+    "Raise unless `about` describes a network, with a name for each logit."
+    for k, kind in dict(arch=str, num_classes=int, in_chans=int, vocab=list).items():
+        if not isinstance(about, dict) or type(about.get(k)) is not kind:
+            raise ValueError(f"{name} is no file of save_model: its description has no {k}")
+    n, vocab = about["num_classes"], about["vocab"]
+    if len(vocab) != n and (len(vocab), n) != (2, 1):
+        raise ValueError(
+            f"{name} names {len(vocab)} classes and has {n} logits, so nobody knows what it says;"
+            " save the network anew with save_model"
+        )
 
 # %% ../../nbs/core/01_checks.ipynb #8a74c2b4
 def same_digest(name: str, found: str, digest: str):

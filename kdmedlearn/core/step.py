@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'as_tuple', 'StudentAndTeachers', 'AtSize',
            'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #fc66cf05
+# %% ../../nbs/core/10_step.ipynb #839d18c2
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -20,7 +20,7 @@ from .taps import compile_reads, read
 from .processes import gather_pass
 from .tasks import task_of
 from .teacher import as_teachers, back_to
-from .trial import check_pass, check_terms, loss_or_cure, needs_no_label
+from .trial import attempt, check_pass, check_terms, loss_or_cure, needs_no_label
 from .trial import tried, untouched, was_set_up
 
 # %% ../../nbs/core/10_step.ipynb #dee82ef4
@@ -129,7 +129,7 @@ class Plan(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #a54e2c16
+# %% ../../nbs/core/10_step.ipynb #199527cc
 def as_tuple(batch: Any) -> tuple:
     "Inputs or targets of a batch, one tensor or a tuple or list of them, as a tuple of plain ones."
     return plain(only_tensors(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)))
@@ -156,7 +156,9 @@ class StudentAndTeachers(nn.Module):
         for t in self.teachers:
             if t.model.training:  # somebody called train() on it
                 t.model.eval()
-        return tuple(t.see(xb, self.norm, ls) for t, ls in zip(self.teachers, layers))
+        see = lambda t, ls: t.see(xb, self.norm, ls)
+        asked = zip(self.teachers, layers)
+        return tuple(attempt(f"teacher {t.name}", xb, see, t, ls) for t, ls in asked)
 
     def networks(self, xb: tuple) -> list[Network]:
         "Student and teachers with a first batch, as methods look at them."

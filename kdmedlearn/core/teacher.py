@@ -70,7 +70,7 @@ def back_to(out: Any, was: Any, now: Any) -> Any:
         return F.interpolate(out, was, mode="bilinear", antialias=True)
     return out
 
-# %% ../../nbs/core/08_teacher.ipynb #7a4425b4
+# %% ../../nbs/core/08_teacher.ipynb #c3af6f34
 HALVES = ("bfloat16", "float16")
 
 
@@ -106,6 +106,8 @@ class Teacher:
             )
         if not isinstance(model, nn.Module):
             raise TypeError(f"a teacher is a module that was trained, got {type(model).__name__}")
+        if isinstance(vocab, str):
+            raise TypeError(f"vocab={vocab!r}; expected a list of class names, such as ['a', 'b']")
         self.model, self.vocab = model, vocab
         self.norm = as_norm(*norm_pair(norm)) if norm is not None else None
         self.size = image_size(size)

@@ -9,7 +9,7 @@ __all__ = ['SIGNS', 'RECIPES', 'CLASSES', 'SIMILAR', 'LAYERS', 'TASKS', 'CHUNK',
            'render', 'second_polyp', 'check_phantom', 'balanced_labels', 'phantom', 'Shot', 'ReadShot', 'MaskCodes',
            'class_of', 'mask_of', 'split_seeds', 'phantom_dls']
 
-# %% ../../nbs/data/01_phantom.ipynb #327357ae
+# %% ../../nbs/data/01_phantom.ipynb #f51bf7d1
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from fastai.vision.core import AddMaskCodes, TensorMask
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, from_numpy
+
+from ..core.checks import number
 
 # %% ../../nbs/data/01_phantom.ipynb #8ea2c881
 SIGNS = [
@@ -507,7 +509,7 @@ def split_seeds(seed: int) -> tuple:  # three different integers
     check_phantom(1, 32, "classify", seed, 0)
     return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(3))
 
-# %% ../../nbs/data/01_phantom.ipynb #b5de9d3c
+# %% ../../nbs/data/01_phantom.ipynb #1d31e3b4
 def phantom_dls(
     n_train: int = 1000,
     n_valid: int = 1000,  # images
@@ -525,6 +527,7 @@ def phantom_dls(
     "fastai DataLoaders of phantoms, for classification or segmentation."
     for n in (n_train, n_valid):
         check_phantom(n, size, task, seed, difficulty)
+    number("bs", bs, 1, whole=True)
     parts = [
         phantom(n, size, task, sd, difficulty)
         for n, sd in zip((n_train, n_valid), split_seeds(seed))

@@ -15,8 +15,8 @@ __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS'
            'below', 'read_table', 'with_answers', 'group_cells', 'kind_of', 'check_answers', 'listed_again',
            'TableLabel', 'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
 
-# %% ../../nbs/data/04_tables.ipynb #7637e88d
-import csv, io, os, re, warnings
+# %% ../../nbs/data/04_tables.ipynb #bb9bd367
+import csv, io, os, re, unicodedata, warnings
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import NamedTuple
@@ -167,12 +167,13 @@ def find_splits(
         no_other_splits(path, found.values())
     return found or {"all": path}
 
-# %% ../../nbs/data/04_tables.ipynb #1dd65b25
+# %% ../../nbs/data/04_tables.ipynb #7def8d36
 def no_twins(names, where):
-    "Raise if two of `names` differ only in case or blanks."
+    "Raise if two of `names` differ only in case, blanks, or the way an accent is written."
     same = {}
     for n in names:
-        same.setdefault(n.strip().lower(), []).append(repr(n))
+        plain = unicodedata.normalize("NFKC", n)  # an accent may be a letter's or its own
+        same.setdefault(plain.strip().lower(), []).append(ascii(n) if plain != n else repr(n))
     twins = [" and ".join(sorted(v)) for v in same.values() if len(v) > 1]
     if twins:
         raise ValueError(

@@ -6,7 +6,7 @@
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
            'TeachersFirst', 'ReadsLast', 'MainOutput', 'distill', 'parameter_counts']
 
-# %% ../../nbs/train/02_distillation.ipynb #7fcbf728
+# %% ../../nbs/train/02_distillation.ipynb #c06ec80d
 import warnings
 from copy import deepcopy
 from functools import partial
@@ -32,16 +32,18 @@ from ..data.unlabelled import with_unlabelled
 from .finite import guarded
 from .memory import keep_freed_memory
 from kdmedlearn.train.trial import (
+    CheckedLearner,
     device_of,
     last_batch_of_one,
     loss_of,
     mixes_kinds,
+    monitors_known,
     rates_are_finite,
     try_learner,
     two_loaders,
 )
 
-# %% ../../nbs/train/02_distillation.ipynb #eb0a82d2
+# %% ../../nbs/train/02_distillation.ipynb #979069fe
 class Tally:
     "Means over images of the terms of an epoch."
 
@@ -65,7 +67,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #baa66f3f
+# %% ../../nbs/train/02_distillation.ipynb #fe3ed7fe
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -138,6 +140,8 @@ class DistillCallback(Callback):
         n = getattr(self.learn.dl, "n_labelled", None)  # the images behind them have no label
         yb = self.yb if n is None else first(self.yb, n)
         own = n is not None or self.method.task_layer  # else fastai has computed it
+        if not own and self.learn.loss_grad is None:
+            raise ValueError("the batch has no target left: a callback took it away")
         terms = {"task": plain(step.task_loss(student, yb) if own else self.learn.loss_grad)}
         if plan.parts:
             p = step.make_pass(student, self.hear(), plain(tuple(yb)))
@@ -209,8 +213,8 @@ def adopt(learn: Learner, step: DistillStep):
     known = {id(p) for group in learn.opt.param_lists for p in group}
     learn.opt.param_lists[-1].extend(p for p in step.adapters() if id(p) not in known)
 
-# %% ../../nbs/train/02_distillation.ipynb #3115c526
-class DistillLearner(Learner):
+# %% ../../nbs/train/02_distillation.ipynb #128a99d0
+class DistillLearner(CheckedLearner):
     "A Learner whose `save` and `load` carry the adapters of the method with the optimizer's state."
 
     def save(self, file, with_opt=True, **kwargs):
@@ -247,13 +251,9 @@ class DistillLearner(Learner):
 
     def export(self, *args, **kwargs):
         self.distill.forget()
-        self.__class__ = Learner  # what is exported loads as a plain Learner
-        try:
-            return self.export(*args, **kwargs)
-        finally:
-            self.__class__ = DistillLearner
+        return super().export(*args, **kwargs)
 
-# %% ../../nbs/train/02_distillation.ipynb #04608a66
+# %% ../../nbs/train/02_distillation.ipynb #2a8daa34
 class TermColumns(Callback):
     """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
     progress table."""
@@ -274,6 +274,7 @@ class TermColumns(Callback):
         for c in self.learn.cbs:
             if isinstance(c, TrackerCallback) and c.monitor in self.distiller.term_names:
                 smaller_is_better(c)
+        monitors_known(self.learn)
 
     def after_validate(self):
         d = self.distiller
@@ -333,7 +334,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #42076734
+# %% ../../nbs/train/02_distillation.ipynb #e7b12010
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -362,6 +363,10 @@ def distill(
             " makes them of a folder of class folders"
         )
     two_loaders(dls)
+    if not isinstance(compile, (bool, dict)):
+        raise TypeError(
+            f"compile={compile!r}; expected True, or a dict of options of torch.compile"
+        )
     if isinstance(student, Learner):
         raise TypeError("the student is a Learner; give its model: student.model")
     if isinstance(teacher, Method):

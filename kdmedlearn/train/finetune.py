@@ -7,7 +7,7 @@ __all__ = ['KEEP_UNDER', 'LITE0', 'AsTeacherSees', 'backbone_and_head', 'has_enc
            'imagenet_teacher', 'of_masks', 'mask_teacher', 'n_maps', 'teacher_to_train', 'fast_on_cpu', 'shushed',
            'finetune']
 
-# %% ../../nbs/train/08_finetune.ipynb #f1471d0f
+# %% ../../nbs/train/08_finetune.ipynb #0e6d26d1
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..models.pretrained import lite0_unet, PACKAGED, pretrained_unet
 from ..models.registry import create_model
 from .budget import fit_steps
 from .teachers import score_on
-from .trial import class_names, images_of, loss_of
+from .trial import CheckedLearner, class_names, images_of, loss_of
 
 # %% ../../nbs/train/08_finetune.ipynb #66f9f647
 class AsTeacherSees(Callback):
@@ -174,7 +174,7 @@ def shushed(learn: Learner):
     with learn.no_bar(), learn.no_logging():
         yield
 
-# %% ../../nbs/train/08_finetune.ipynb #8a1d164c
+# %% ../../nbs/train/08_finetune.ipynb #f3ae813a
 def finetune(
     dls,  # DataLoaders of images with one class each, or of images with masks
     # a timm network with ImageNet weights; for masks "lite0_unet", or a module with an `encoder`;
@@ -217,7 +217,7 @@ def finetune(
         cbs.append(KeepStatistics("encoder" if masks else ""))
     kw = dict(metrics=scoring_of(dls).metrics(), splitter=backbone_and_head, cbs=cbs, wd=wd)
     # an encoder that is frozen is so with the scale and shift of its batch norm
-    learn = Learner(dls, t.model, loss_func=loss, train_bn=not masks, **kw)
+    learn = CheckedLearner(dls, t.model, loss_func=loss, train_bn=not masks, **kw)
     with nullcontext() if log else shushed(learn), fast_on_cpu(t.model, dls.device):
         if first:
             learn.freeze()

@@ -9,7 +9,7 @@ __all__ = ['LISTS', 'OF_CLOCK', 'OF_LEARNER', 'can_keep', 'packed', 'unpacked', 
            'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at', 'OneProcess',
            'alone', 'best_is_there', 'Checkpoint']
 
-# %% ../../nbs/train/09_resume.ipynb #bcc9160c
+# %% ../../nbs/train/09_resume.ipynb #854fbd03
 import inspect
 import os
 import re
@@ -33,11 +33,11 @@ from fastcore.foundation import L
 from safetensors.torch import load_file
 from torch import nn, Tensor
 
-from ..core.checks import number
+from ..core.checks import number, writable_folder
 from ..core.outputs import plain, unwrapped
 from ..data.loaders import random_state, set_random_state
 from ..models.weights import about_model, settle, write_safetensors
-from .trial import device_of
+from .trial import batches, device_of
 
 try:
     import fcntl
@@ -408,17 +408,17 @@ def same_training(folder: Any, kept: dict, now: dict):
             f" given, or another folder, or delete {folder} to begin anew"
         )
 
-# %% ../../nbs/train/09_resume.ipynb #555d158c
+# %% ../../nbs/train/09_resume.ipynb #64a76724
 def rest_of_epoch(learn: Learner, done: int):
     "An epoch, without its first `done` batches."
 
-    def batches():
+    def rest():
         learn.n_iter = len(learn.dl)
-        for i, b in zip(range(done, learn.n_iter), learn.dl):
+        for i, b in zip(range(done, learn.n_iter), batches(learn.dl)):
             learn.one_batch(i, b)
 
     learn.dl = learn.dls.train
-    learn._with_events(batches, "train", CancelTrainException)
+    learn._with_events(rest, "train", CancelTrainException)
     learn._do_epoch_validate()
 
 
@@ -497,7 +497,7 @@ def best_is_there(learn: Learner):
                     " checkpoints and begin anew"
                 )
 
-# %% ../../nbs/train/09_resume.ipynb #2682ed32
+# %% ../../nbs/train/09_resume.ipynb #9aea6ec5
 class Checkpoint(Callback):
     """Keeps a fit in a folder, after each epoch and every so many optimizer steps, and goes on with
     what it finds there; ValueError where that is another training, or no file is whole."""
@@ -531,6 +531,7 @@ class Checkpoint(Callback):
         if not self.run:
             return
         alone()
+        writable_folder("path", self.folder, "checkpoints", "choose another one")
         with self.one.enter(self.learn, self.folder):
             self.learn.dls = placed(self.learn.dls)
             self.loader = self.learn.dls.train

@@ -6,7 +6,7 @@
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
            'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
 
-# %% ../../nbs/train/05_teachers.ipynb #345b9f2d
+# %% ../../nbs/train/05_teachers.ipynb #9b379a74
 import json, os, re, warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,11 +53,11 @@ from ..evaluation.cost import n_params
 from ..evaluation.masks import dice
 from ..methods.kdas import StructureLoss
 from ..models.registry import create_mask_model, create_model, is_mask_model, is_yours
-from ..models.weights import about_model, load_model, load_teacher, save_model
-from .trial import class_names
+from ..models.weights import about_model, keep_model, load_model, load_teacher, save_model
+from .trial import CheckedLearner, class_names
 from ..viz.figures import recall_figure
 
-# %% ../../nbs/train/05_teachers.ipynb #474fbd50
+# %% ../../nbs/train/05_teachers.ipynb #5a50f9b5
 def fit_teacher(
     dls,
     model: nn.Module,
@@ -70,7 +70,7 @@ def fit_teacher(
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
     of_type("model", model, nn.Module, "a network to train")
     restart(dls, seed)
-    learn = Learner(dls, model, **kwargs)
+    learn = CheckedLearner(dls, model, **kwargs)
     fit(learn, epochs, learning_rate(lr))
     return learn
 
@@ -357,7 +357,7 @@ def _answers(t: Teacher, dls, vocab, batches) -> tuple:  # logits (N, C), labels
         seen.append((out.float().cpu(), plain(y).cpu()))
     return tuple(map(torch.cat, zip(*seen)))
 
-# %% ../../nbs/train/05_teachers.ipynb #bc3ebfc4
+# %% ../../nbs/train/05_teachers.ipynb #3ba051a6
 def _kept(file, key, model) -> bool:
     "Fill `model` with the weights in `file`, if it is there and whole."
     if file is None or not file.is_file():
@@ -378,7 +378,7 @@ def _keep(model, file, *args, **more):
     "`save_model`, under the name `file` only when it is complete."
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        os.replace(save_model(model, part, *args, **more), file)
+        os.replace(keep_model(model, part, *args, **more), file)
     finally:
         part.unlink(missing_ok=True)
 

@@ -6,13 +6,14 @@
 __all__ = ['QUIET', 'TRAINING', 'LOWER', 'is_record', 'seconds_since', 'is_running', 'read_record', 'Runs', 'plain_params',
            'lower_is_better', 'score_of', 'final', 'table_of', 'best_of', 'alone_line', 'runs_of_study']
 
-# %% ../../nbs/tuning/01_runs.ipynb #af909f13
+# %% ../../nbs/tuning/01_runs.ipynb #958d26f6
 import json, os, socket, time
 from pathlib import Path
 
 import pandas as pd
 from fastai.learner import mk_metric
 
+from ..core.checks import writable_folder
 from ..core.method import code_of, params_of
 from ..experiments.report import write_json, write_whole
 
@@ -75,7 +76,7 @@ def read_record(p: Path) -> dict | None:  # None: its run begins this moment, or
         r["status"] = "interrupted"
     return r | about
 
-# %% ../../nbs/tuning/01_runs.ipynb #e496bc8d
+# %% ../../nbs/tuning/01_runs.ipynb #38ebcd42
 class Runs:
     "The runs in a folder: one JSON file each, numbered."
 
@@ -97,6 +98,7 @@ class Runs:
     def new(self, method, **settings) -> dict:
         """A new record, its number taken by creating the file: several processes may share the
         folder. `method` None: of the student alone."""
+        writable_folder("folder", self.folder, "runs", "choose another one")
         if method is None:
             about = {"code": "student alone", "params": {}, "alone": True}
         else:

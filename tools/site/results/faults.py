@@ -11,7 +11,7 @@ was full. After every death all files with a name were whole, the folder of runs
 next life went on. In the end scores, weights and answers were those of a life without a death, to
 the bit. The full disk was told as {told}.
 
-`pytest tests/test_bad_inputs.py`: more than 250 bad inputs (files, folders, tables, masks, models,
+`pytest tests/test_bad_inputs.py`: more than 330 bad inputs (files, folders, tables, masks, models,
 teachers, students, methods, trainings, caches, checkpoints, experiments, the command), each with the
 words that must answer it. None passes in silence, none ends in the words of a dependency.
 """
