@@ -2690,8 +2690,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'kdmedlearn/train/distillation.py'),
                                                'kdmedlearn.train.distillation.DistillCallback.forget': ( 'train/distillation.html#distillcallback.forget',
                                                                                                          'kdmedlearn/train/distillation.py'),
-                                               'kdmedlearn.train.distillation.DistillCallback.hand_over': ( 'train/distillation.html#distillcallback.hand_over',
-                                                                                                            'kdmedlearn/train/distillation.py'),
                                                'kdmedlearn.train.distillation.DistillCallback.hear': ( 'train/distillation.html#distillcallback.hear',
                                                                                                        'kdmedlearn/train/distillation.py'),
                                                'kdmedlearn.train.distillation.DistillCallback.listen': ( 'train/distillation.html#distillcallback.listen',

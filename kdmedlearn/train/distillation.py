@@ -157,12 +157,6 @@ class DistillCallback(Callback):
             self.heard = self.xb[0], self.step.ask(self.xb, self.plan.teachers)
         return self.heard[1]
 
-    def hand_over(self):
-        "Ask the teachers, then give the student a plain tensor: fastai's costs each layer time."
-        said = self.hear() if self.plan.parts else None
-        self.learn.xb = plain(tuple(self.xb))
-        self.heard = (self.xb[0], said) if self.plan.parts else None
-
     def forget(self):
         if self.tap:
             self.tap.cancel()
@@ -296,7 +290,7 @@ def smaller_is_better(c: TrackerCallback):
 
 class TeachersFirst(Callback):
     """Asks the teachers before the student runs: what they computed on the way is gone when the
-    student needs memory."""
+    student needs memory. Then the student gets a plain tensor."""
 
     order = 11  # after whatever changes images, and inside MixedPrecision (10)
     run_valid, keeps_batch = False, True
@@ -304,7 +298,9 @@ class TeachersFirst(Callback):
     def before_batch(self):
         d = getattr(self.learn, "distill", None)
         if d and d.plan:
-            d.hand_over()
+            said = d.hear() if d.plan.parts else None
+            self.learn.xb = plain(tuple(self.xb))  # fastai's own type costs each layer time
+            d.heard = (self.xb[0], said) if d.plan.parts else None
 
     def __reduce__(self):
         return Callback, ()
