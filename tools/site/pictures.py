@@ -235,8 +235,8 @@ def kdas() -> Picture:
         340,
         56,
         "loss",
-        "L = (1 − α) L_{seg} + α (μ L_{att} + λ L_{sgm})",
-        "α = 0.3, T = 2, μ = λ = 1",
+        "L = (1 − α) L_{seg} + α (λ_{att} L_{att} + λ_{sgm} L_{sgm})",
+        "α = 0.3, T = 2, λ_{att} = λ_{sgm} = 1",
     )
     return p
 
