@@ -336,7 +336,7 @@ def note_of(method) -> str:
 def methods_map() -> Picture:
     from kdmedlearn.core.method import METHODS
 
-    methods = [METHODS[n]() for n in METHODS.names()]
+    methods = [METHODS[n]() for n in sorted(METHODS.built_in()) if n in METHODS]
     rows = {g: [m for m in methods if group_of(m) == g] for g in GROUPS}
     columns, w, h, gap = 3, 126, 42, 8
     tall = {g: 50 + (h + gap) * -(-len(ms) // columns) for g, ms in rows.items()}
