@@ -1,10 +1,15 @@
 """The pages for readers and lecturers: pictures, symbols, cheat sheet, plan."""
 
 import re
+import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+import pytest
+import typer
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -110,3 +115,64 @@ def test_each_word_links_to_a_chapter():
     rows = table_below(page("glossary.md"), "## Words")
     assert len(rows) > 30 and rows == sorted(rows, key=lambda r: r[0].lower())
     assert all(linked(row[-1]) for row in rows)
+
+
+SHEET = page("cheat_sheet.md")
+BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", SHEET, re.S)
+
+
+def test_the_commands_of_the_cheat_sheet_have_these_options():
+    from kdmedlearn.cli import app
+
+    commands = typer.main.get_command(app).commands
+    lines = [x for kind, code in BLOCKS if kind == "bash" for x in code.strip().splitlines()]
+    assert len(lines) >= 8
+    for line in lines:
+        name, command, *rest = shlex.split(line)
+        assert name == "kdmedlearn"
+        if command == "predict":  # hands its arguments on
+            from kdmedlearn.clinic.predict import parser
+
+            parser().parse_args(rest)
+            continue
+        commands[command].make_context(command, rest, resilient_parsing=False)
+
+
+@pytest.mark.slow
+def test_the_calls_of_the_cheat_sheet_run(tmp_path):
+    "All in one session, in an empty folder beside made-up images."
+    from kdmedlearn.data.sets.endoscopy import write_phantom_endoscopy
+
+    folder = write_phantom_endoscopy(tmp_path / "my_images", n_per_class=8, size=32)
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.jpg"))
+    patients = [i // 2 for i in range(len(files))]
+    table = pd.DataFrame({"file": files, "patient": patients})
+    table.to_csv(folder / "manifest.csv", index=False)
+    session, calls = {}, [code for kind, code in BLOCKS if kind == "python"]
+    assert len(calls) == len(re.findall(r"^\*\*\d+\.", SHEET, re.M)) == 10
+    for code in calls:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(compile(code, "cheat sheet", "exec"), session)
+
+
+def test_the_plan_has_eight_weeks_and_the_quiz_answers_each_question():
+    text = page("lecturers.md")
+    assert re.findall(r"^### Week (\d)", text, re.M) == [*"12345678"]
+    quizzes = re.split(r"^### \d\. ", text.split("## Quiz")[1], flags=re.M)[1:]
+    tutorials = sorted((ROOT / "nbs" / "tutorials").glob("*.ipynb"))
+    assert len(quizzes) == 8 <= len(tutorials)
+    for quiz in quizzes:
+        asked, answered = quiz.split("<details>")
+        count = lambda part: re.findall(r"^(\d)\. ", part, re.M)
+        assert 4 <= len(count(asked)) <= 5 and count(asked) == count(answered), quiz[:30]
+
+
+def test_times_of_the_plan_are_those_of_the_chapters():
+    time = lambda p: int(re.search(r"\*Time:\* (\d+) minutes", words_of(p))[1])
+    rows = re.findall(
+        r"^\| (?:read|run in class) \| (.*) \| (\d+) min \|$", page("lecturers.md"), re.M
+    )
+    assert len(rows) == 16
+    for what, minutes in rows:
+        assert sum(map(time, linked(what))) == int(minutes), what
