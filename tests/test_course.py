@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT / "tools" / "site"))
 import pictures  # noqa: E402
+import slides  # noqa: E402
 
 
 def page(name):
@@ -176,3 +177,13 @@ def test_times_of_the_plan_are_those_of_the_chapters():
     assert len(rows) == 16
     for what, minutes in rows:
         assert sum(map(time, linked(what))) == int(minutes), what
+
+
+def test_slides_have_the_sections_of_a_tutorial_and_fetch_nothing():
+    chapter = ROOT / "nbs" / "tutorials" / "02_temperature.ipynb"
+    text = slides.page(chapter)
+    headings = re.findall(r"^## (.+)$", words_of(chapter), re.M)
+    made = [h for h, _ in slides.slides(chapter)]
+    assert {f"## {h}" for h in headings if h not in ("Exercises", "References")} <= {*made}
+    own = re.sub(r"<script>.*?</script>", "", text, flags=re.S)
+    assert "<math" in own and "data:image" in own and not re.search(r"(src|href)=.?http", own)
