@@ -238,7 +238,17 @@ def links_on_the_site(app, docname, source):
         source[0] = source[0].replace("](../nbs/", "](nbs/")
 
 
+def drawn_pictures_in_the_page(app, doctree, docname):
+    """Our own SVGs stand in the page itself, where they see the theme that the reader has chosen;
+    as a file they would follow the system's. Their title and description are read out."""
+    for node in list(doctree.findall(nodes.image)):
+        if node["uri"].startswith("_static/pictures/"):
+            svg = (here / node["uri"]).read_text(encoding="utf-8")
+            node.replace_self(nodes.raw("", svg, format="html"))
+
+
 def setup(app):
     app.connect("source-read", links_on_the_site)
+    app.connect("doctree-resolved", drawn_pictures_in_the_page)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", add_docments)
