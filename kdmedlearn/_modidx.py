@@ -3075,6 +3075,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'kdmedlearn/train/teachers.py'),
                                            'kdmedlearn.train.teachers.fit_teacher': ( 'train/teachers.html#fit_teacher',
                                                                                       'kdmedlearn/train/teachers.py'),
+                                           'kdmedlearn.train.teachers.norm_words': ( 'train/teachers.html#norm_words',
+                                                                                     'kdmedlearn/train/teachers.py'),
                                            'kdmedlearn.train.teachers.phantom_teacher': ( 'train/teachers.html#phantom_teacher',
                                                                                           'kdmedlearn/train/teachers.py'),
                                            'kdmedlearn.train.teachers.phantom_teacher_path': ( 'train/teachers.html#phantom_teacher_path',

@@ -20,13 +20,14 @@ from helpers import folder_set
 from kdmedlearn.clinic.bundle import BadBundle, Bundle, digest_of, RULES, seal, sha256
 from kdmedlearn.clinic.card import wilson
 from kdmedlearn.clinic.export import export, export_run, Facts, NotTheSame, parity, same_answers
-from kdmedlearn.clinic.export import graph_of, Whole
+from kdmedlearn import distill
+from kdmedlearn.clinic.export import graph_of, known_of, Whole
 from kdmedlearn.clinic.predict import main
 from kdmedlearn.clinic.run import Predictor, stretched
 from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.step import at_size
 from kdmedlearn.data.images import image_dls
-from kdmedlearn.data.phantom import MEAN, phantom, STD
+from kdmedlearn.data.phantom import MEAN, phantom, phantom_dls, STD
 from kdmedlearn.evaluation.classes import predictions
 from kdmedlearn.models.registry import create_mask_model, create_model
 from kdmedlearn.models.small import small_student
@@ -403,7 +404,38 @@ def test_a_table_without_rows_has_its_head(bundles, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0].startswith("file,answer,'=HYPERLINK")
     out = tmp_path / "none" / "a.csv"  # said before an image is asked for
     assert main([str(bundles / "classes"), str(tmp_path / "broken.png"), "--out", str(out)]) == 2
-    assert "skipped" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "skipped" not in err and "there is no folder" in err
+
+
+def test_a_link_to_nothing_is_named_and_a_refusal_makes_no_folder(
+    bundles, images, tmp_path, capsys
+):
+    (images / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    assert main([str(bundles / "classes"), str(images)]) == 1
+    assert "skipped lost.png" in capsys.readouterr().err
+    masks = tmp_path / "masks"
+    assert main([str(bundles / "classes"), str(images), "--masks", str(masks)]) == 2
+    assert "--masks is for bundles of masks" in capsys.readouterr().err and not masks.exists()
+
+
+def test_a_card_names_the_images_that_were_scored(tmp_path):
+    from kdmedlearn.clinic.card import known_of_run
+    from kdmedlearn.experiments.report import write_json
+
+    write_json(tmp_path / "config.json", dict(data="set"))
+    write_json(tmp_path / "metrics.json", dict(table={"student distilled": {"accuracy": 0.5}}))
+    rows = "a.png,valid,x\n" * 12 + "b.png,train,x\n" * 108
+    (tmp_path / "images.csv").write_text("file,split,label\n" + rows)
+    known = known_of_run(tmp_path)
+    assert known.scored_on == "the split valid" and known.scores[0].images == 12
+
+
+def test_a_card_counts_images_without_a_label(bundles):
+    dls = phantom_dls(20, 8, 32, n_unlabelled=40, bs=8)
+    learn = distill(dls, small_student(), small_student(), unlabelled="rest")
+    sizes = {r["split"]: r["images"] for r in known_of(learn).splits}
+    assert sizes == {"train": 20, "valid": 8, "without a label": 40}
 
 
 def test_a_run_becomes_a_bundle(tmp_path):

@@ -92,7 +92,8 @@ def test_the_command_in_two_processes(tmp_path):
     for name in ("teacher", "student"):
         a, b = (load_file(run / f"{name}.safetensors") for run in (one, two))
         for k, v in a.items():
-            assert torch.allclose(v.double(), b[k].double(), rtol=0, atol=1e-6), k
+            # sums of another order, through two trainings; one step agrees to 1e-6 (above)
+            assert torch.allclose(v.double(), b[k].double(), rtol=0, atol=5e-6), k
     a, b = (json.loads((run / "metrics.json").read_text()) for run in (one, two))
     for before, after in zip(a["seeds"], b["seeds"]):
         assert {k for k in before if before[k] != pytest.approx(after[k], abs=1e-5)} == set()

@@ -366,7 +366,7 @@ def test_an_interrupted_write_leaves_no_file(dls, tmp_path, monkeypatch):
         Path(path).write_bytes(b"half of it")
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "save_model", half)
+    monkeypatch.setattr(module, "keep_model", half)
     monkeypatch.setattr(module, "fit_teacher", lambda *a, **k: None)
     with pytest.raises(OSError):
         teachers(dls, ["small_student"], cache=tmp_path, **quiet)

@@ -125,7 +125,8 @@ def known_of_run(run) -> Known:
         with open(run / "images.csv", newline="", encoding="utf-8") as f:
             rows = list(csv.DictReader(f))
     splits = counted(rows)
-    test = [s for s in splits if s["split"] not in ("train", "valid")][:1] or splits[-1:]
+    scored = lambda s: s["split"] not in ("train", "valid"), lambda s: s["split"] == "valid"
+    test = [s for wanted in scored for s in splits if wanted(s)][:1]
     leaks = metrics.get("near duplicates")
     student = metrics["table"].get("student distilled", {})
     return Known(

@@ -37,6 +37,7 @@ from ..core.teacher import norm_of, size_of, Teacher
 from ..core.trial import attempt
 from ..data.files import squeezed
 from ..data.phantom import phantom
+from ..data.unlabelled import Both
 from ..evaluation.calibration import ece, fit_temperature
 from ..evaluation.classes import label_scores, predictions, scores
 from ..evaluation.compare import kind_of
@@ -279,16 +280,15 @@ def known_of(learn: Learner) -> Known:
     "What a Learner knows of its training."
     dls = learn.dls
     table, leaks = getattr(dls, "table", None), getattr(dls, "leaks", None)
-    cut = {"split": "train", "images": len(dls.train_ds)}, {
-        "split": "valid",
-        "images": len(dls.valid_ds),
-    }
+    more = len(dls.train_ds.images) if isinstance(dls.train_ds, Both) else 0
+    sizes = {"train": len(dls.train_ds) - more, "valid": len(dls.valid_ds)}
+    cut = [{"split": k, "images": n} for k, n in sizes.items()]
+    table = [] if table is None else table[["split", "label"]].to_dict("records")
+    unlabelled = [{"split": "without a label", "images": more}] * bool(more)
     step = getattr(getattr(learn, "distill", None), "step", None)
     scored = kind_of(dls) != "numbers"
     return Known(
-        splits=(
-            list(cut) if table is None else counted(table[["split", "label"]].to_dict("records"))
-        ),
+        splits=(counted(table) or cut) + unlabelled,
         grouped=str((getattr(dls, "facts", None) or {}).get("group") or ""),
         leaks="" if leaks is None else str(leaks),
         method="" if step is None else repr(step.method),

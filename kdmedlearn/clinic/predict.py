@@ -45,7 +45,9 @@ def images_in(paths) -> list:  # of (name for the table, path)
         if not path.exists():
             raise FileNotFoundError(f"there is no {shown(path)}")
         below = sorted(path.rglob("*")) if path.is_dir() else []
-        seen = [p for p in below if p.is_file() and not hidden(p.relative_to(path))]
+        # a link to nothing is a file that was meant: it is named when it cannot be read
+        seen = [p for p in below if p.is_file() or p.is_symlink() and not p.exists()]
+        seen = [p for p in seen if not hidden(p.relative_to(path))]
         found += [(p.relative_to(path).as_posix(), p) for p in seen]
         found += [(path.name, path)] * path.is_file()
     if not found:
@@ -160,8 +162,9 @@ def parser(prog: str = "kdmedlearn-predict") -> argparse.ArgumentParser:
 
 def room_for(asked):
     "Raise where files would be overwritten without being asked for."
-    if asked.masks:
-        Path(asked.masks).mkdir(parents=True, exist_ok=True)
+    for folder in {Path(p).parent for p in (asked.out, asked.masks) if p}:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {shown(folder)} to write to")
     there = [p for p in (asked.out, asked.masks) if p and Path(p).exists()]
     there = [p for p in there if Path(p).is_file() or any(Path(p).iterdir())]
     if there and not asked.overwrite:
@@ -182,6 +185,8 @@ def work(asked) -> int:
         raise ValueError(
             "--masks is for bundles of masks, and this one is for " + predictor.bundle.task
         )
+    if asked.masks:
+        Path(asked.masks).mkdir(exist_ok=True)
     with file_for(asked.out) as file:
         job = Work(predictor, file, asked.masks)
         job(files, max(1, asked.batch))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHANTOM_TEACHERS', 'DEFAULT_ARCHS', 'fit_teacher', 'phantom_teacher_path', 'phantom_teacher', 'train_phantom_teacher',
-           'score_on', 'check_teacher', 'suspects', 'TeacherSet', 'teachers']
+           'score_on', 'check_teacher', 'norm_words', 'suspects', 'TeacherSet', 'teachers']
 
 # %% ../../nbs/train/05_teachers.ipynb #9b379a74
 import json, os, re, warnings
@@ -182,6 +182,13 @@ def check_teacher(
     return found
 
 
+def norm_words(norm) -> str:  # (mean, std), or None
+    if norm is None:
+        return "not known, norm="
+    mean, std = ("/".join(f"{v:.2g}" for v in o.flatten().tolist()) for o in norm)
+    return f"mean {mean}, standard deviation {std}"
+
+
 def suspects(t: Teacher, dls) -> str:
     "What a teacher that scores badly on `dls` may not have been told."
     here, wants = size_of(dls), channels_wanted(t.model)
@@ -189,7 +196,7 @@ def suspects(t: Teacher, dls) -> str:
     given = plain(dls.valid.one_batch()[0]).shape[1]
     return (
         f"look at the size ({sizes}; these {'x'.join(map(str, here or ()))}), the normalisation"
-        f" ({'known' if t.norm else 'not known, norm='}), the order of the classes"
+        f" ({norm_words(t.norm)}; these {norm_words(norm_of(dls))}), the order of the classes"
         f" ({'known' if t.vocab else 'not known, vocab='}), the channels (it takes {wants}, these"
         f" have {given})"
     )
