@@ -144,12 +144,12 @@ def mri():
     d = differences(arms, "taught on all images", base)
     pseudo, verdict = against_pseudo(arms)
     words = (
-        f"Without a teacher the best arm on validation images is: {base}. Taught on all images minus"
-        f" that: {with_error(d)}, {mean(d) / error(d):.1f} standard errors. Minus pseudo-labels:"
-        f" {pseudo}. {verdict}"
+        f"Without a teacher the best arm on validation images is: {base}. Taught on all images"
+        f" minus that: {with_error(d)}, {mean(d) / error(d):.1f} standard errors. Minus"
+        f" pseudo-labels: {pseudo}. {verdict}"
     )
     long = differences(arms, "taught on all images, longer", "alone, longer")
-    if len(long) > 1:
+    if len(long) == len(arms["alone"]):  # not before all draws are there
         words += f" Three times longer, taught minus alone: {with_error(long)}."
     rows = rows_of(arms, ["teacher", *ORDER])
     draws = len(arms["alone"])
