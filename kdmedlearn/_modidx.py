@@ -1001,6 +1001,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'kdmedlearn/data/loaders.py'),
                                          'kdmedlearn.data.loaders.SetLoaders.tests': ( 'data/loaders.html#setloaders.tests',
                                                                                        'kdmedlearn/data/loaders.py'),
+                                         'kdmedlearn.data.loaders.complete': ('data/loaders.html#complete', 'kdmedlearn/data/loaders.py'),
                                          'kdmedlearn.data.loaders.deaf_workers': ( 'data/loaders.html#deaf_workers',
                                                                                    'kdmedlearn/data/loaders.py'),
                                          'kdmedlearn.data.loaders.hear': ('data/loaders.html#hear', 'kdmedlearn/data/loaders.py'),

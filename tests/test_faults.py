@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 
 from helpers import folder_set
@@ -26,6 +28,7 @@ from kdmedlearn.models.small import small_student, small_teacher
 from kdmedlearn.models.weights import load_model, load_teacher, save_model, whole
 from kdmedlearn.train.fusing import load_fusion
 from kdmedlearn.train.resume import Checkpoint, Checkpoints
+from kdmedlearn.train.trial import batches
 from kdmedlearn.tuning.runs import Runs
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +111,29 @@ as_ever = cli.reading_of
 cli.reading_of = lambda asked: replace(as_ever(asked), num_workers=2, cache=False)
 cli.app(prog_name="kdmedlearn")
 """
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")
+@pytest.mark.parametrize("started", [1, 2, 3])
+def test_workers_whose_making_is_interrupted_are_taken_down(monkeypatch, started):
+    processes, errors = [], []
+    start = BaseProcess.start
+
+    def starts(self):
+        start(self)
+        processes.append(self)
+        if len(processes) == started:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(BaseProcess, "start", starts)
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: errors.append(u.exc_value))
+    with pytest.raises(KeyboardInterrupt):
+        list(batches(DataLoader(list(range(12)), bs=2, num_workers=3)))
+    gc.collect()
+    assert not errors
+    for p in processes:
+        p.join(20)
+        assert p.exitcode is not None
 
 
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")

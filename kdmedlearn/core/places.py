@@ -6,7 +6,7 @@
 __all__ = ['BANDS', 'AGREES', 'SURE', 'APART', 'banded', 'changes', 'agreement', 'seen_band', 'spread', 'usual', 'possible',
            'find_layouts', 'best_layout', 'no_places', 'last_placed', 'refused', 'proved']
 
-# %% ../../nbs/core/12_places.ipynb #c2df799e
+# %% ../../nbs/core/12_places.ipynb #b3a2c552
 from itertools import islice, permutations
 from math import isqrt
 from typing import Any
@@ -35,7 +35,7 @@ def banded(x: Tensor) -> Tensor:  # (1, C, H, W) -> (9, C, H, W)
             images.append(x + noise * band.view([-1, 1] if axis == 2 else [1, -1]))
     return torch.cat(images)
 
-# %% ../../nbs/core/12_places.ipynb #9216b902
+# %% ../../nbs/core/12_places.ipynb #e2d8ae68
 def changes(model: nn.Module, names: Any, *xb) -> dict[str, Tensor]:
     """For each layer in `names` the squared difference (8, ...) that a changed band makes in its
     output for the first image of `xb`; eval mode, without gradients. What is no tensor, or has
@@ -131,7 +131,7 @@ def possible(shape: tuple, image: tuple) -> list[Layout]:
                 ways += [Layout(order, extra, turn) for turn in (False, True)]
     return ways
 
-# %% ../../nbs/core/12_places.ipynb #6223048f
+# %% ../../nbs/core/12_places.ipynb #5d492298
 def find_layouts(
     model: nn.Module,
     names: Any,  # of its layers
@@ -153,23 +153,24 @@ def find_layouts(
         if as_read is not None and agreement(as_read) >= AGREES:
             continue
         best, way, apart = best_layout(e, tuple(x.shape[-2:]))
-        if apart < APART:
-            continue  # each place sees most of the image: nothing speaks against the usual reading
-        if best >= SURE:
+        if best >= SURE and apart >= APART:
             found[name] = way
-        elif places and as_read is not None:
+        elif (
+            places and as_read is not None and spread(as_read) >= APART
+        ):  # below, a place sees most
+            # of the image: nothing speaks against the usual reading
             raise no_places(who, name, tuple(e.shape[1:]), best)
     return found
 
 
 def best_layout(e: Tensor, image: tuple) -> tuple[float, Any, float]:
     """The agreement of the reading that agrees best with the changes `e` of a layer, that `Layout`,
-    and the largest `spread` of all readings."""
+    and the `spread` of its map."""
     maps = [(w.turned(e, image), w) for w in possible(tuple(e.shape), image)]
     maps = [(z, w) for z, w in maps if z[0, 0].numel() > 1]
-    scores = [(agreement(z), w) for z, w in maps]
-    best, way = max(scores, key=lambda o: o[0], default=(0.0, None))
-    return best, way, max((spread(z) for z, _ in maps), default=0.0)
+    scores = [(agreement(z), w, z) for z, w in maps]
+    best, way, z = max(scores, key=lambda o: o[0], default=(0.0, None, None))
+    return best, way, 0.0 if z is None else spread(z)
 
 # %% ../../nbs/core/12_places.ipynb #2d63ef20
 def no_places(who: str, name: str, shape: tuple, best: float) -> ValueError:

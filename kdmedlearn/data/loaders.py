@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['MAKING', 'some', 'SetLoaders', 'restart', 'random_state', 'own_state', 'set_random_state', 'random_state_kept',
-           'deaf_workers', 'hear', 'quiet', 'lost_interrupts']
+           'deaf_workers', 'complete', 'hear', 'quiet', 'lost_interrupts']
 
-# %% ../../nbs/data/02_loaders.ipynb #e54ab27f
+# %% ../../nbs/data/02_loaders.ipynb #b66e666b
 import os
 import random
 import signal
 import sys
 from contextlib import contextmanager
+from traceback import walk_tb
 
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 # %% ../../nbs/data/02_loaders.ipynb #80739493
 def some(xs, n=3):  # -> "a, b, c and 4 more"
@@ -103,7 +105,7 @@ def random_state_kept(dls):
                 dl.rng = rng  # fastai makes another one for each pass
         set_random_state(dls, state)
 
-# %% ../../nbs/data/02_loaders.ipynb #7325620b
+# %% ../../nbs/data/02_loaders.ipynb #b5b325e6
 MAKING: list = []  # something is in it while workers are made that shall not hear Ctrl-C
 
 
@@ -113,8 +115,24 @@ def deaf_workers():
     MAKING.append(True)
     try:
         yield
+    except KeyboardInterrupt as e:
+        complete(e.__traceback__)
+        raise
     finally:
         MAKING.pop()
+
+
+def complete(tb):
+    "PyTorch cannot take away workers whose making was interrupted: it misses what it notes last."
+    for frame, _ in walk_tb(tb):
+        made = frame.f_locals.get("self")
+        if isinstance(made, _MultiProcessingDataLoaderIter) and not hasattr(
+            made, "_workers_status"
+        ):
+            made._workers_status = [True] * len(made._workers)
+            last = frame.f_locals.get("w")  # of no list yet
+            if last is not None and last not in made._workers and last.is_alive():
+                last.terminate()
 
 
 def hear(how: int):
