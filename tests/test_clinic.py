@@ -354,10 +354,15 @@ def test_hostile_names_are_shown_and_not_obeyed(bundles, images, capsys):
 def test_broken_files_are_named_and_the_others_answered(bundles, images, tmp_path, capsys):
     (images / "1.png").write_bytes((images / "1.png").read_bytes()[:2000])
     (images / "note\x1b.txt").write_text("no image")
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 99).save(images / "deep.png")
+    film = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    film[0].save(images / "film.tif", save_all=True, append_images=film[1:])
     out = tmp_path / "a.csv"
     assert main([str(bundles / "classes"), str(images), "--out", str(out), "--batch", "2"]) == 1
     err = capsys.readouterr().err
-    assert "skipped 1.png: image file is truncated" in err and "2 of 5 files could not be" in err
+    assert "skipped 1.png: image file is truncated" in err and "4 of 7 files could not be" in err
+    assert "deep.png: more than 8 bits, values 0 to 6237; the student knows 8 bits" in err
+    assert "film.tif: 2 pages; save the one that is meant in a file of its own" in err
     assert "\x1b" not in err and r"note\x1b.txt: it is no image" in err
     assert len(out.read_text().splitlines()) == 4
     before = out.read_text()

@@ -129,13 +129,14 @@ def known_of_run(run) -> Known:
     test = [s for wanted in scored for s in splits if wanted(s)][:1]
     leaks = metrics.get("near duplicates")
     student = metrics["table"].get("student distilled", {})
+    apart = ("method", "versions", "data", "group")  # told elsewhere
     return Known(
         data=str(config.get("data", "")),
         splits=splits,
         grouped=str(config.get("group") or ""),
         leaks="" if leaks is None else words_of(leaks),
         method=str(config.get("method", "")),
-        settings={k: v for k, v in config.items() if k not in ("method", "versions")},
+        settings={k: v for k, v in config.items() if k not in apart and v not in (None, [])},
         seeds=metrics.get("seeds", []),
         scores=scores_in(student, test[0]["images"] if test else None),
         scored_on=f"the split {test[0]['split']}" if test else "",
@@ -145,6 +146,8 @@ def known_of_run(run) -> Known:
 def words_of(found) -> str:
     "What was found, in one line."
     if isinstance(found, dict):
+        if "said" in found:
+            return str(found["said"])
         return "; ".join(f"{k}: {words_of(v)}" for k, v in found.items())
     if isinstance(found, (list, tuple)):
         return f"{len(found)} entries" if len(found) > 6 else ", ".join(map(words_of, found))

@@ -610,7 +610,8 @@ def levels_or_probabilities(p: Any):
             "a uint8 prediction whose highest value is 1: a mask of 0 and 1? Pass it as bool or"
             " times 255; if these are grey levels, divided by 255"
         )
-    if p.dtype.kind == "f" and not (p.min() >= 0 and p.max() <= 1):  # false for NaN, too
+    near = 1e-5  # filters and sums in float32 round by less
+    if p.dtype.kind == "f" and not (p.min() >= -near and p.max() <= 1 + near):  # or NaN
         raise ValueError(
             f"a prediction from {p.min():g} to {p.max():g}; expected probabilities in [0, 1]: apply"
             " a sigmoid to logits, divide grey levels by 255"
