@@ -1,0 +1,78 @@
+"Trainings that are kept: what answers from the file, what trains, what is refused."
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import kdmedlearn.experiments.recorded as module
+from kdmedlearn.experiments.recorded import code_of, recorded, Recorded
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "kdmedlearn/assets").glob("recorded_*.json"))
+
+
+def test_each_page_reads_what_it_recorded():
+    "A page whose function has changed since would train for minutes, and show one-off numbers."
+    assert FILES
+    for file in FILES:
+        name = file.stem.removeprefix("recorded_")
+        pages = list((ROOT / "nbs").glob(f"*/{name}.ipynb"))
+        assert len(pages) == 1, name
+        cells = json.loads(pages[0].read_text())["cells"]
+        code = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        said = "".join("".join(o.get("text", [])) for c in cells for o in c.get("outputs", []))
+        assert re.search(rf'recorded\(\s*"{name}"', code)
+        assert "trained now" not in said, name
+        assert recorded(name).runs, name
+
+
+def test_a_file_keeps_results_settings_and_versions(tmp_path, capsys):
+    def train(T, seed):
+        ran.append((T, seed))
+        return {"accuracy": T / 10, "hits": "0101"}
+
+    ran, file = [], tmp_path / "runs.json"
+    first = Recorded(file, again=True)
+    assert (
+        first(train, T=4, seed=0) == first(train, seed=0, T=4) == {"accuracy": 0.4, "hits": "0101"}
+    )
+    assert ran == [(4, 0)]
+    assert Recorded(file)(train, T=4, seed=0)["accuracy"] == 0.4 and ran == [(4, 0)]
+    assert "torch" in json.loads(file.read_text())["made"] and "1 trainings" in repr(Recorded(file))
+    assert capsys.readouterr().out == ""
+    before = file.read_text()
+    Recorded(file)(train, T=5, seed=0)
+    assert "these settings of train were not recorded" in capsys.readouterr().out
+    Recorded(file, uses=[code_of])(train, T=4, seed=0)  # other code
+    assert "is not the function that was recorded" in capsys.readouterr().out
+    assert ran == [(4, 0), (5, 0), (4, 0)] and file.read_text() == before
+
+
+@pytest.mark.parametrize("result", [object(), {1: 2}, (1, 2), float("nan"), {0.5}])
+def test_what_would_not_come_back_is_refused(tmp_path, result):
+    def train(seed):
+        return result
+
+    with pytest.raises(TypeError, match="train gives .* what is kept are numbers, texts"):
+        Recorded(tmp_path / "r.json", again=True)(train, seed=0)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_settings_are_numbers_and_texts(tmp_path):
+    with pytest.raises(TypeError, match="pass the name of a method"):
+        Recorded(tmp_path / "r.json")(test_settings_are_numbers_and_texts, method=object())
+
+
+def test_an_unknown_page_names_those_there_are(monkeypatch):
+    with pytest.raises(FileNotFoundError, match="did you mean|there are"):
+        recorded("02_temprature")
+    monkeypatch.setenv("KDMEDLEARN_RECORD", "1")
+    assert recorded("02_temprature").again
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "r.json").write_text("[1, 2")
+    with pytest.raises(ValueError, match="r.json is no file of recorded trainings"):
+        Recorded(tmp_path / "r.json")
