@@ -1877,6 +1877,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'kdmedlearn/experiments/recorded.py'),
                                                  'kdmedlearn.experiments.recorded.code_of': ( 'experiments/recorded.html#code_of',
                                                                                               'kdmedlearn/experiments/recorded.py'),
+                                                 'kdmedlearn.experiments.recorded.kept_in': ( 'experiments/recorded.html#kept_in',
+                                                                                              'kdmedlearn/experiments/recorded.py'),
                                                  'kdmedlearn.experiments.recorded.key_of': ( 'experiments/recorded.html#key_of',
                                                                                              'kdmedlearn/experiments/recorded.py'),
                                                  'kdmedlearn.experiments.recorded.plain_result': ( 'experiments/recorded.html#plain_result',

@@ -34,7 +34,7 @@ def test_a_file_keeps_results_settings_and_versions(tmp_path, capsys):
         return {"accuracy": T / 10, "hits": "0101"}
 
     ran, file = [], tmp_path / "runs.json"
-    first = Recorded(file, again=True)
+    first = Recorded(file, record=True)
     assert (
         first(train, T=4, seed=0) == first(train, seed=0, T=4) == {"accuracy": 0.4, "hits": "0101"}
     )
@@ -56,7 +56,7 @@ def test_what_would_not_come_back_is_refused(tmp_path, result):
         return result
 
     with pytest.raises(TypeError, match="train gives .* what is kept are numbers, texts"):
-        Recorded(tmp_path / "r.json", again=True)(train, seed=0)
+        Recorded(tmp_path / "r.json", record=True)(train, seed=0)
     assert not (tmp_path / "r.json").exists()
 
 
@@ -69,7 +69,7 @@ def test_an_unknown_page_names_those_there_are(monkeypatch):
     with pytest.raises(FileNotFoundError, match="did you mean|there are"):
         recorded("02_temprature")
     monkeypatch.setenv("KDMEDLEARN_RECORD", "1")
-    assert recorded("02_temprature").again
+    assert recorded("02_temprature").record
 
 
 def test_a_broken_file_is_named(tmp_path):

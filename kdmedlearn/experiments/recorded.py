@@ -46,11 +46,11 @@ class Recorded:
     def __init__(
         self,
         file,
-        again: bool = False,  # train all, and write the file
+        record: bool = False,  # write to the file what is trained
         uses=(),  # functions that the training calls, whose code counts as its own
     ):
-        self.file, self.again, self.uses = Path(file), again, tuple(uses)
-        kept = {} if again or not self.file.is_file() else kept_in(self.file)
+        self.file, self.record, self.uses = Path(file), record, tuple(uses)
+        kept = kept_in(self.file) if self.file.is_file() else {}
         self.made = kept.get("made", "")  # with which versions
         self.code, self.runs = kept.get("code", {}), kept.get("runs", {})
         self.told: set = set()
@@ -71,13 +71,13 @@ class Recorded:
 
     def tell(self, text: str):
         "Say it, once."
-        if text not in self.told and not self.again:
+        if text not in self.told and not self.record:
             print(text)
         self.told.add(text)
 
     def keep(self):
         "Write the file, where it is to be written."
-        if self.again:
+        if self.record:
             self.made = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
             write_json(self.file, dict(made=self.made, code=self.code, runs=self.runs))
 
@@ -120,13 +120,13 @@ def recorded(
     name: str,  # of a page, such as "02_temperature"
     uses=(),  # see `Recorded`
 ) -> Recorded:
-    "What the trainings of a tutorial gave; KDMEDLEARN_RECORD=1 trains them again."
-    again = os.environ.get("KDMEDLEARN_RECORD", "") not in ("", "0")
+    "What the trainings of a tutorial gave; with KDMEDLEARN_RECORD=1 what is trained is written."
+    record = os.environ.get("KDMEDLEARN_RECORD", "") not in ("", "0")
     file = ASSETS / f"recorded_{name}.json"
-    if not again and not file.is_file():
+    if not record and not file.is_file():
         names = [p.stem.removeprefix("recorded_") for p in sorted(ASSETS.glob("recorded_*.json"))]
         raise FileNotFoundError(
             f"no trainings are recorded for {name!r}; {near_hint(name, names)}there are"
-            f" {', '.join(names) or 'none'}. Your own: Recorded('my_runs.json', again=True)"
+            f" {', '.join(names) or 'none'}. Your own: Recorded('my_runs.json', record=True)"
         )
-    return Recorded(file, again, uses)
+    return Recorded(file, record, uses)
