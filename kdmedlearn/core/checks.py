@@ -11,10 +11,11 @@ __all__ = ['HALVED', 'near_names', 'near_hint', 'one_of', 'is_number', 'plain_nu
            'enough_classes', 'writable_folder', 'same_tensors', 'file_of', 'image_batch', 'can_be_halved',
            'same_shapes', 'has_tensors', 'all_tensors', 'unknown', 'taken', 'text', 'of_type', 'one_loader', 'how_many',
            'share', 'factor', 'as_many', 'foreground_map', 'map_fits_mask', 'labels_known', 'same_pixels',
-           'one_picture', 'levels_or_probabilities', 'flat_values', 'all_different', 'class_list', 'tensors_described',
-           'model_described', 'same_digest', 'fit_in_order', 'takes_grey']
+           'one_picture', 'levels_or_probabilities', 'flat_values', 'same_as_json', 'all_different', 'class_list',
+           'tensors_described', 'model_described', 'same_digest', 'fit_in_order', 'takes_grey']
 
 # %% ../../nbs/core/01_checks.ipynb #2c9e4cd8
+import json
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -623,6 +624,19 @@ def flat_values(values: Any, of: str, such_as: str):
     if values.ndim != 1:
         raise ValueError(
             f"values of shape {values.shape}; expected one number for each {of}, such as {such_as}"
+        )
+
+
+def same_as_json(result: Any, of: str):
+    "Raise unless a result comes back from JSON as it went in."
+    try:
+        same = json.loads(json.dumps(result)) == result
+    except TypeError:
+        same = False
+    if not same:
+        raise TypeError(
+            f"{of} gives {result!r:.60}; what is kept are numbers, texts, and lists and dicts"
+            " (with keys of text) of these"
         )
 
 
