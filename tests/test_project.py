@@ -158,6 +158,17 @@ def test_a_module_does_more_than_check():
     only(set(found) - set(rubric.CHECKING), NOT_YET)
 
 
+def test_a_claim_is_read_off_the_output(tmp_path):
+    said = "difference +3.0 points, standard error from the choice of test images 1.5\n"
+    output = nbformat.v4.new_output("stream", text=said)
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[output])])
+    nbformat.write(nb, tmp_path / "a.ipynb")
+    pattern = rubric.CLAIMS["tutorials/01_first_student"][1]
+    assert rubric.claimed(tmp_path / "a.ipynb", pattern) == (3.0, 1.5)
+    with pytest.raises(ValueError, match="a.ipynb: no output says"):
+        rubric.claimed(tmp_path / "a.ipynb", "minus nothing")
+
+
 def test_what_counts_as_a_check():
     src = """
 def f(x):

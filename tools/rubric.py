@@ -191,6 +191,68 @@ def pieces(nb):
     return [lines for src in exported(nb) for _, lines in functions(src)]
 
 
+# --- what a tutorial claims: a sentence, and where its output says the points and their error
+NUMBER, CELL = r"([+-]?[\d.]+)", r"</t[hd]>\s*<td>"
+CLAIMS = {
+    "tutorials/01_first_student": (
+        "distilled student minus student alone, one seed (the error is of the test images)",
+        rf"difference {NUMBER} points, standard error from the choice of test images {NUMBER}",
+    ),
+    "tutorials/02_temperature": (
+        "T = 16: with the factor $T^2$ minus without it, five seeds",
+        rf"T = 16: with the factor minus without it {NUMBER} ± {NUMBER}",
+    ),
+    "tutorials/03_features": (
+        "answers minus the same batches without them, five seeds",
+        rf"<th>answers minus 8 labels a batch{CELL}{NUMBER}{CELL}{NUMBER}",
+    ),
+    "tutorials/04_guidance": (
+        "attention over three specialists minus student alone, five seeds",
+        rf"<th>attention{CELL}[\d.]+{CELL}[\d.]+{CELL}[\d., ]+{CELL}{NUMBER}{CELL}{NUMBER}",
+    ),
+    "tutorials/05_kdas": (
+        "KDAS minus student alone, Dice, five seeds: a tie, and the page says so",
+        rf"<th>KDAS{CELL}([+-][\d.]+) ± {NUMBER}",
+    ),
+    "tutorials/06_hdkd": (
+        "answers and maps minus student alone, a tenth of the labels, five seeds",
+        rf"10% of the labels, both minus alone: +{NUMBER} points, standard error {NUMBER}",
+    ),
+    "tutorials/07_own_data": (
+        "student of a teacher that saw the test images minus student alone, three seeds",
+        rf"leaky teacher minus student alone[^:]*:\s*test images {NUMBER} \({NUMBER}\)",
+    ),
+    "tutorials/08_tuning": (
+        "chosen setting minus default, five searches",
+        rf"chosen minus default: {NUMBER} points, standard error over 5 searches {NUMBER}",
+    ),
+}
+
+
+def claimed(path, pattern):  # -> points, their standard error
+    "What the outputs of a tutorial say of its claim."
+    outputs = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", ())]
+    said = [o.get("text") or o.get("data", {}).get("text/html", "") for o in outputs]
+    found = re.search(pattern, "\n".join(said))
+    if not found:
+        raise ValueError(f"{path.name}: no output says {pattern}; mend CLAIMS in tools/rubric.py")
+    return float(found[1]), float(found[2])
+
+
+def claims():
+    lines = [["tutorial", "claim", "points", "standard error", "in standard errors"], ["---"] * 5]
+    for name, (what, pattern) in CLAIMS.items():
+        path = ROOT / "nbs" / f"{name}.ipynb"
+        points, error = claimed(path, pattern)
+        size = f"{abs(points) / error:.1f}"
+        lines.append([link(name, title(path)), what, f"{points:+.1f}", f"{error:.1f}", size])
+    return table_of(lines)
+
+
+def table_of(lines):
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 # --- how wide
 def share_over(sources, width):
     "The share of the lines of `sources` that have more than `width` characters."
@@ -320,6 +382,14 @@ Tutorials export nothing. Chapters about text and files have no picture: {plain}
 
 {table}
 
+## What the tutorials claim
+
+The main claim of each tutorial, as its outputs have it, and how many of its standard errors it is
+large. [Tutorial 9](../nbs/tutorials/09_clinic.ipynb) claims no gain: the bundle answers as the
+student does.
+
+{claims}
+
 ## What is missing
 
 {lacks}
@@ -357,7 +427,8 @@ def page(rows):
     return template.format(
         median=statistics.median(n for *_, j in rows for n in j["sizes"]),
         plain=", ".join(link(name, what.lower()) for name, what, _ in rows if name in PLAIN),
-        table="\n".join("| " + " | ".join(line) + " |" for line in lines),
+        table=table_of(lines),
+        claims=claims(),
         lacks="\n".join(f"- {at}: {', '.join(m)}." for at, m in lacks if m)
         or "Nothing that can be counted.",
         weak="\n".join(weak) or "Nothing is noted.",
