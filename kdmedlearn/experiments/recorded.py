@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['ASSETS', 'code_of', 'key_of', 'Recorded', 'kept_in', 'recorded']
 
-# %% ../../nbs/experiments/05_recorded.ipynb #d24c59cf
+# %% ../../nbs/experiments/05_recorded.ipynb #64f4c446
 import inspect
 import json
 import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from textwrap import dedent
 from time import perf_counter
 from typing import Any
 
@@ -21,10 +22,10 @@ import kdmedlearn.assets
 from ..core.checks import near_hint, same_as_json
 from .report import write_json
 
-# %% ../../nbs/experiments/05_recorded.ipynb #db6ee7a8
+# %% ../../nbs/experiments/05_recorded.ipynb #23225114
 def code_of(*functions: Callable) -> str:
-    "Sixteen signs that change with the code of functions, whatever their white space."
-    code = "".join("".join(inspect.getsource(f).split()) for f in functions)
+    "Sixteen signs that change with the code of functions."
+    code = "\n".join(dedent(inspect.getsource(f)).strip() for f in functions)
     return sha256(code.encode()).hexdigest()[:16]
 
 
@@ -38,7 +39,7 @@ def key_of(settings: dict) -> str:
             " name of a method or a model, and make it inside the function"
         ) from None
 
-# %% ../../nbs/experiments/05_recorded.ipynb #386ccb84
+# %% ../../nbs/experiments/05_recorded.ipynb #06a2a155
 class Recorded:
     """Results of trainings that ran before. `runs(train, T=4, seed=0)` is `train(T=4, seed=0)`:
     from the file where the code of `train` and its settings are those that ran; else trained."""
@@ -58,7 +59,8 @@ class Recorded:
     def __call__(self, f: Callable, **settings) -> Any:
         name, key, code = f.__name__, key_of(settings), code_of(f, *self.uses)
         if self.code.get(name) != code:
-            self.tell(f"{name} is not the function that was recorded, so it is trained now")
+            which = "is not the function that was" if name in self.code else "was not"
+            self.tell(f"{name} {which} recorded, so it is trained now")
             self.code[name], self.runs[name] = code, {}
         runs = self.runs[name]
         if key not in runs:
@@ -79,7 +81,10 @@ class Recorded:
     def keep(self):
         "Write the file, where it is to be written."
         if self.record:
-            self.made = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+            self.made = (
+                f"kdmedlearn {kdmedlearn.__version__}, torch {torch.__version__},"
+                f" {torch.get_num_threads()} threads"
+            )
             write_json(self.file, dict(made=self.made, code=self.code, runs=self.runs))
 
     def __repr__(self):
@@ -99,7 +104,7 @@ def kept_in(file: Path) -> dict:
         ) from None
     return kept
 
-# %% ../../nbs/experiments/05_recorded.ipynb #6286c706
+# %% ../../nbs/experiments/05_recorded.ipynb #793685b0
 ASSETS = Path(kdmedlearn.assets.__path__[0])
 
 
