@@ -62,9 +62,10 @@ class Recorded:
             which = "is not the function that was" if name in self.code else "was not"
             self.tell(f"{name} {which} recorded, so it is trained now")
             self.code[name], self.runs[name] = code, {}
+        elif key not in self.runs[name]:
+            self.tell(f"these settings of {name} were not recorded, so they are trained now")
         runs = self.runs[name]
         if key not in runs:
-            self.tell(f"these settings of {name} were not recorded, so they are trained now")
             start = perf_counter()
             result = f(**settings)
             same_as_json(result, name)
