@@ -768,7 +768,7 @@ def teachers_for(asked: Asked, dls, run: Path, going: Path | None = None) -> lis
         for i, t in enumerate(asked.teacher, 1)
     ]
 
-
+# %% ../nbs/cli.ipynb #828901c3
 def config_of(asked: Asked, part: "Part", method, teachers: list) -> dict:
     "Every setting of the students on one part of the images."
     reading = reading_of(asked)
@@ -851,7 +851,7 @@ def part_of(asked: Asked, fraction: float, dls) -> Part:
     with_unlabelled(dls, images, asked.unlabelled_share)
     return Part(fraction, dls, images)
 
-
+# %% ../nbs/cli.ipynb #d46d7215
 def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: Path | None):
     """Students alone and distilled on a part of the training images, kept in `folder`; what is not
     finished is in `going`, None: it is not kept."""
@@ -1020,7 +1020,7 @@ def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what
     # too few images are answered now, too
     return dls, [part_of(asked, f, dls) for f in asked.fractions]
 
-
+# %% ../nbs/cli.ipynb #07b095c2
 def folders_of(run: Path, parts: list) -> list:
     "Where each part goes: into the run's folder, or several into folders of their own."
     names = [f"fraction-{part.fraction:g}" for part in parts]
@@ -1063,7 +1063,7 @@ def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
     if kept:
         kept.end()
 
-
+# %% ../nbs/cli.ipynb #63e38d8c
 def begin_run(asked: AskedRun) -> Path:
     "A new folder for a run, made by one process and known to all."
     from kdmedlearn.experiments.report import new_run

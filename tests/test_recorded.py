@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import kdmedlearn.experiments.recorded as module
 from kdmedlearn.experiments.recorded import code_of, recorded, Recorded
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +71,8 @@ def test_an_unknown_page_names_those_there_are(monkeypatch):
     assert recorded("02_temprature").record
 
 
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "r.json").write_text("[1, 2")
+@pytest.mark.parametrize("text", ["[1, 2", "[1, 2]", "{}", "null"])
+def test_a_broken_file_is_named(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
     with pytest.raises(ValueError, match="r.json is no file of recorded trainings"):
         Recorded(tmp_path / "r.json")

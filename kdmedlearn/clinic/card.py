@@ -170,7 +170,7 @@ LIMITS = (
     "Its probabilities are as sure as the images that they were calibrated on allow.",
 )
 
-
+# %% ../../nbs/clinic/03_card.ipynb #768476f3
 def setup_words(manifest: dict) -> list:
     "What goes in, and what comes out."
     h, w = manifest["size"]
@@ -197,7 +197,7 @@ def results(known: Known) -> list:
     where = known.scored_on or "images that are not named"
     return [f"Scored on {where}.", [s.row() for s in known.scores], *more]
 
-
+# %% ../../nbs/clinic/03_card.ipynb #f614140a
 def card(manifest: dict, known: Known, checks=()) -> list:  # of (heading, blocks)
     "What stands on the card; a block is a sentence or a table, a list of rows."
     cut = (

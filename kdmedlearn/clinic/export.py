@@ -316,7 +316,7 @@ def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -
     answers = [[round(float(v), 7) for v in row] for row in known]
     return dict(images=names, answers=answers, tolerance=tolerance)
 
-
+# %% ../../nbs/clinic/04_export.ipynb #fbdb8982
 def versions() -> dict:
     from importlib.metadata import version
 
@@ -349,7 +349,7 @@ def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
     write_card(folder, manifest, known, parity_words(found, tolerance))
     seal(folder, manifest, ["model.onnx", "card.md", "card.html", *test["images"]])
 
-
+# %% ../../nbs/clinic/04_export.ipynb #85f49f53
 def one_name_an_answer(whole: Whole):
     "Raise unless the network takes such images, and gives an answer for each class that is named."
     f = whole.facts

@@ -93,7 +93,7 @@ def why_not(e: Exception) -> str:
         return seen.split(";")[0] + "; save the one that is meant in a file of its own"
     return seen
 
-
+# %% ../../nbs/clinic/05_predict.ipynb #079361d9
 class Work:
     "Answers for files, written to a table and, for masks, to a folder."
 
@@ -171,7 +171,7 @@ def parser(prog: str = "kdmedlearn-predict") -> argparse.ArgumentParser:
     p.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return p
 
-
+# %% ../../nbs/clinic/05_predict.ipynb #8c30a9ed
 def room_for(asked):
     "Raise where files would be overwritten without being asked for."
     for folder in {Path(p).parent for p in (asked.out, asked.masks) if p}:

@@ -172,7 +172,7 @@ def best_way(table: pd.DataFrame, most: float) -> str:
         )
     return tried.index[0]
 
-
+# %% ../../nbs/clinic/06_quantise.ipynb #cd2e2cad
 def write_int8(bundle: Bundle, folder: Path, graph: bytes, found: dict):
     "The bundle with another graph, into an empty folder."
     kept = [f for f in bundle.manifest["files"] if f != "model.onnx"]
@@ -201,7 +201,7 @@ def write_int8(bundle: Bundle, folder: Path, graph: bytes, found: dict):
     (folder / "card.html").write_text(html, encoding="utf-8")
     seal(folder, m, [*kept, "model.onnx"])
 
-
+# %% ../../nbs/clinic/06_quantise.ipynb #65233735
 def quantise(
     bundle,  # of float32: a `Bundle` or its path
     dls,  # loaders of the student's images; calibrated on train, scored on valid

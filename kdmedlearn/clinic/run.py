@@ -198,7 +198,7 @@ class Predictor:
             )
         return float(worst)
 
-
+# %% ../../nbs/clinic/02_run.ipynb #ecb5ae2a
 def mask_of(logits: np.ndarray) -> np.ndarray:  # (C, H, W); one channel: foreground
     "The class of each pixel, (H, W) uint8."
     if len(logits) == 1:

@@ -70,7 +70,7 @@ def plain_number(value: Any) -> Any:
         return value
     return int(value) if isinstance(value, Integral) else float(value)
 
-
+# %% ../../nbs/core/01_checks.ipynb #46301e93
 def number(
     name: str,
     value: Any,
@@ -91,7 +91,7 @@ def number(
         need = f"{kind} of at least {low:g}" if low > -inf else f"a finite {kind[2:]}"
     raise ValueError(f"{name}={value!r}; expected {need}")
 
-
+# %% ../../nbs/core/01_checks.ipynb #bbb1503a
 def learning_rate(lr: Any) -> Any:
     "`lr`, if it is a finite number of at least 0, or a slice of such numbers over layers."
     ends = [lr.start, lr.stop] if isinstance(lr, slice) else [lr]
@@ -241,7 +241,7 @@ def only_tensors(batch: tuple, cure: str = "") -> tuple:
             )
     return batch
 
-
+# %% ../../nbs/core/01_checks.ipynb #1a051fd4
 def progress(pct: Any) -> float:
     "`pct`, if it is the progress of training, from 0 to 1."
     if 0 <= pct <= 1 + 1e-6:  # a sum of many small steps may end a little above 1
@@ -275,7 +275,7 @@ def norm_fits(norm: Any, x: Tensor, who: str):
                 f" {x.shape[1]}; give (mean, std) with one number for each channel, or one for all"
             )
 
-
+# %% ../../nbs/core/01_checks.ipynb #622ca0a6
 def method_class(cls: type, may_init: bool = False):
     "Raise if a method's class is written as version 0.1 wanted it."
     old = [k for k in ("build", "meet", "layers_of") if k in vars(cls)]

@@ -155,10 +155,8 @@ def find_layouts(
         best, way, apart = best_layout(e, tuple(x.shape[-2:]))
         if best >= SURE and apart >= APART:
             found[name] = way
-        elif (
-            places and as_read is not None and spread(as_read) >= APART
-        ):  # below, a place sees most
-            # of the image: nothing speaks against the usual reading
+        elif places and as_read is not None and spread(as_read) >= APART:
+            # with less, each place sees most of the image, and nothing speaks against `usual`
             raise no_places(who, name, tuple(e.shape[1:]), best)
     return found
 

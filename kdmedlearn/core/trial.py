@@ -132,7 +132,7 @@ def tried(step: Any, xb: tuple) -> tuple:
         with_maps(f"teacher {n}", o) for n, o in zip(names, told)
     )
 
-
+# %% ../../nbs/core/09_trial.ipynb #a4a5de8f
 def same_again(who: str, out: Any, again: Any):
     "Warn of a network that gives the same images another answer."
     for a, b in zip(*((o if is_maps(o) else (o,)) for o in (out, again))):
@@ -145,7 +145,7 @@ def same_again(who: str, out: Any, again: Any):
             )
             return
 
-
+# %% ../../nbs/core/09_trial.ipynb #e730c698
 def learn_layouts(step: Any, i: int, xb: tuple) -> bool:
     """Find out how the layers of network `i` lie that are compared as maps (0: the student, then
     the teachers); whether one lies otherwise than its shape says."""
@@ -170,7 +170,7 @@ def layers_of(layers: Any, i: int) -> tuple:
         return layers.student
     return layers.teachers[i - 1] if layers.teachers else ()
 
-
+# %% ../../nbs/core/09_trial.ipynb #4419338f
 class MapsRead(dict):
     "The maps that were read of a network; one that was not is answered with how to read it."
 
@@ -357,7 +357,7 @@ def target_cure(name: str, loss_func: Any, out: Any, yb: tuple) -> str:
         " tuple of such maps"
     )
 
-
+# %% ../../nbs/core/09_trial.ipynb #34cae03a
 def size_cure(z: Tensor, y: Tensor) -> str:
     "What to do about a map of another size than the mask; empty where the sizes agree."
     (h, w), size = z.shape[2:], tuple(y.shape[-2:])
@@ -528,7 +528,7 @@ def same_logits_number(step: Any, p: Pass):
         " for these classes, or compare features alone: Feature()"
     )
 
-
+# %% ../../nbs/core/09_trial.ipynb #17fe0285
 def check_terms(step: Any, p: Pass):
     """Raise if a term is no scalar or has no weight; warn of one that does not depend on the
     student."""

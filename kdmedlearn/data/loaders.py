@@ -134,7 +134,7 @@ def complete(tb):
             if last is not None and last not in made._workers and last.is_alive():
                 last.terminate()
 
-
+# %% ../../nbs/data/02_loaders.ipynb #ed67f85e
 def hear(how: int):
     "Let this thread hear Ctrl-C, or not; a process that is forked hears as much."
     if MAKING:

@@ -80,7 +80,7 @@ def device_there(device: object):
             " that PyTorch can use; device='cpu' works everywhere"
         )
 
-
+# %% ../../nbs/data/09_reading.ipynb #3b88c09f
 @dataclass(frozen=True)
 class Reading:
     """Everything about a data set that is not the data: what is read, how it is cut, how it is

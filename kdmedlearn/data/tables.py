@@ -127,7 +127,7 @@ def warn_unread(
             " them into one of these folders if they belong to the set, else out of the way"
         )
 
-
+# %% ../../nbs/data/04_tables.ipynb #48b3c374
 def no_other_splits(path: Path, read):  # read: the folders of the splits
     "Raise if another folder beside the splits looks like one; warn of other images."
     read = list(read)
@@ -405,7 +405,7 @@ def no_swallowed_rows(rows, sep: str, name: str):  # rows: of `csv_rows`
                 " it out, or close it in its own line. Inside of a cell it is written twice"
             )
 
-
+# %% ../../nbs/data/04_tables.ipynb #56f57931
 def parse_csv(text: str, name: str) -> pd.DataFrame:
     "Rows and columns of csv text, every cell as it stands there, without blanks around it."
     head, _, rest = text.lstrip("\r\n").partition("\n")
@@ -715,7 +715,7 @@ def plain_numbers(values, column, names) -> np.ndarray:
         )
     return x
 
-
+# %% ../../nbs/data/04_tables.ipynb #3eb93cdf
 def as_number(values, column, names) -> Labels:
     "Numbers, with a decimal point or a decimal comma."
     x = plain_numbers(values, column, names)
@@ -936,7 +936,7 @@ def read_table(
         check_answers(t, got)
     return t if group is None else warn_across(t, group)
 
-
+# %% ../../nbs/data/04_tables.ipynb #b810e13f
 def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
     "`t` with the columns label, perhaps target, and names: those of several labels."
     t = t.drop(columns=["target", "names"], errors="ignore").assign(label=got.label)

@@ -68,7 +68,7 @@ class Numbered(Sequence):
             raise AttributeError(k)
         return getattr(self.items, k)
 
-
+# %% ../../nbs/data/14_views.ipynb #8a477f54
 class Ticket(ItemTransform):
     "Takes the numbers off a batch and draws a view for each image."
 
@@ -99,7 +99,7 @@ class Ticket(ItemTransform):
         same = g is not None and x.shape == g.shape and x.data_ptr() == g.data_ptr()
         return self.rows if same and g._version == self.version else None
 
-
+# %% ../../nbs/data/14_views.ipynb #9c43ea7e
 class Stamp(ItemTransform):
     "Writes down the images that go out."
 

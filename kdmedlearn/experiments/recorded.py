@@ -39,7 +39,7 @@ def key_of(settings: dict) -> str:
             " name of a method or a model, and make it inside the function"
         ) from None
 
-# %% ../../nbs/experiments/05_recorded.ipynb #06a2a155
+# %% ../../nbs/experiments/05_recorded.ipynb #ea9007ac
 class Recorded:
     """Results of trainings that ran before. `runs(train, T=4, seed=0)` is `train(T=4, seed=0)`:
     from the file where the code of `train` and its settings are those that ran; else trained."""
@@ -93,16 +93,17 @@ class Recorded:
         minutes = sum(r["seconds"] for r in all_runs) / 60
         return f"{len(all_runs)} trainings, {minutes:.0f} minutes ({self.made or 'made now'})"
 
-
+# %% ../../nbs/experiments/05_recorded.ipynb #03359a41
 def kept_in(file: Path) -> dict:
     "What a file of recorded trainings holds."
     try:
         kept = json.loads(file.read_text())
-        assert {"code", "runs"} <= set(kept)
-    except (ValueError, TypeError, AssertionError):
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict) or not {"code", "runs"} <= set(kept):
         raise ValueError(
-            f"{file} is no file of recorded trainings; delete it, or give another name"
-        ) from None
+            f"{file} is no file of recorded trainings; delete it, or take another name"
+        )
     return kept
 
 # %% ../../nbs/experiments/05_recorded.ipynb #793685b0
