@@ -1575,6 +1575,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'kdmedlearn/evaluation/compare.py'),
                                                'kdmedlearn.evaluation.compare.scores_and_cost': ( 'evaluation/compare.html#scores_and_cost',
                                                                                                   'kdmedlearn/evaluation/compare.py'),
+                                               'kdmedlearn.evaluation.compare.scores_of_classes': ( 'evaluation/compare.html#scores_of_classes',
+                                                                                                    'kdmedlearn/evaluation/compare.py'),
                                                'kdmedlearn.evaluation.compare.scoring_of': ( 'evaluation/compare.html#scoring_of',
                                                                                              'kdmedlearn/evaluation/compare.py'),
                                                'kdmedlearn.evaluation.compare.show_table': ( 'evaluation/compare.html#show_table',

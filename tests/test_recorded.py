@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from kdmedlearn.experiments.recorded import code_of, recorded, Recorded
@@ -25,6 +26,28 @@ def test_each_page_reads_what_it_recorded():
         assert re.search(rf'recorded\(\s*"{name}"', code)
         assert "trained now" not in said, name
         assert recorded(name).runs, name
+
+
+TOLD = re.compile(r"(\d+\.\d)(?= points| ±|\)| \(standard error)|(?<=± )(\d+\.\d)")
+
+
+def printed_by(cells):
+    "The numbers with one decimal that a page prints."
+    texts = []
+    for o in (o for c in cells for o in c.get("outputs", [])):
+        data = o.get("data", {})
+        texts += [o.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")]
+    return set(re.findall(r"(?<![\d.])\d+\.\d(?!\d)", "\n".join(texts)))
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "nbs" / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_differences_in_the_text_of_a_tutorial_are_printed_by_it(page):
+    cells = nbformat.read(page, 4).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    told = {a or b for a, b in TOLD.findall(text)}
+    assert told <= printed_by(cells)
 
 
 def test_a_file_keeps_results_settings_and_versions(tmp_path, capsys):

@@ -546,7 +546,11 @@ def phantom_dls(
     ]  # `from_stats` knows only the default device
     tfms = [IntToFloatTensor(), *([Dihedral(p=0.9)] if augment else []), Normalize(*stats)]
     dls = dsets.dataloaders(
-        bs=min(bs, n_train), device=device, num_workers=num_workers, after_batch=tfms, **kw
+        bs=min(bs, n_train),
+        device=device,
+        num_workers=num_workers,
+        after_batch=tfms,
+        **dict(val_bs=bs) | kw,
     )
     if n_unlabelled:
         x, _ = phantom(n_unlabelled, size, task, split_seeds(seed)[2], difficulty)

@@ -10,7 +10,7 @@ import re
 
 from ..core.method import METHODS
 
-# %% ../../nbs/methods/18_which_loss.ipynb #2b4c8be1
+# %% ../../nbs/methods/18_which_loss.ipynb #0173c57b
 LABELS = {"unused": "no", "guessed": "or the teacher's class", "needed": "yes"}
 SOURCE = re.compile(r"\(([^()]*\b(?:19|20)\d\d)\b[^()]*\)")
 
@@ -36,6 +36,7 @@ def about(name: str) -> dict:  # column -> text
         "terms": ", ".join(k for k in m.weights(0.0) if k != "task"),
         "tasks": ", ".join(sorted(m.tasks)) if len(m.tasks) < 6 else "all",
         "needs labels": LABELS[m.labels],
+        "on other tasks": m.instead if len(m.tasks) < 6 else "",
         "source": found[0] if found else "",
     }
 
