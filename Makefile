@@ -33,7 +33,8 @@ demo: $(READY)
 	$(BIN)/kdmedlearn demo
 
 # Python keeps what it has compiled: a hundred processes would do it again.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n 2 --dist worksteal
+# Three workers for two cores: one often waits, for a browser or a process.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(KEEP) $(BIN)/python -m pytest -n 3 --dist worksteal
 
 test: $(READY)
 	$(PYTEST) --durations=12 tests

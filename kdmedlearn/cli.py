@@ -272,7 +272,7 @@ def keep_and_tell(run: Finished):
 # %% ../nbs/cli.ipynb #a3a15b98
 @app.command()
 def demo(
-    steps: int = typer.Option(2000, min=1, help="training steps of each student"),
+    steps: int = typer.Option(1400, min=1, help="training steps of each student"),
     seeds: int = typer.Option(1, min=1, help="how many times, from other first weights and images"),
     n_train: int = typer.Option(200, min=16, help="images with a label"),
     unlabelled: int = typer.Option(2000, min=0, help="images without a label"),
@@ -326,6 +326,7 @@ def demo(
                 unlabelled="rest" if unlabelled else None,
                 cache=answers,
                 views="turns",  # all that phantoms are augmented with
+                parallel=True,
                 **budget,
             )
         keep_and_tell(Finished(run, "Demo: a first student", config, res, teacher, test))

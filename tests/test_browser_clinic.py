@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -118,15 +119,24 @@ def opened(browser, address, size=390):
     return page, asked, troubles
 
 
-def bundle_of(name, tmp_path):
-    facts = CASES[name]
-    model = create_mask_model(name) if facts.masks else create_model(name, 3)
-    return export(lively(model), tmp_path / "bundle", facts)
+@pytest.fixture(scope="module")
+def bundle_of(tmp_path_factory):
+    "A copy of a bundle in a folder; each is exported once."
+    home = tmp_path_factory.mktemp("bundles")
+
+    def copied(name, folder):
+        facts = CASES[name]
+        if not (home / name).exists():
+            model = create_mask_model(name) if facts.masks else create_model(name, 3)
+            export(lively(model), home / name, facts)
+        return shutil.copytree(home / name, folder / "bundle")
+
+    return copied
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["folder", "file"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_page_answers_as_python_does(name, single, web, browser, tmp_path):
+def test_the_page_answers_as_python_does(name, single, web, browser, bundle_of, tmp_path):
     bundle = bundle_of(name, tmp_path)
     (x,), _ = phantom(1, 150, seed=4)
     Image.fromarray(x[:, :101]).save(tmp_path / "image.png")
@@ -170,7 +180,7 @@ def camera(lab):
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["folder", "file"])
-def test_the_camera_is_answered_image_by_image(single, web, camera, tmp_path):
+def test_the_camera_is_answered_image_by_image(single, web, camera, bundle_of, tmp_path):
     bundle = bundle_of("guided_student", tmp_path)
     made = write_page(bundle, tmp_path / ("page.html" if single else "page"), web, single)
     server, address = (None, made.as_uri()) if single else served(made)
@@ -204,7 +214,7 @@ def test_the_camera_is_answered_image_by_image(single, web, camera, tmp_path):
         server.shutdown()
 
 
-def test_without_a_camera_the_page_says_so(web, browser, tmp_path):
+def test_without_a_camera_the_page_says_so(web, browser, bundle_of, tmp_path):
     words = ["page", str(bundle_of("guided_student", tmp_path)), "--single", "--web", str(web)]
     assert CliRunner().invoke(app, words).exit_code == 0
     made = tmp_path / "bundle-page.html"
@@ -217,7 +227,7 @@ def test_without_a_camera_the_page_says_so(web, browser, tmp_path):
     page.close()
 
 
-def test_a_changed_network_in_one_file_is_not_run(web, browser, tmp_path):
+def test_a_changed_network_in_one_file_is_not_run(web, browser, bundle_of, tmp_path):
     made = write_page(bundle_of("small_unet", tmp_path), tmp_path / "page.html", web, True)
     text = made.read_text()
     graph = (tmp_path / "bundle" / "model.onnx").read_bytes()
@@ -235,7 +245,7 @@ def test_a_changed_network_in_one_file_is_not_run(web, browser, tmp_path):
     page.close()
 
 
-def test_the_folder_as_a_file_tells_the_way_out(web, browser, tmp_path):
+def test_the_folder_as_a_file_tells_the_way_out(web, browser, bundle_of, tmp_path):
     made = write_page(bundle_of("small_unet", tmp_path), tmp_path / "page", web)
     page = browser.new_page()
     page.goto((made / "index.html").as_uri())

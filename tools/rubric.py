@@ -195,8 +195,8 @@ def pieces(nb):
 NUMBER, CELL = r"([+-]?[\d.]+)", r"</t[hd]>\s*<td>"
 CLAIMS = {
     "tutorials/01_first_student": (
-        "distilled student minus student alone, one seed (the error is of the test images)",
-        rf"difference {NUMBER} points, standard error from the choice of test images {NUMBER}",
+        "distilled student minus student alone, five seeds",
+        rf"five pairs: {NUMBER} points, standard error over seeds {NUMBER}",
     ),
     "tutorials/02_temperature": (
         "T = 16: with the factor $T^2$ minus without it, five seeds",
@@ -219,7 +219,7 @@ CLAIMS = {
         rf"10% of the labels, both minus alone: +{NUMBER} points, standard error {NUMBER}",
     ),
     "tutorials/07_own_data": (
-        "student of a teacher that saw the test images minus student alone, three seeds",
+        "student of a teacher that saw the test images minus student alone, five seeds",
         rf"leaky teacher minus student alone[^:]*:\s*test images {NUMBER} \({NUMBER}\)",
     ),
     "tutorials/08_tuning": (

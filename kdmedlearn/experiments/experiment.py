@@ -5,12 +5,16 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'OF_CACHE', 'OF_DISTILL', 'EVERY', 'history', 'EpochLine', 'fit_with_line', 'task_loss', 'arms_of',
            'Teaching', 'teaching_with', 'learner_of', 'can_smooth', 'new_arms', 'mixup_for', 'train_arms',
-           'equal_steps', 'with_batch', 'run_arm', 'check_budget', 'experiment', 'gain']
+           'equal_steps', 'with_batch', 'run_arm', 'arms_side_by_side', 'arms_in_turn', 'check_budget', 'experiment',
+           'gain']
 
-# %% ../../nbs/experiments/01_experiment.ipynb #447d762f
+# %% ../../nbs/experiments/01_experiment.ipynb #b0de5cc4
 import shutil
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,7 +23,14 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
-from ..core.checks import known_names, learning_rate, number, one_of, writable_folder
+from kdmedlearn.core.checks import (
+    known_names,
+    learning_rate,
+    number,
+    one_of,
+    switch,
+    writable_folder,
+)
 from ..core.method import as_method
 from ..core.outputs import unwrapped
 from ..core.step import at_size
@@ -33,7 +44,7 @@ from ..train.distillation import distill
 from ..models.weights import write_safetensors
 from ..train.finite import Diverged, guarded
 from ..train.resume import about_learner, Checkpoint, Checkpoints, same_training
-from ..train.several import one_first, together
+from ..train.several import beside, one_first, together
 from ..train.trial import CheckedLearner, device_of, loss_of
 
 # %% ../../nbs/experiments/01_experiment.ipynb #810f062e
@@ -176,19 +187,24 @@ def can_smooth(dls, loss):
     if loss is not None or scoring_of(dls).main != "accuracy":
         raise ValueError("label smoothing is for one class an image; leave that control out")
 
-# %% ../../nbs/experiments/01_experiment.ipynb #e9016117
-def new_arms(dls, make_student, teacher, method, seed: int, controls=(), **teaching):
+# %% ../../nbs/experiments/01_experiment.ipynb #ec30ae3d
+def new_arms(
+    dls, make_student, teacher, method, seed: int, controls=(), late: bool = False, **teaching
+):
     """Name and Learner of each arm, one after the other, untrained, all with the same start;
-    `teaching`: of `teaching_with`."""
+    `late`: the teacher is asked only for the first arm that hears it; `teaching`: of
+    `teaching_with`."""
     loss, size = task_loss(dls, method), teaching.get("student_size")
     if "label smoothing" in controls:
         can_smooth(dls, loss)
-    taught = teaching_with(dls, teacher, **teaching)
+    taught = None if late else teaching_with(dls, teacher, **teaching)
     for name, how in arms_of(method, controls).items():
         restart(dls, seed)
         student = make_student()
         if size is not None:  # of all students
             at_size(student, size)
+        if taught is None and how not in (None, "smooth"):
+            taught = teaching_with(dls, teacher, **teaching)
         learn = learner_of(how, dls, taught, student, loss)
         restart(learn.dls, seed)
         yield name, learn
@@ -273,7 +289,23 @@ def run_arm(
     shutil.rmtree(home / "checkpoints")
     return got, past
 
-# %% ../../nbs/experiments/01_experiment.ipynb #5f46ad6f
+# %% ../../nbs/experiments/01_experiment.ipynb #f3e56863
+def arms_side_by_side(arms, run):
+    "Name, Learner and result of each arm, the first of them trained beside the others."
+    name, learn = next(arms)
+    can = device_of(learn).type == "cpu"
+    with beside(partial(run, learn, name)) if can else nullcontext():
+        others = [(k, other, run(other, k)) for k, other in arms]
+    yield name, learn, run(learn, name)  # read, where the other process has done it
+    yield from others
+
+
+def arms_in_turn(arms, run):
+    "Name, Learner and result of each arm."
+    for name, learn in arms:
+        yield name, learn, run(learn, name)
+
+# %% ../../nbs/experiments/01_experiment.ipynb #c3f896e1
 def check_budget(make_dls, make_student, epochs, lr, seeds):
     "Raise before any time is spent."
     makers = (("make_dls", make_dls, "seed"), ("make_student", make_student, ""))
@@ -308,6 +340,8 @@ def experiment(
     cache=None,
     views=8,  # of each image, in the cache
     folder=None,  # keeps what is done; an experiment that was killed goes on with it
+    # the student alone is trained by another process at the same time (Linux, no GPU)
+    parallel: bool = False,
     **unlabelled,  # of `distill`: unlabelled, unlabelled_share, student_size
 ) -> dict:
     """Student alone, controls and distilled for each seed: their scores and histories, the Learners
@@ -319,6 +353,8 @@ def experiment(
     check_budget(make_dls, make_student, epochs, lr, seeds)
     if folder is not None:
         writable_folder("folder", folder, "an experiment", "choose another one")
+    spare = TemporaryDirectory() if switch("parallel", parallel) and folder is None else None
+    folder = spare.name if spare else folder
     rows, hist, first, sets = [], [], None, []
     budget = dict(epochs=epochs, lr=lr, steps=steps)
     for seed in seeds:
@@ -326,16 +362,24 @@ def experiment(
         sets += [] if any(dls is o for o in sets) else [dls]
         kept = dict(cache=cache and Path(cache) / f"images-{len(sets)}", views=views)
         scoring, judged = scoring_of(dls), dls.valid if test is None else test
-        arms = new_arms(dls, make_student, teacher, method, seed, controls, **kept, **unlabelled)
-        for name, learn in arms:
+        kept |= dict(late=parallel) | unlabelled
+        arms = new_arms(dls, make_student, teacher, method, seed, controls, **kept)
+
+        def run(learn, name):
             own = budget | dict(mixup=mixup_for(learn, mixup))
-            got, past = run_arm(learn, name, seed, judged, own, folder, log)
+            return run_arm(learn, name, seed, judged, own, folder, log)
+
+        for name, learn, (got, past) in (arms_side_by_side if parallel else arms_in_turn)(
+            arms, run
+        ):
             rows.append({"seed": seed, "model": name} | got)
             hist.append(past.assign(seed=seed, model=name, epoch=range(1, len(past) + 1)))
             learners[name] = learn
             if log:
                 log(f"seed {seed}, {name}: {scoring.main} {got[scoring.main]:.3f}")
         first = first or learners
+    if spare:
+        spare.cleanup()
     return {
         "scores": pd.DataFrame(rows),
         "history": pd.concat(hist, ignore_index=True),
