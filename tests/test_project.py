@@ -159,7 +159,7 @@ def test_a_module_does_more_than_check():
 
 
 def test_a_claim_is_read_off_the_output(tmp_path):
-    said = "difference +3.0 points, standard error from the choice of test images 1.5\n"
+    said = "distilled minus alone, five pairs: +3.0 points, standard error over seeds 1.5\n"
     output = nbformat.v4.new_output("stream", text=said)
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=[output])])
     nbformat.write(nb, tmp_path / "a.ipynb")
