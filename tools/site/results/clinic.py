@@ -62,6 +62,7 @@ def draw(file: Path):
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     grey, rows = "#888888", read("clinic")["rows"]
     of = {"svg.hashsalt": "kdmedlearn", "text.color": grey, "axes.labelcolor": grey}
@@ -82,7 +83,9 @@ def draw(file: Path):
             ax.plot([], [], WAYS[way], color=grey, label=way)
         ax.margins(y=0.15)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
         ax.set_xlabel("milliseconds for an image, one thread")
         ax.set_ylabel("accuracy in %")
         how = dict(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
