@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from ..core.checks import writable_folder
 from ..models.weights import whole
 
 # %% ../../nbs/experiments/02_report.ipynb #05441ca6
@@ -20,13 +21,15 @@ def new_run(root="runs", name: str = "run") -> Path:
     "A new folder `root/name`, or `root/name-2`, `-3`, ...: never one that exists."
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(f"a run's name is a folder's name without separators, got {name!r}")
-    n = 1
+    root, n = writable_folder("runs", root, "runs", "choose another one, such as runs"), 1
     while True:
-        path = Path(root) / (name if n == 1 else f"{name}-{n}")
+        path = root / (name if n == 1 else f"{name}-{n}")
         try:
             path.mkdir(parents=True, exist_ok=False)
         except FileExistsError:
             n += 1
+        except (OSError, ValueError) as e:  # too long, or with signs that no name may have
+            raise ValueError(f"{name[:40]!r} cannot be a folder's name ({e})"[:200]) from None
         else:
             return path
 
