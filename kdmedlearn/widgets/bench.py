@@ -14,6 +14,7 @@ import ipywidgets as W
 import plotly.graph_objects as go
 from fastai.metrics import accuracy
 
+from ..core.checks import learning_rate, number, writable_folder
 from ..core.method import as_method, params_of, ranges_of, with_params
 from ..core.parameters import Range
 from ..tuning.runs import alone_line, best_of, Runs, score_of, table_of
@@ -410,6 +411,13 @@ def tuning_bench(
 ) -> TuningBench:
     """Tune `method` by hand: sliders for its hyperparameters, training in the background, live
     curves, runs compared."""
+    if not hasattr(dls, "train"):
+        raise TypeError(
+            f"dls is a {type(dls).__name__}; expected DataLoaders, such as those of image_dls"
+        )
+    number("epochs", epochs, 1, whole=True)
+    learning_rate(lr)
+    folder = writable_folder("folder", folder, "runs", "choose another one")
     metrics = accuracy if metrics is None else metrics
     score = score or score_of(metrics)
     runs, key = Runs(folder), str(Path(folder).resolve())

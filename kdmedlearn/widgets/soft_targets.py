@@ -86,7 +86,7 @@ def checked_logits(z, what: str) -> Tensor:  # (N, C), on the CPU
         )
     z = full_precision(z.detach().as_subclass(Tensor)).cpu()
     z = z[None] if z.ndim == 1 else z
-    if z.ndim != 2:
+    if z.ndim != 2 or not len(z):
         raise ValueError(
             f"{what}: expected logits (N, C), one answer an image, got {tuple(z.shape)}; of a mask"
             " give some pixels' logits, as a tensor (N, C)"
