@@ -320,7 +320,7 @@ def check_budget(make_dls, make_student, epochs, lr, seeds):
     for seed in seeds:
         number("seed", seed, 0, whole=True)
 
-
+# %% ../../nbs/experiments/01_experiment.ipynb #7461f845
 def experiment(
     make_dls,  # seed -> DataLoaders
     make_student,  # () -> module

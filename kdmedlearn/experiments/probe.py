@@ -191,7 +191,7 @@ def trials(dls, make_student, teacher, method, images, seed, steps, lr, log) -> 
             out[who] = fit_steps(learn, n, lr, looks=1)
     return out
 
-
+# %% ../../nbs/experiments/03_probe.ipynb #8c9ab3bc
 def probe(
     dls,  # fastai DataLoaders of images with one class each
     make_student,  # () -> module

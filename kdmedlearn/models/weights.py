@@ -120,7 +120,7 @@ def save_model(
     as_described(model.state_dict(), arch, n, in_chans, image_size(img_size), names)
     return keep_model(model, path, arch, names, in_chans, norm, half, img_size, score, **more)
 
-
+# %% ../../nbs/models/08_weights.ipynb #49e202ba
 def keep_model(
     model, path, arch, vocab, in_chans=3, norm=None, half=False, img_size=None, score=None, **more
 ) -> Path:
@@ -146,7 +146,7 @@ def keep_model(
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     return write_safetensors(state, path, about)
 
-
+# %% ../../nbs/models/08_weights.ipynb #c6b25fe6
 def made(arch: str, n: int, in_chans: int, img_size=None) -> nn.Module:
     "The network that a description speaks of, untrained."
     if is_mask_model(arch):

@@ -299,7 +299,7 @@ def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, lo
     finally:
         let_go(held, folder)
 
-
+# %% ../../nbs/train/10_cache.ipynb #f9758109
 def all_answered(folder: Path, dl) -> bool:
     "Whether no answer is missing in `folder`."
     about, n, views = read_about(folder), len(dl.dataset), dl.ticket.views

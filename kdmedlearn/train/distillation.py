@@ -287,7 +287,7 @@ def smaller_is_better(c: TrackerCallback):
         if c.best is not None and not np.isfinite(c.best):
             c.best = None  # nothing was seen yet
 
-
+# %% ../../nbs/train/02_distillation.ipynb #dfba8822
 class TeachersFirst(Callback):
     """Asks the teachers before the student runs: what they computed on the way is gone when the
     student needs memory. Then the student gets a plain tensor."""
@@ -321,7 +321,7 @@ class ReadsLast(Callback):
     def __reduce__(self):
         return Callback, ()
 
-
+# %% ../../nbs/train/02_distillation.ipynb #9262f70c
 class MainOutput(Callback):
     "Takes the logits out of what the student returns, in training and in validation."
 

@@ -284,7 +284,7 @@ def attributes(o: Any) -> dict:
 def gradient(p: nn.Parameter) -> Any:  # None, 0, or a tensor
     return p.grad if p.grad is None or p.grad.any() else 0
 
-
+# %% ../../nbs/train/09_resume.ipynb #dbd19f89
 def state_of(learn: Learner) -> dict:
     "Everything of a Learner in training that a step changes."
     step, scaler = step_of(learn), getattr(learn, "scaler", None)

@@ -181,7 +181,7 @@ def check_teacher(
         )
     return found
 
-
+# %% ../../nbs/train/05_teachers.ipynb #dcd3fc87
 def norm_words(norm) -> str:  # (mean, std), or None
     if norm is None:
         return "not known, norm="

@@ -38,6 +38,10 @@ from .finite import items_of
 # %% ../../nbs/train/01_trial.ipynb #3e455b84
 def two_loaders(dls: Any):
     "Raise unless `dls` has a loader to train on, with a batch, and one to validate on."
+    if not hasattr(dls, "train"):
+        raise TypeError(
+            f"dls is a {type(dls).__name__}; expected DataLoaders, such as those of image_dls"
+        )
     if len(getattr(dls, "loaders", (1, 2))) < 2:
         raise ValueError(
             "the DataLoaders hold one loader; expected two, to train and to validate on:"

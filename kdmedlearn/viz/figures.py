@@ -152,7 +152,7 @@ def runs_figure(
         legend=dict(orientation="h", y=1.1, yanchor="bottom"),
     )
 
-
+# %% ../../nbs/viz/02_figures.ipynb #5b0307dc
 def lines_to_beat(fig: go.Figure, lines: dict):
     "Draw `lines` {name: value} across the first subplot, the highest with its name above it."
     highest_first = sorted(lines.items(), key=lambda line: -line[1])

@@ -17,6 +17,7 @@ from fastai.metrics import accuracy
 from ..core.checks import learning_rate, number, writable_folder
 from ..core.method import as_method, params_of, ranges_of, with_params
 from ..core.parameters import Range
+from ..train.trial import two_loaders
 from ..tuning.runs import alone_line, best_of, Runs, score_of, table_of
 from ..tuning.search import check_task, compared_once, teacher_line, train_run
 from ..viz.figures import runs_figure
@@ -411,10 +412,7 @@ def tuning_bench(
 ) -> TuningBench:
     """Tune `method` by hand: sliders for its hyperparameters, training in the background, live
     curves, runs compared."""
-    if not hasattr(dls, "train"):
-        raise TypeError(
-            f"dls is a {type(dls).__name__}; expected DataLoaders, such as those of image_dls"
-        )
+    two_loaders(dls)
     number("epochs", epochs, 1, whole=True)
     learning_rate(lr)
     folder = writable_folder("folder", folder, "runs", "choose another one")
