@@ -1,6 +1,7 @@
 """The benchmarks of tools/ run, with toys, and the pages show what they wrote; where a file is
 missing, nothing is shown."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -65,3 +66,27 @@ def test_growth(folder):
     assert [r["processes"] for r in found["processes"]] == [1, 2]
     page = several.page()
     assert "| images | asking once | files | opening again |" in page and "| 2 |" in page
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_student(tmp_path, monkeypatch):
+    import torch
+
+    from kdmedlearn import distill
+    from kdmedlearn.data.phantom import phantom_dls
+    from kdmedlearn.models.small import small_student
+    from kdmedlearn.train.teachers import phantom_teacher
+
+    monkeypatch.syspath_prepend(ROOT / "tools" / "bench")
+    bench = importlib.import_module("clinic")
+    monkeypatch.setattr(bench, "timed_in_browser", lambda *a: [2.0, 3.0, 4.0])
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    dls = phantom_dls(n_train=32, n_valid=48, size=32, bs=16, device="cpu")
+    learn = distill(dls, small_student(len(dls.vocab)), phantom_teacher(), "response")
+    rows = bench.cost_of("small_student", learn, dls, dls.valid, 3, None)
+    by = {r["way"]: r for r in rows}
+    assert {"PyTorch", "torch.compile", "ONNX Runtime", "ONNX Runtime, int8", "browser"} <= set(by)
+    same = by["PyTorch"]["accuracy"]
+    assert all(r["accuracy"] == same for k, r in by.items() if "int8" not in k)
+    assert by["ONNX Runtime, int8"]["kB"] < by["ONNX Runtime"]["kB"]
+    assert by["browser"]["ms"] == 3 and all(r["quarters"][0] <= r["ms"] for r in rows)

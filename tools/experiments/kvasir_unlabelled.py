@@ -3,6 +3,7 @@
     python tools/experiments/kvasir_unlabelled.py tune DATA CACHE
     python tools/experiments/kvasir_unlabelled.py run DATA CACHE --share .1 [--draws 0 1 2]
     python tools/experiments/kvasir_unlabelled.py collect DATA CACHE --out docs/results/kvasir_unlabelled.json
+    python tools/experiments/kvasir_unlabelled.py restore DATA CACHE --out docs/results/kvasir_unlabelled.json
 
 Plan, written before the runs.
 
@@ -49,7 +50,7 @@ from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.finetune import AsTeacherSees
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runs import asked, kept_runs, one_run
+from runs import asked, kept_runs, one_run, restore
 from views import as_bytes, Beside, loaders, memory, pixels, Views
 
 SIZE, VIEWS, BATCH, STEPS = 128, 8, 16, 1000
@@ -216,4 +217,5 @@ def collect(a):
 
 if __name__ == "__main__":
     args = asked(__doc__, ARMS, 3, "masks")
-    {"tune": tune, "run": run, "collect": collect}[args.what](args)
+    back = lambda a: restore(a.out, a.cache / "runs")
+    {"tune": tune, "run": run, "collect": collect, "restore": back}[args.what](args)

@@ -4,6 +4,7 @@ its own.
     python tools/experiments/mri_losses.py search DATA CACHE
     python tools/experiments/mri_losses.py run DATA CACHE [--draws 0 1 2 3 4]
     python tools/experiments/mri_losses.py collect DATA CACHE --out docs/results/mri_losses.json
+    python tools/experiments/mri_losses.py restore DATA CACHE --out docs/results/mri_losses.json
 
 Plan, written before the runs.
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from mri_unlabelled import RECIPE, scored, trained
-from runs import asked, kept_runs, one_run
+from runs import asked, kept_runs, one_run, restore
 
 from kdmedlearn import DIST, DKD, NKD, OFA, PseudoLabels, Response, Standardised, TfKD
 from kdmedlearn.experiments.report import write_json
@@ -79,5 +80,6 @@ def collect(a):
 
 
 if __name__ == "__main__":
-    args = asked(__doc__, ARMS, 5, "labels", ("search", "run", "collect"))
-    {"search": search, "run": run, "collect": collect}[args.what](args)
+    args = asked(__doc__, ARMS, 5, "labels", ("search", "run", "collect", "restore"))
+    back = lambda a: restore(a.out, a.cache / "losses")
+    {"search": search, "run": run, "collect": collect, "restore": back}[args.what](args)

@@ -3,6 +3,7 @@
     python tools/experiments/mri_unlabelled.py tune DATA CACHE
     python tools/experiments/mri_unlabelled.py run DATA CACHE [--draws 0 1 2 3 4]
     python tools/experiments/mri_unlabelled.py collect DATA CACHE --out docs/results/mri_unlabelled.json
+    python tools/experiments/mri_unlabelled.py restore DATA CACHE --out docs/results/mri_unlabelled.json
 
 Plan, written before the runs.
 
@@ -50,7 +51,7 @@ from kdmedlearn.train.budget import fit_steps
 from kdmedlearn.train.finetune import finetune
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runs import asked, kept_runs, one_run
+from runs import asked, kept_runs, one_run, restore
 from views import as_bytes, Beside, loaders, memory, Views
 
 SMALL, LARGE, VIEWS, BATCH, ARCH = 64, 128, 8, 64, "tf_efficientnet_lite0"
@@ -185,4 +186,5 @@ def collect(a):
 
 if __name__ == "__main__":
     args = asked(__doc__, ARMS, 5, "labels")
-    {"tune": tune, "run": run, "collect": collect}[args.what](args)
+    back = lambda a: restore(a.out, a.cache / "runs")
+    {"tune": tune, "run": run, "collect": collect, "restore": back}[args.what](args)

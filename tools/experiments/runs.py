@@ -1,5 +1,6 @@
 """One file for each finished training, so that an interrupted experiment goes on where it stopped
-and two processes may share the work."""
+and two processes may share the work. `restore` brings the trainings of a results file back into an
+empty CACHE: what is published is not trained again."""
 
 import argparse, json, os
 from hashlib import sha256
@@ -9,16 +10,26 @@ from pathlib import Path
 def one_run(folder, key: dict, train) -> dict:
     """The result of `train()`, a dict of numbers, for the settings `key`: read from `folder` where
     it was kept, else computed and kept."""
-    text = json.dumps(key, sort_keys=True)
-    file = Path(folder) / f"{sha256(text.encode()).hexdigest()[:16]}.json"
+    file = file_of(folder, key)
     if file.is_file():
         return json.loads(file.read_text())
+    for row in kept_runs(folder):
+        if key.items() <= row.items():  # restored: its file has another name
+            return row
+    return keep(file, key | train())
+
+
+def file_of(folder, key: dict) -> Path:
+    text = json.dumps(key, sort_keys=True)
+    return Path(folder) / f"{sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def keep(file: Path, row: dict) -> dict:
     file.parent.mkdir(parents=True, exist_ok=True)
-    got = key | train()
     part = file.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(got))
+    part.write_text(json.dumps(row))
     os.replace(part, file)
-    return got
+    return row
 
 
 def kept_runs(folder) -> list:
@@ -26,7 +37,18 @@ def kept_runs(folder) -> list:
     return [json.loads(f.read_text()) for f in sorted(Path(folder).glob("*.json"))]
 
 
-def asked(doc, arms, draws, what, verbs=("tune", "run", "collect")) -> argparse.Namespace:
+def restore(results, folder):
+    "The trainings of a results file, put into `folder` unless they are there."
+    old = json.loads(Path(results).read_text())
+    here = kept_runs(folder)
+    for row in (r for rows in old.values() if isinstance(rows, list) for r in rows):
+        if row not in here:
+            keep(file_of(folder, row), row)
+
+
+def asked(
+    doc, arms, draws, what, verbs=("tune", "run", "collect", "restore")
+) -> argparse.Namespace:
     "The arguments of an experiment over draws of the labels; `doc` is its docstring."
     p = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
