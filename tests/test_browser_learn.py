@@ -27,21 +27,27 @@ def changed(s, code, before):
 
 def test_temperature_by_keyboard(lab, tmp_path):
     with lab.open("temperature", SETUP + "Response())\nw = temperature(learn)\nw") as s:
-        s.page.locator(".kdm .js-plotly-plot .gtitle").first.wait_for(timeout=60_000)
-        assert s.js(TITLE).startswith("T = 4, with the factor")
-        assert s.page.locator(".kdm .js-plotly-plot image").count() == 3
-        bars = s.js(BAR)
-        s.page.locator(".kdm .noUi-handle").first.focus()
+        s.page.locator(".kdm-live .title").first.wait_for(timeout=60_000)
+        title = "() => document.querySelector('.kdm-live .title').textContent"
+        bars = (
+            "() => [...document.querySelectorAll('.kdm-live rect')].map(e =>"
+            " e.getAttribute('width')).join()"
+        )
+        assert s.js(title) == "T = 4, with the factor T²"
+        assert s.page.locator(".kdm-live img").count() == 3
+        was = s.js(bars)
+        s.page.locator(".kdm-live input[type=range]").focus()
         s.page.keyboard.press("ArrowRight")
-        s.until(f"() => ({TITLE})().startsWith('T = 4.29')")
-        changed(s, BAR, bars)
-        assert round(s.kernel("w.T.value"), 2) == 4.29
-        bars = s.js(BAR)
+        s.until(f"() => ({title})().startsWith('T = 4.29')")
+        changed(s, bars, was)
         s.page.get_by_role("checkbox", name="with the factor").focus()
         s.page.keyboard.press("Space")
-        s.until(f"() => ({TITLE})().includes('without the factor')")
-        changed(s, BAR, bars)
-        assert s.kernel("w.squared.value, w.said.value") == (False, "")
+        s.until(f"() => ({title})().includes('without the factor')")
+        s.idle()
+        state = {"T": 4.287, "squared": False, "teacher": "Sequential"}
+        assert s.kernel("w.state") | {"teacher": "Sequential"} == state
+        s.kernel("w.move(T=8.0)")
+        s.until(f"() => ({title})().startsWith('T = 8')")
         s.shot(tmp_path / "temperature.png")
         assert not s.errors
 

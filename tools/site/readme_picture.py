@@ -27,8 +27,8 @@ to = Path(
 )
 to.parent.mkdir(parents=True, exist_ok=True)
 with tempfile.TemporaryDirectory() as d, Lab(Path(d)) as lab, lab.open("picture", CELL) as s:
-    s.page.locator(".kdm .js-plotly-plot .gtitle").first.wait_for(timeout=60_000)
+    s.page.locator(".kdm-live .title").first.wait_for(timeout=60_000)
     s.page.set_viewport_size({"width": 1250, "height": 1500})
     s.page.wait_for_timeout(1500)  # the page lays itself out anew
-    s.page.locator(".jp-OutputArea-output:has(.kdm)").first.screenshot(path=str(to))
+    s.page.locator(".jp-OutputArea-output:has(.kdm-live)").first.screenshot(path=str(to))
 print(to, to.stat().st_size // 1000, "kB")

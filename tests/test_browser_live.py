@@ -1,0 +1,198 @@
+"""Live widgets in Chromium as a page shows them: no kernel, no server, no other host. What the page
+computes is what Python computes."""
+
+import numpy as np
+import pytest
+import torch
+
+from kdmedlearn.viz.live import Live
+from kdmedlearn.widgets import temperature
+from kdmedlearn.widgets.film import film, plane, Shown, Take
+
+pytestmark = pytest.mark.browser
+PAGE = "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+
+
+@pytest.fixture
+def show(lab, tmp_path):
+    "Opens widgets as one page without a kernel; at the end nothing was wrong and nobody asked."
+    pages, wrong = [], []
+
+    def shown(*widgets, width=900):
+        page = lab.browser.new_page(viewport={"width": width, "height": 900})
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda r: None if r.url.startswith("file:") else wrong.append(r.url))
+        file = tmp_path / f"page{len(pages)}.html"
+        file.write_text(PAGE + "".join(w.alone() for w in widgets), encoding="utf-8")
+        page.goto(file.as_uri())
+        page.locator(".kdm-live").first.wait_for()
+        pages.append(page)
+        return page
+
+    yield shown
+    for page in pages:
+        page.close()
+    assert not [w for w in wrong if not w.startswith("data:")]
+
+
+def numbers(page, i=0):
+    return page.evaluate("i => document.querySelectorAll('[data-kdm]')[i].numbers", i)
+
+
+def drag(page, name, value):
+    "Put a slider where a hand would."
+    page.get_by_role("slider", name=name, exact=True).first.evaluate(
+        "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", value
+    )
+
+
+@pytest.mark.parametrize("squared", (True, False))
+def test_temperature_computes_what_python_does(show, squared):
+    torch.manual_seed(0)
+    w = temperature(4 * torch.randn(3, 8), student=torch.randn(3, 8))
+    w.move(squared=squared)
+    page = show(w)
+    for at in (-1, 0, 0.7, 2, 4.3):
+        drag(page, "T", at)
+        w.move(T=float(f"{2 ** float(page.get_by_role('slider').input_value()):.4g}"))
+        for i, seen in enumerate(numbers(page)):
+            for k, v in w.numbers().items():
+                np.testing.assert_allclose(seen[k], v[i].numpy(), atol=1e-6, err_msg=k)
+
+
+def test_bars_and_words_follow_the_slider_by_keyboard(show):
+    page = show(temperature(torch.tensor([[4.0, 2, 1]]), names=["a", "b", "c"]))
+    bar = page.locator("rect.p").first
+    wide = float(bar.get_attribute("width"))
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".title").text_content().startswith("T = 4.29, with")
+    assert float(bar.get_attribute("width")) < wide
+    page.get_by_role("checkbox").focus()
+    page.keyboard.press("Space")
+    assert "without the factor" in page.locator(".title").text_content()
+    assert not numbers(page)[0]["g"] == pytest.approx([0, 0, 0])
+
+
+def test_two_on_a_page_are_two_and_a_name_is_a_word(show):
+    bad = "<img src=x onerror=document.title='bad'>"
+    w = temperature(torch.randn(2, 3), names=[bad, "</script>", "c"])
+    page = show(w, w, temperature(torch.randn(1, 3)))
+    drag(page, "T", 0)
+    assert page.locator(".kdm-live").count() == 3 and page.title() == ""
+    titles = page.locator(".title").all_text_contents()
+    assert [t[:5] for t in titles] == ["T = 1", "T = 4", "T = 4"]
+    assert page.locator("text", has_text="onerror").count() and not page.locator("img").count()
+
+
+def test_the_choice_of_a_teacher(show):
+    w = Live(
+        "temperature",
+        dict(
+            teachers={"one": [[3.0, 0.0]], "other": [[0.0, 3.0]]},
+            student=[[0.0, 0.0]],
+            names=["a", "b"],
+            truth=[0],
+            images=[],
+            numbers=[7],
+            classes=[0, 1],
+            reach=2.0,
+            mark=1.0,
+        ),
+        T=1.0,
+        squared=True,
+        teacher="one",
+    )
+    page = show(w)
+    before = numbers(page)[0]["p"]
+    page.get_by_role("combobox", name="teacher").select_option("other")
+    assert numbers(page)[0]["p"] == before[::-1]
+    assert page.get_by_text("a, image 7").count()
+
+
+@pytest.mark.parametrize("width", (400, 1280))
+def test_nothing_is_wider_than_the_page(show, width):
+    long = [f"a class with a name that does not end, number {i}" for i in range(12)]
+    page = show(temperature(torch.randn(6, 12), items=6, names=long), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    left = page.evaluate(
+        "() => Math.min(...[...document.querySelectorAll('svg text')].map(e =>"
+        " e.getBoundingClientRect().left - e.ownerSVGElement.getBoundingClientRect().left))"
+    )
+    assert left > -12  # no name leaves its column
+
+
+def two_trainings():
+    "Weights at three steps of two networks over the plane, and of one that does not move."
+    g = torch.Generator().manual_seed(0)
+    made = lambda: {
+        k: torch.randn(*shape, generator=g)
+        for k, shape in dict(w1=(5, 2), b1=(5,), w2=(3, 5), b2=(3,)).items()
+    }
+    shown = [Shown(n, [made() for _ in range(3)], [0.3, 0.5, 0.7], [], []) for n in "ab"]
+    still = Shown("still", [made()], [0.9], [(0.0, 1.0, 2)], [(1.0, 1.0)])
+    return [*shown, still]
+
+
+def test_the_plane_is_what_the_networks_answer(show):
+    panels = two_trainings()
+    page = show(plane(panels, [0, 10, 20]))
+    for frame in (0, 2):
+        drag(page, "step", frame)
+        seen = numbers(page)
+        assert [v["accuracy"] for v in seen] == [(0.3, 0.5, 0.7)[frame]] * 2 + [0.9]
+        at = (np.arange(8) + 0.5) / 8
+        x, y = np.meshgrid(5 * at - 2.5, 4 * at[::-1] - 2)
+        x = torch.tensor(np.stack([x, y], -1))
+        for v, panel in zip(seen, panels):
+            n = {k: w.double() for k, w in panel.frames[min(frame, len(panel.frames) - 1)].items()}
+            p = ((x @ n["w1"].T + n["b1"]).tanh() @ n["w2"].T + n["b2"]).softmax(-1)
+            np.testing.assert_allclose(v["p"], p.numpy(), atol=1e-6)
+    assert page.locator("canvas").count() == 3 and page.locator("circle").count() == 2
+
+
+def filmed():
+    settings = [dict(student="alone"), dict(student="taught", T=1), dict(student="taught", T=4)]
+    g = torch.Generator().manual_seed(0)
+    takes = [Take(s, [0.1, 0.5 + 0.1 * i], torch.randn(2, 1, 3, generator=g)) for i, s in
+             enumerate(settings)]  # fmt: skip
+    x = torch.rand(1, 3, 8, 8, generator=g)
+    return film(takes, [0, 9], torch.randn(1, 3, generator=g), x, [2], "abc", 0.9), takes
+
+
+def test_the_film_shows_the_take_that_was_chosen(show):
+    w, takes = filmed()
+    page = show(w)
+    for choices, i in (({"student": "taught", "T": "1"}, 1), ({"T": "4"}, 2)):
+        for k, v in choices.items():
+            page.get_by_role("combobox", name=k, exact=True).select_option(v)
+        for frame in (1, 0):
+            drag(page, "step", frame)
+            seen = numbers(page)
+            p = takes[i].logits[frame].double().softmax(-1).numpy()
+            np.testing.assert_allclose(seen["p"], p, atol=1e-6)
+            assert seen["accuracy"] == pytest.approx(takes[i].accuracy[frame])
+            assert seen["step"] == [0, 9][frame]
+    page.get_by_role("combobox", name="student").select_option("alone")  # filmed without a T
+    np.testing.assert_allclose(
+        numbers(page)["p"], takes[0].logits[0].double().softmax(-1).numpy(), atol=1e-6
+    )
+    assert page.locator(".title").text_content().startswith("alone: 10.0 %")
+
+
+def test_a_film_plays_and_stops_at_the_end(show):
+    w, _ = filmed()
+    w.move(frame=0)
+    page = show(w)
+    page.get_by_role("button", name="play").click()
+    page.wait_for_function("document.querySelector('[data-kdm]').numbers.step === 9")
+    page.get_by_role("button", name="play").wait_for()  # not "stop" any more
+    step = "e => { e.click(); return document.querySelector('[data-kdm]').numbers.step; }"
+    assert page.get_by_role("button", name="play").evaluate(step) == 0  # from the start again
+
+
+@pytest.mark.parametrize("width", (400, 1280))
+def test_films_fit_the_page(show, width):
+    page = show(plane(two_trainings(), [0, 10, 20]), filmed()[0], width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
