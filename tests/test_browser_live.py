@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdmedlearn.viz.live import Live
-from kdmedlearn.widgets import temperature
+from kdmedlearn.widgets import question, temperature
 from kdmedlearn.widgets.film import film, plane, Shown, Take
 
 pytestmark = pytest.mark.browser
@@ -196,3 +196,14 @@ def test_a_film_plays_and_stops_at_the_end(show):
 def test_films_fit_the_page(show, width):
     page = show(plane(two_trainings(), [0, 10, 20]), filmed()[0], width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_question_replies_to_what_is_chosen(show):
+    page = show(question("2 before"), question("2 after"))
+    reply = page.locator("[role=status]").first
+    assert reply.text_content() == ""
+    page.get_by_label("The order of the classes.").check()
+    assert reply.text_content().startswith("Not quite. Never") and not numbers(page)["right"]
+    page.get_by_label("The sizes: the small").check()
+    assert reply.text_content().startswith("Yes.") and numbers(page)["right"]
+    assert page.locator("[role=status]").nth(1).text_content() == ""  # the other is another

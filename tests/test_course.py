@@ -17,6 +17,10 @@ sys.path.insert(0, str(ROOT / "tools" / "site"))
 import pictures  # noqa: E402
 import slides  # noqa: E402
 
+from kdmedlearn.widgets import check  # noqa: E402
+
+TUTORIALS = sorted((ROOT / "nbs" / "tutorials").glob("*.ipynb"))
+
 
 def page(name):
     return (DOCS / name).read_text(encoding="utf-8")
@@ -192,3 +196,21 @@ def test_slides_have_the_sections_of_a_tutorial_and_fetch_nothing():
     assert {f"## {h}" for h in headings if h not in ("Exercises", "References")} <= {*made}
     own = re.sub(r"<script>.*?</script>", "", text, flags=re.S)
     assert "<math" in own and "data:image" in own and not re.search(r"(src|href)=.?http", own)
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
+def test_a_tutorial_asks_before_and_after_and_its_solution_is_right(path, capsys):
+    nb = nbformat.read(path, 4)
+    number = path.stem[1]
+    code = [c.source for c in nb.cells if c.cell_type == "code"]
+    asked = re.findall(r'question\("(\d) (before|after)"\)', "\n".join(code))
+    assert asked == [(number, "before"), (number, "after")]
+    turn = next(c.source for c in nb.cells if c.source.startswith("## Your turn"))
+    solution = re.search(r"```python\n(.*?)```", turn, re.S)[1]
+    stub = next(c for c in code if f'check("{number}"' in c)
+    name = re.search(r"def (\w+\(.*\)):", stub)[1]
+    assert f"def {name}:" in solution  # the same name and arguments
+    known = {}
+    exec(solution, known)
+    check(number, known[name.split("(")[0]])
+    assert capsys.readouterr().out.startswith(f"Exercise {number}: right.")

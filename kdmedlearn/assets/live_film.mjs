@@ -22,18 +22,18 @@ function lines(arrays, state) {
 
 function curves(arrays, state) {
   const all = arrays.takes.flatMap((t) => t.accuracy);
-  const low = Math.floor(10 * Math.min(...all)) / 10, last = arrays.steps.at(-1);
+  const low = Math.floor(4 * Math.min(...all)) / 4, last = arrays.steps.at(-1);
   const x = (step) => LEFT + (step / last) * (LONG - LEFT - 10);
   const y = (v) => 8 + (1 - (v - low) / (1 - low)) * (HIGH - 30);
   const [first] = Object.keys(arrays.settings), drawn = [];
-  for (let v = low; v <= 1.001; v += (1 - low) / 4) {
+  for (let v = low; v <= 1.001; v += 0.25) {
     drawn.push(node("line", { x1: LEFT, x2: LONG - 10, y1: y(v), y2: y(v), stroke: "currentColor",
       "stroke-opacity": 0.15 }), node("text", { x: LEFT - 5, y: y(v) + 3, "text-anchor": "end",
       "font-size": 10 }, `${Math.round(100 * v)} %`));
   }
   for (const s of [0, Math.round(last / 2), last]) {
     drawn.push(node("text", { x: x(s), y: HIGH - 5, "font-size": 10,
-      "text-anchor": s === last ? "end" : "middle" }, `step ${s}`));
+      "text-anchor": s === last ? "end" : s ? "middle" : "start" }, `step ${s}`));
   }
   const way = (a) => a.map((v, f) => `${f ? "L" : "M"}${x(arrays.steps[f])},${y(v)}`).join("");
   lines(arrays, state).forEach(([name, t]) => {
@@ -60,7 +60,7 @@ function answers(arrays, p, i) {
     const y = c * ROW, at = NAMES + t[c] * unit;
     return [
       node("text", { x: NAMES - 6, y: y + 12, "text-anchor": "end", "font-size": 10.5,
-        "font-weight": c === own ? "bold" : null }, cut(name, 18), node("title", {}, name)),
+        "font-weight": c === own ? "bold" : null }, cut(name, c === own ? 16 : 18), node("title", {}, name)),
       node("rect", { class: "p", x: NAMES, y: y + 2, height: ROW - 5, width: p[c] * unit,
         fill: STUDENT, "fill-opacity": 0.8 }, node("title", {}, short(p[c]))),
       node("line", { class: "t", x1: at, x2: at, y1: y, y2: y + ROW - 1, stroke: TEACHER,
@@ -93,7 +93,8 @@ function render({ model, el }) {
   const draw = (state) => {
     [...controls, at].forEach((c) => c.sync(state));
     const now = numbers(arrays, state), { settings } = take(arrays, state);
-    title.textContent = `${Object.values(settings).join(", ")}: `
+    const words = Object.entries(settings).map(([k, v], i) => (i ? `${k} ${v}` : v)).join(", ");
+    title.textContent = `${words}: `
       + `${(100 * now.accuracy).toFixed(1)} % of the test images after ${now.step} steps`;
     graph.replaceChildren(curves(arrays, state));
     columns.replaceChildren(...now.p.map((p, i) => answers(arrays, p, i)));

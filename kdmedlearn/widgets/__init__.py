@@ -12,6 +12,12 @@ _home = {
     "kdas_attention": "attention",
     "mbcsa_attention": "attention",
     "compare": "disagreement:compare_images",
+    "film": "filming",
+    "plane": "filming",
+    "phantom_film": "filming",
+    "wave_film": "filming",
+    "question": "asking",
+    "check": "exercise",
 }
 __all__ = [*_home]
 

@@ -6,9 +6,9 @@
 __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'training_batch', 'parted', 'with_label', 'how_many',
            'asked_teachers', 'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Param', 'sorted_params',
            'slider', 'value_of', 'set_params', 'unmoved', 'Weighed', 'weighed', 'quarrels', 'share_bars', 'length_bars',
-           'cosine_map', 'weight_layout', 'weight_figure', 'LossWeights', 'loss_weights']
+           'cosine_map', 'weight_layout', 'weight_figure', 'weights_page', 'LossWeights', 'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #28f50154
+# %% ../../nbs/widgets/02_loss_weights.ipynb #f4c5ae75
 import html, math, random
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from ..core.parameters import Range
 from ..core.step import DistillStep, first, Plan
 from ..core.trial import untouched
 from ..data.unlabelled import has_label
+from ..viz.live import without_kernel
 from ..viz.pictures import caption
 from .panel import number_slider, Panel
 
@@ -460,7 +461,15 @@ def weight_figure(m: Measured, weights: dict, head: str) -> go.Figure:
     place = dict(x=0, xanchor="left", y=1, yref="container", yanchor="top", pad_t=12)
     return fig.update_layout(title=dict(text=title, font_size=15, **place))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #6fef225e
+# %% ../../nbs/widgets/02_loss_weights.ipynb #71d05109
+def weights_page(m: Measured, weights: dict, head: str) -> str:
+    "`weight_figure` as HTML with a slider for the weight of each term."
+    names, now = list(m.values), {k: float(weights[k]) for k in m.values}
+    most = [max(1.0, 2 * now[k]) for k in names]
+    arrays = dict(names=names, values=list(m.values.values()), gram=m.gram, most=most, head=head)
+    return without_kernel("weights", arrays, now)
+
+# %% ../../nbs/widgets/02_loss_weights.ipynb #dc1cd458
 class LossWeights(Panel):
     """Values, gradients and cosines of a method's terms on one batch, under sliders for its
     hyperparameters."""
@@ -547,9 +556,18 @@ class LossWeights(Panel):
                 key,
             )
         self.fixed.value = html.escape(unmoved(self.params, pct))
-        return weight_figure(
-            self.measured, self.method.weights(pct), f"{self.called}, {how_many(self.xb, self.yb)}"
-        )
+        return weight_figure(self.measured, self.method.weights(pct), self.head)
+
+    @property
+    def head(self):
+        return f"{self.called}, {how_many(self.xb, self.yb)}"
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        if self.said.value:  # there is nothing to move
+            return super()._repr_mimebundle_(include, exclude)
+        weights = self.method.weights(self.progress.value)
+        page = weights_page(self.measured, weights, self.head)
+        return self.box._repr_mimebundle_() | {"text/html": page}
 
     def next_batch(self, *_):
         self.number += 1
