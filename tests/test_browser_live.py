@@ -7,7 +7,8 @@ import torch
 
 from kdmedlearn.viz.live import Live
 from kdmedlearn.widgets import question, temperature
-from kdmedlearn.widgets.film import film, plane, Shown, Take
+from kdmedlearn.widgets.weights import Measured, weighed, weights_page
+from kdmedlearn.widgets.filming import film, plane, Shown, Take
 
 pytestmark = pytest.mark.browser
 PAGE = "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
@@ -207,3 +208,32 @@ def test_a_question_replies_to_what_is_chosen(show):
     page.get_by_label("The sizes: the small").check()
     assert reply.text_content().startswith("Yes.") and numbers(page)["right"]
     assert page.locator("[role=status]").nth(1).text_content() == ""  # the other is another
+
+
+class Alone:
+    "What `show` wants of a widget, of HTML."
+
+    def __init__(self, html):
+        self.html = html
+
+    def alone(self):
+        return self.html
+
+
+def test_loss_weights_in_a_page_are_those_of_python(show):
+    g = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, 9, generator=g).double()
+    vectors[2] = -vectors[1] + 0.3 * vectors[0]
+    m = Measured(dict(task=1.5, response=4.0, feature=0.2), vectors @ vectors.T)
+    page = show(Alone(weights_page(m, dict(task=0.1, response=0.9, feature=1.0), "batch 0")))
+    for name, value in (("task", 0.55), ("feature", 2.0), ("response", 0.0)):
+        drag(page, f"weight of {name}", value)
+        now = {n: float(page.get_by_role("slider", name=f"weight of {n}").input_value())
+               for n in m.values}  # fmt: skip
+        want, seen = weighed(m, now), numbers(page)
+        assert seen["total"] == pytest.approx(want.total)
+        np.testing.assert_allclose(seen["shares"], want.shares, atol=1e-6)
+        np.testing.assert_allclose(seen["heard"], want.heard, atol=1e-6)
+        np.testing.assert_allclose(seen["cos"], want.cos.numpy(), atol=1e-6)
+    assert page.get_by_text("response and feature pull against each other").count()
+    assert page.locator("tbody tr").count() == 4

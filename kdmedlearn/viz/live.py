@@ -30,19 +30,14 @@ def for_page(v):
         return v.tolist()
     return v
 
-# %% ../../nbs/viz/03_live.ipynb #8023d891
+# %% ../../nbs/viz/03_live.ipynb #b03cd1ec
 def program_of(name: str) -> str:
     "The text of a program of this package, by name; or `name` itself, where it is a program."
     if "render" in name:
         return name
     found = files("kdmedlearn.assets") / f"live_{name}.mjs"
     if not found.is_file():
-        known = [f.name for f in files("kdmedlearn.assets").iterdir()]
-        known = sorted(f[5:-4] for f in known if f.startswith("live_"))
-        raise ValueError(
-            f"no program {name!r}; there are {', '.join(known)}, or give the text of one, which"
-            " defines render({model, el})"
-        )
+        raise ValueError(f"no program {name!r}; give text that defines render({{model, el}})")
     return found.read_text(encoding="utf-8")
 
 
@@ -51,7 +46,7 @@ def module_of(program: str) -> str:
     shared = (files("kdmedlearn.assets") / "live.mjs").read_text(encoding="utf-8")
     return f"{shared}\n{program}\n"
 
-# %% ../../nbs/viz/03_live.ipynb #58e01221
+# %% ../../nbs/viz/03_live.ipynb #9fbea4d4
 ALONE = """<div data-kdm="%(key)s"><p>A live figure: trust the notebook to see it.</p></div>
 <script type="module">
 %(module)s
@@ -68,10 +63,7 @@ def in_json(arrays: dict, state: dict) -> str:
     try:
         return json.dumps(dict(arrays=for_page(arrays), state=for_page(state)), allow_nan=False)
     except ValueError:
-        raise ValueError(
-            "an array or a state holds nan or inf, which a page cannot read; leave such images"
-            " out, or set the values"
-        ) from None
+        raise ValueError("nan or inf in an array or a state, which no page can read") from None
 
 
 def without_kernel(program: str, arrays: dict, state: dict) -> str:

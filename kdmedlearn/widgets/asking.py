@@ -19,8 +19,9 @@ class Question(NamedTuple):
     ask: str
     answers: dict  # words -> reply
 
-# %% ../../nbs/widgets/07_question.ipynb #749c386e
-QUESTIONS = {
+# %% ../../nbs/widgets/07_question.ipynb #a41d0135
+QUESTIONS: dict = {}
+QUESTIONS |= {
     "1 before": Question(
         "A large network has learned from 6,000 labelled images. You have 200 with a label and"
         " 2,000 without. What can it give a small one?",
@@ -103,6 +104,10 @@ QUESTIONS = {
             ),
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #e3499531
+QUESTIONS |= {
     "4 before": Question(
         "Three teachers are good at different classes. What does the mean of their answers do?",
         {
@@ -162,6 +167,10 @@ QUESTIONS = {
             "The adapter is inside the transformer.": "The maps end before the transformer.",
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #fa7df24d
+QUESTIONS |= {
     "7 before": Question(
         "A student never saw a test image. Can the test set still be in it?",
         {

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..core.checks import near_hint
 
-# %% ../../nbs/widgets/08_exercise.ipynb #a159242e
+# %% ../../nbs/widgets/08_exercise.ipynb #c984baa8
 class Exercise(NamedTuple):
     "What is asked, and how an answer is judged."
 
     task: str
     right: Callable
-    slips: dict  # what is said -> a function that makes this mistake
+    slips: list  # of pairs: a function that makes a mistake, what is said to it
     tries: list  # of arguments
     then: str = ""  # what is said to a right answer
 
@@ -36,7 +36,7 @@ def alike(a, b) -> bool:
     a, b = numbers_of(a), numbers_of(b)
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-6)
 
-# %% ../../nbs/widgets/08_exercise.ipynb #a02425e7
+# %% ../../nbs/widgets/08_exercise.ipynb #8586a5c4
 _g = np.random.default_rng(0)
 _soft = lambda z, T=1.0: torch.softmax(torch.as_tensor(z) / T, -1)
 _logits = lambda *shape: torch.tensor(3 * _g.normal(size=shape))
@@ -51,20 +51,26 @@ def _honest(valid, test):
     return test[int(np.argmax(valid))]
 
 
-EXERCISES = {
+EXERCISES: dict = {}
+EXERCISES |= {
     "1": Exercise(
         "standard_error(d): the standard error of the mean of the differences d, a list with one"
         " number for each pair of trainings",
         lambda d: np.std(d, ddof=1) / len(d) ** 0.5,
-        {
-            "This is the spread of single pairs. The mean of n pairs varies less, by the root of n.": lambda d: np.std(
-                d, ddof=1
+        [
+            (
+                lambda d: np.std(d, ddof=1),
+                (
+                    "This is the spread of single pairs. The mean of n pairs varies less, by the"
+                    " root of n."
+                ),
             ),
-            "Divide the sum of squares by n - 1: the mean was taken from the same numbers.": (
-                lambda d: np.std(d) / len(d) ** 0.5
+            (
+                lambda d: np.std(d) / len(d) ** 0.5,
+                "Divide the sum of squares by n - 1: the mean was taken from the same numbers.",
             ),
-            "Divide by the root of n, not by n.": lambda d: np.std(d, ddof=1) / len(d),
-        },
+            (lambda d: np.std(d, ddof=1) / len(d), "Divide by the root of n, not by n."),
+        ],
         [([5.0, 7.5, 3.0, 6.0, 6.5],), ([1.0, -1.0, 2.0],)],
         "The gain of the five pairs above, divided by it, says how far it is from luck.",
     ),
@@ -72,20 +78,24 @@ EXERCISES = {
         "pull(s, t, T): the gradient of T^2 KL(p_t, p_s) at the student's logits s, with the"
         " teacher's logits t, both vectors",
         lambda s, t, T: T * (_soft(s, T) - _soft(t, T)),
-        {
-            "The factor T^2 is missing: the gradient of the KL alone has 1/T before it.": (
-                lambda s, t, T: (_soft(s, T) - _soft(t, T)) / T
+        [
+            (
+                lambda s, t, T: (_soft(s, T) - _soft(t, T)) / T,
+                "The factor T^2 is missing: the gradient of the KL alone has 1/T before it.",
             ),
-            "The sign: a gradient points to where the loss grows, away from the teacher.": (
-                lambda s, t, T: T * (_soft(t, T) - _soft(s, T))
+            (
+                lambda s, t, T: T * (_soft(t, T) - _soft(s, T)),
+                "The sign: a gradient points to where the loss grows, away from the teacher.",
             ),
-            "T^2 times 1/T is T. The inner derivative of s/T is missing.": (
-                lambda s, t, T: T**2 * (_soft(s, T) - _soft(t, T))
+            (
+                lambda s, t, T: T**2 * (_soft(s, T) - _soft(t, T)),
+                "T^2 times 1/T is T. The inner derivative of s/T is missing.",
             ),
-            "Both answers are softened by T, not only multiplied by it.": (
-                lambda s, t, T: T * (_soft(s) - _soft(t))
+            (
+                lambda s, t, T: T * (_soft(s) - _soft(t)),
+                "Both answers are softened by T, not only multiplied by it.",
             ),
-        },
+        ],
         [(_logits(4), _logits(4), 4.0), (_logits(3), _logits(3), 2.0)],
         "At T = 1 it is what a label gives, with the teacher's answer in its place.",
     ),
@@ -93,46 +103,65 @@ EXERCISES = {
         "adapter(s, t): how many numbers a convolution of one pixel learns that brings s channels"
         " of the student to t of the teacher, with a bias",
         lambda s, t: s * t + t,
-        {
-            "The bias is missing, one number for each channel that comes out.": lambda s, t: s * t,
-            "The bias has a number for each channel that comes out, and these are the teacher's.": (
-                lambda s, t: s * t + s
+        [
+            (
+                lambda s, t: s * t,
+                "The bias is missing, one number for each channel that comes out.",
             ),
-            "These are the weights of a convolution of three by three pixels.": (
-                lambda s, t: 9 * s * t + t
+            (
+                lambda s, t: s * t + s,
+                (
+                    "The bias has a number for each channel that comes out, and these are the"
+                    " teacher's."
+                ),
             ),
-        },
+            (
+                lambda s, t: 9 * s * t + t,
+                "These are the weights of a convolution of three by three pixels.",
+            ),
+        ],
         [(16, 64), (32, 48)],
         "None of them is there after training.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #fd1ece50
+EXERCISES |= {
     "4": Exercise(
-        "mean_answer(z): the mean of the teachers' probabilities, (N, C), from their logits z,"
-        " (K, N, C) of K teachers",
+        "mean_answer(z): the mean of the teachers' probabilities, (N, C), from their logits z, (K,"
+        " N, C) of K teachers",
         lambda z: _soft(z).mean(0),
-        {
-            "This is the softmax of the mean of logits: one sure teacher outvotes the rest.": (
-                lambda z: _soft(z.mean(0))
+        [
+            (
+                lambda z: _soft(z.mean(0)),
+                "This is the softmax of the mean of logits: one sure teacher outvotes the rest.",
             ),
-            "The mean runs over the teachers, the first axis.": lambda z: _soft(z).mean(1),
-            "This is the sum; it should be 1 for each image.": lambda z: _soft(z).sum(0),
-        },
+            (lambda z: _soft(z).mean(1), "The mean runs over the teachers, the first axis."),
+            (lambda z: _soft(z).sum(0), "This is the sum; it should be 1 for each image."),
+        ],
         [(_logits(3, 2, 4),), (_logits(2, 5, 3),)],
         "No teacher has more than its share of it, however sure it is.",
     ),
     "5": Exercise(
         "dice(a, b): Dice of two masks, arrays of True and False of one shape",
         lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum()),
-        {
-            "This is IoU: the overlap over the union. Dice is twice the overlap over the sum of both.": (
-                lambda a, b: (a & b).sum() / (a | b).sum()
+        [
+            (
+                lambda a, b: (a & b).sum() / (a | b).sum(),
+                (
+                    "This is IoU: the overlap over the union. Dice is twice the overlap over the"
+                    " sum of both."
+                ),
             ),
-            "This is the share of right pixels; the background counts in it.": (
-                lambda a, b: (a == b).mean()
+            (
+                lambda a, b: (a == b).mean(),
+                "This is the share of right pixels; the background counts in it.",
             ),
-            "The overlap stands in both masks, so it counts twice.": (
-                lambda a, b: (a & b).sum() / (a.sum() + b.sum())
+            (
+                lambda a, b: (a & b).sum() / (a.sum() + b.sum()),
+                "The overlap stands in both masks, so it counts twice.",
             ),
-        },
+        ],
         _masks,
         "Of the two the larger one; they order single images alike.",
     ),
@@ -140,53 +169,72 @@ EXERCISES = {
         "total(ce, kl, alpha, T): the loss of a head that learns from the label by ce and from the"
         " teacher by kl, with the share alpha of the teacher",
         lambda ce, kl, alpha, T: (1 - alpha) * ce + alpha * T**2 * kl,
-        {
-            "alpha is the share of the teacher, and 1 - alpha that of the label.": (
-                lambda ce, kl, alpha, T: alpha * ce + (1 - alpha) * T**2 * kl
+        [
+            (
+                lambda ce, kl, alpha, T: alpha * ce + (1 - alpha) * T**2 * kl,
+                "alpha is the share of the teacher, and 1 - alpha that of the label.",
             ),
-            "Without T^2 the teacher fades as T grows.": (
-                lambda ce, kl, alpha, T: (1 - alpha) * ce + alpha * kl
+            (
+                lambda ce, kl, alpha, T: (1 - alpha) * ce + alpha * kl,
+                "Without T^2 the teacher fades as T grows.",
             ),
-            "The factor is T^2, since the gradient has lost it twice.": (
-                lambda ce, kl, alpha, T: (1 - alpha) * ce + alpha * T * kl
+            (
+                lambda ce, kl, alpha, T: (1 - alpha) * ce + alpha * T * kl,
+                "The factor is T^2, since the gradient has lost it twice.",
             ),
-        },
+        ],
         [(1.0, 0.5, 0.9, 4.0), (2.0, 0.1, 0.3, 2.0)],
         "In HDKD each part has a head of its own.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #ddd8fb9c
+EXERCISES |= {
     "7": Exercise(
         "leaked(train, test): the share of the test images whose patient stands in train too; both"
         " are lists with the patient of each image",
         _share,
-        {
-            "This is the share of the patients of test. Images are asked for, and a patient may have many.": (
-                lambda train, test: len(set(train) & set(test)) / len(set(test))
+        [
+            (
+                lambda train, test: len(set(train) & set(test)) / len(set(test)),
+                (
+                    "This is the share of the patients of test. Images are asked for, and a patient"
+                    " may have many."
+                ),
             ),
-            "This is the share of the training images. What is reported is the score on the test images.": lambda train, test: _share(
-                test, train
+            (
+                lambda train, test: _share(test, train),
+                (
+                    "This is the share of the training images. What is reported is the score on the"
+                    " test images."
+                ),
             ),
-            "This is a count; the share is its part of all test images.": lambda train, test: sum(
-                t in set(train) for t in test
+            (
+                lambda train, test: sum(t in set(train) for t in test),
+                "This is a count; the share is its part of all test images.",
             ),
-        },
+        ],
         [(list("aabbc"), list("bbbd")), (list("ab"), list("acdddd"))],
         "It should be 0, and no finder of copies proves that.",
     ),
     "8": Exercise(
-        "honest(valid, test): the score to report, from lists with the validation and test score"
-        " of each setting that was tried",
+        "honest(valid, test): the score to report, from lists with the validation and test score of"
+        " each setting that was tried",
         _honest,
-        {
-            "This is the best test score: the test images have chosen, so they cannot judge.": (
-                lambda valid, test: max(test)
+        [
+            (
+                lambda valid, test: max(test),
+                "This is the best test score: the test images have chosen, so they cannot judge.",
             ),
-            "This is the winner's validation score, and a part of it is luck.": (
-                lambda valid, test: max(valid)
+            (
+                lambda valid, test: max(valid),
+                "This is the winner's validation score, and a part of it is luck.",
             ),
-            "This is a mean over all settings. You report the one that you chose.": (
-                lambda valid, test: float(np.mean(test))
+            (
+                lambda valid, test: float(np.mean(test)),
+                "This is a mean over all settings. You report the one that you chose.",
             ),
-        },
+        ],
         [([0.80, 0.84, 0.82], [0.81, 0.80, 0.83]), ([0.7, 0.6], [0.65, 0.68])],
         "It is looked at once.",
     ),
@@ -194,23 +242,29 @@ EXERCISES = {
         "squeezed(x, mean, std): the input of a network from bytes x, 0 to 255, with the mean and"
         " the standard deviation of pixels from 0 to 1",
         lambda x, mean, std: (x / 255 - mean) / std,
-        {
-            "The bytes have to be divided by 255 first: mean and std are of pixels from 0 to 1.": (
-                lambda x, mean, std: (x - mean) / std
+        [
+            (
+                lambda x, mean, std: (x - mean) / std,
+                (
+                    "The bytes have to be divided by 255 first: mean and std are of pixels from 0"
+                    " to 1."
+                ),
             ),
-            "Subtract the mean, then divide by the standard deviation.": (
-                lambda x, mean, std: x / 255 / std - mean
+            (
+                lambda x, mean, std: x / 255 / std - mean,
+                "Subtract the mean, then divide by the standard deviation.",
             ),
-            "This is the way back, from input to pixels.": (
-                lambda x, mean, std: x / 255 * std + mean
+            (
+                lambda x, mean, std: x / 255 * std + mean,
+                "This is the way back, from input to pixels.",
             ),
-        },
+        ],
         [(np.array([0.0, 128.0, 255.0]), 0.4, 0.25), (np.array([[10.0, 20.0]]), 0.5, 0.2)],
         "In a bundle this stands in the graph, so nobody can forget it.",
     ),
 }
 
-# %% ../../nbs/widgets/08_exercise.ipynb #2ca43fb3
+# %% ../../nbs/widgets/08_exercise.ipynb #69b213ea
 def shown(args) -> str:
     "The arguments of a try, short."
     words = [np.array2string(numbers_of(a), precision=3) if isinstance(a, (Tensor, np.ndarray))
@@ -235,7 +289,7 @@ def judged(e: Exercise, answer: Callable) -> str:
     same = lambda f: all(g is not None and alike(g, f(*a)) for g, a in zip(gave, e.tries))
     if same(e.right):
         return f"right. {e.then}"
-    for said, slip in e.slips.items():
+    for slip, said in e.slips:
         if same(slip):
             return f"nearly. {said}"
     for g, args in zip(gave, e.tries):

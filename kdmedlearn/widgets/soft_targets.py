@@ -51,7 +51,7 @@ def ranking(
     order = [i for i in p.argsort(descending=True).tolist() if i != answer][:k]
     return [f"{names[i]} {p[i]:.3f}" if p[i] >= 0.001 else f"{names[i]} {p[i]:.0e}" for i in order]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #6c61fcc6
+# %% ../../nbs/widgets/01_temperature.ipynb #ff41965c
 class TeacherAnswers(NamedTuple):
     "What the widget shows, for N images and C classes."
 
@@ -68,36 +68,23 @@ def class_names(names, C: int) -> list:
     if names is None:
         return [f"class {i}" for i in range(C)]
     if len(names) != C:
-        raise ValueError(
-            f"{len(names)} names for {C} classes; give one for each logit, in their order"
-        )
+        raise ValueError(f"{len(names)} names for {C} classes; give one for each logit")
     return [str(n) for n in names]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #0629cbdf
+# %% ../../nbs/widgets/01_temperature.ipynb #bd68ea79
 def checked_logits(z, what: str) -> Tensor:  # (N, C), on the CPU
     "`z` as finite float logits (N, C), C at least 2."
-    if not isinstance(z, Tensor):
-        raise ValueError(
-            f"{what}: expected a tensor of logits (N, C), got {type(z).__name__}; the widget shows"
-            " one answer an image"
-        )
+    shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+    if not isinstance(z, Tensor) or z.ndim not in (1, 2) or not len(z):
+        raise ValueError(f"{what}: expected logits (N, C), one answer an image, got {shape}")
     z = full_precision(z.detach().as_subclass(Tensor)).cpu()
     z = z[None] if z.ndim == 1 else z
-    if z.ndim != 2 or not len(z):
-        raise ValueError(
-            f"{what}: expected logits (N, C), one answer an image, got {tuple(z.shape)}; of a mask"
-            " give some pixels' logits, as a tensor (N, C)"
-        )
     if z.shape[1] < 2:
         raise ValueError(
-            f"{what}: got {tuple(z.shape)}, one logit; a yes/no answer has two: torch.cat([z, 0 *"
-            " z], 1)"
+            f"{what}: {shape} is one logit; yes or no are two: torch.cat([z, 0 * z], 1)"
         )
     if not z.is_floating_point() or not z.isfinite().all():
-        raise ValueError(
-            f"{what}: the logits must be finite floating-point numbers; got dtype {z.dtype}"
-            + (", some not finite" if z.is_floating_point() else "")
-        )
+        raise ValueError(f"{what}: expected finite floating-point numbers, got {z.dtype}")
     return z
 
 
@@ -115,16 +102,14 @@ def pick(items, n: int, default) -> list:
         raise ValueError(f"no image has the number {bad[0]!r}; there are {n}, numbered from 0")
     return list(items)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #2c6420f6
+# %% ../../nbs/widgets/01_temperature.ipynb #abe322b4
 def answers_in(logits: Tensor, items=3, student=None, names=None) -> TeacherAnswers:
     "`TeacherAnswers` from a tensor of teacher logits, (N, C) or (C,)."
     z = checked_logits(logits, "source")
     s = torch.zeros_like(z) if student is None else checked_logits(student, "student")
     if s.shape != z.shape:
-        raise ValueError(
-            f"student logits {tuple(s.shape)} and teacher logits {tuple(z.shape)} differ; both"
-            " answer the same images with the same classes"
-        )
+        both = f"student logits {tuple(s.shape)} and teacher logits {tuple(z.shape)}"
+        raise ValueError(f"{both} differ; give answers to the same images, of the same classes")
     ids = pick(items, len(z), lambda n: list(range(n)))
     return TeacherAnswers(
         {"teacher": z[ids]}, s[ids], class_names(names, z.shape[1]), None, [], ids
@@ -160,21 +145,15 @@ def fused_answers(
             return {"all, fused": b.state.fusion(*b.method.shown(p)).out}
     return {}
 
-# %% ../../nbs/widgets/01_temperature.ipynb #dd024ff4
+# %% ../../nbs/widgets/01_temperature.ipynb #546de286
 def answers_of(learn: Learner, items=3) -> TeacherAnswers:
     """`TeacherAnswers` from the teachers, the student and the validation images of a Learner
     made by `distill`."""
     cb, dl, model = getattr(learn, "distill", None), learn.dls.valid, unwrapped(learn.model)
     if cb is None:
-        raise ValueError(
-            "this Learner has no teacher; the widget wants one that distill(dls, student, teacher)"
-            " has made, or a tensor of logits"
-        )
+        raise ValueError("this Learner has no teacher; distill(dls, student, teacher) makes one")
     if not len(dl.dataset):
-        raise ValueError(
-            "the Learner has no validation images to show; give its data some, or give a tensor of"
-            " logits"
-        )
+        raise ValueError("the Learner has no validation images to show; give it some, or logits")
     if cb.step is None:
         cb.check(learn)
     several = len(cb.teachers) > 1
@@ -200,11 +179,9 @@ def answers_of(learn: Learner, items=3) -> TeacherAnswers:
         }
     fits = {n: z for n, z in found.items() if z.shape == s.shape}
     if not fits:
-        raise ValueError(
-            f"the student gives {s.shape[1]} logits, the teachers:"
-            f" {', '.join(f'{n} {z.shape[1]}' for n, z in found.items())}; answers of other classes"
-            " cannot be compared"
-        )
+        given = ", ".join(f"{n} {z.shape[1]}" for n, z in found.items())
+        text = f"the student gives {s.shape[1]} logits, the teachers: {given}"
+        raise ValueError(f"{text}; answers of other classes cannot be compared")
     return TeacherAnswers(
         fits,
         s,
@@ -288,7 +265,7 @@ class TemperatureView(Live):
         p, g = soften(z, T), pull(s, z, T, self.state["squared"])
         return dict(p=p, q=soften(s, T), g=g, entropy=entropy_bits(p), length=g.norm(dim=1))
 
-# %% ../../nbs/widgets/01_temperature.ipynb #6e5e6fd0
+# %% ../../nbs/widgets/01_temperature.ipynb #a3e34e26
 def temperature(
     source,  # a Learner made by `distill`, or a tensor of teacher logits (N, C) or (C,)
     items=3,  # how many images (1 to 6), or a list of their numbers
@@ -298,19 +275,9 @@ def temperature(
     "A widget: what a temperature does to a teacher's answers and to the gradient on the student."
     if isinstance(source, Learner):
         if student is not None or names is not None:
-            raise ValueError(
-                "a Learner brings its own student and class names; leave student= and names= away,"
-                " or give a tensor of logits"
-            )
+            raise ValueError("a Learner brings its own student and class names; leave these away")
         return TemperatureView(answers_of(source, items))
     if isinstance(source, Tensor):
         return TemperatureView(answers_in(source, items, student, names))
-    raise TypeError(
-        "temperature wants a Learner made by distill, or a tensor of logits (N, C), got"
-        f" {type(source).__name__}"
-        + (
-            "; distill(dls, student, teacher) makes the Learner"
-            if isinstance(source, nn.Module)
-            else ""
-        )
-    )
+    made = "a Learner made by distill(dls, student, teacher), or a tensor of logits (N, C)"
+    raise TypeError(f"temperature wants {made}, got {type(source).__name__}")

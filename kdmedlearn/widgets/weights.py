@@ -6,7 +6,8 @@
 __all__ = ['ALONE', 'HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'training_batch', 'parted', 'with_label', 'how_many',
            'asked_teachers', 'everything', 'student_pass', 'all_terms', 'Measured', 'measure', 'Param', 'sorted_params',
            'slider', 'value_of', 'set_params', 'unmoved', 'Weighed', 'weighed', 'quarrels', 'share_bars', 'length_bars',
-           'cosine_map', 'weight_layout', 'weight_figure', 'weights_page', 'LossWeights', 'loss_weights']
+           'cosine_map', 'weight_layout', 'weight_figure', 'weights_page', 'progress_slider', 'button', 'LossWeights',
+           'loss_weights']
 
 # %% ../../nbs/widgets/02_loss_weights.ipynb #f4c5ae75
 import html, math, random
@@ -469,7 +470,17 @@ def weights_page(m: Measured, weights: dict, head: str) -> str:
     arrays = dict(names=names, values=list(m.values.values()), gram=m.gram, most=most, head=head)
     return without_kernel("weights", arrays, now)
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #dc1cd458
+# %% ../../nbs/widgets/02_loss_weights.ipynb #16b35931
+def progress_slider() -> W.FloatSlider:
+    wide = dict(layout=W.Layout(width="380px"), style={"description_width": "130px"})
+    about = dict(description="progress", tooltip="progress of training, for schedules")
+    return W.FloatSlider(0.0, min=0, max=1, step=0.01, **about, **wide)
+
+
+def button(text: str, about: str, width: str) -> W.Button:
+    return W.Button(description=text, tooltip=about, layout=W.Layout(width=width))
+
+# %% ../../nbs/widgets/02_loss_weights.ipynb #4731215a
 class LossWeights(Panel):
     """Values, gradients and cosines of a method's terms on one batch, under sliders for its
     hyperparameters."""
@@ -499,26 +510,12 @@ class LossWeights(Panel):
         moves = any(k.kind == "schedule" for k in self.params) or any(
             self.method.weights(t) != self.method.weights(0.0) for t in (0.25, 0.5, 0.75, 1.0)
         )
-        self.progress = W.FloatSlider(
-            0.0,
-            min=0,
-            max=1,
-            step=0.01,
-            description="progress",
-            tooltip="progress of training, for schedules",
-            layout=W.Layout(width="380px"),
-            style={"description_width": "130px"},
-        )
+        self.progress = progress_slider()
         self.fixed = W.HTML().add_class("kdm-note")
-        self.another = W.Button(
-            description="another batch",
-            tooltip="draw another training batch and measure the student as it is now",
-            layout=W.Layout(width="150px"),
-        )
-        self.keep = W.Button(
-            description="write to the method",
-            tooltip="set the Learner's method to these values",
-            layout=W.Layout(width="190px"),
+        about = "draw another training batch and measure the student as it is now"
+        self.another = button("another batch", about, "150px")
+        self.keep = button(
+            "write to the method", "set the Learner's method to these values", "190px"
         )
         self.another.on_click(self.next_batch)
         self.keep.on_click(self.write)
