@@ -240,7 +240,7 @@ def keep_run(run: Finished):
     write_json(run.folder / "config.json", run.config | {"versions": versions()})
     seeds = run.res["scores"].to_dict("records")
     found = {} if leaks is None else {"near duplicates": leaks.report()}
-    if calibration := calibration_of(run.student):
+    if calibration := calibration_of(run.student, run.test):
         found["calibration"] = calibration
     write_json(
         run.folder / "metrics.json",
@@ -1046,9 +1046,11 @@ def resumable(run: Path):
 
 def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
     "Train what is not yet trained, in a run's folder; `kept`: None where checkpoints are not kept."
+    from kdmedlearn.clinic.bundle import shown
+
     typer.echo(
         f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes:"
-        f" {', '.join(dls.vocab)}"
+        f" {shown(', '.join(dls.vocab))}"
     )
     going = lambda name: kept and kept.folder / name
     of_all = asked.teacher_data == "all"
@@ -1245,6 +1247,7 @@ def quantise_bundle(asked: AskedInt8):
         from kdmedlearn.clinic.bundle import Bundle
         from kdmedlearn.clinic.export import room_for
         from kdmedlearn.clinic.quantise import quantise
+        from kdmedlearn.core.checks import number
 
         b = Bundle(asked.bundle)
         out = asked.out or beside(asked.bundle, "-int8")
@@ -1257,7 +1260,13 @@ def quantise_bundle(asked: AskedInt8):
         same = dict(size=b.size[0], channels=b.channels, norm=tuple(b.norm))
         if asked.window is None and b.window is not None:
             same["window"] = b.window
-        table = quantise(b, read_data(asked, **same), out, asked.most, log=typer.echo)
+        number("--most", asked.most, 0, 1)
+        dls = read_data(asked, **same)
+        typer.echo(
+            f"scored on {len(dls.valid_ds)} validation images; give --valid, --group and --test as"
+            " the run had them, so that no image judges that has trained the student"
+        )
+        table = quantise(b, dls, out, asked.most, log=typer.echo)
         typer.echo(table.round(4).to_string())
         typer.echo(f"written: {out}")
 
