@@ -366,6 +366,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'kdmedlearn/clinic/run.py'),
                                        'kdmedlearn.clinic.run.Predictor.answer': ( 'clinic/run.html#predictor.answer',
                                                                                    'kdmedlearn/clinic/run.py'),
+                                       'kdmedlearn.clinic.run.Predictor.fits': ( 'clinic/run.html#predictor.fits',
+                                                                                 'kdmedlearn/clinic/run.py'),
                                        'kdmedlearn.clinic.run.Predictor.open': ( 'clinic/run.html#predictor.open',
                                                                                  'kdmedlearn/clinic/run.py'),
                                        'kdmedlearn.clinic.run.Predictor.pixels': ( 'clinic/run.html#predictor.pixels',

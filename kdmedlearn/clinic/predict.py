@@ -7,21 +7,21 @@ __all__ = ['LONGEST', 'SAVED', 'cell', 'WholeLines', 'Table', 'column_names', 'i
            'tell', 'why_not', 'Work', 'parser', 'up_to', 'inside', 'spare_inputs', 'room_for', 'file_for',
            'tell_of_older', 'work', 'told', 'main']
 
-# %% ../../nbs/clinic/05_predict.ipynb #4856a35c
+# %% ../../nbs/clinic/05_predict.ipynb #bdab6005
 import argparse
 import csv
 import os
 import sys
 import warnings
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from .bundle import shown
 from .run import ENGINES, overlay, Predictor
 from ..data.files import Deep, NO_IMAGE, Unclear
 
-# %% ../../nbs/clinic/05_predict.ipynb #0fcc3acf
+# %% ../../nbs/clinic/05_predict.ipynb #eebbedd4
 def cell(v) -> str:
     "A value as a cell of a CSV file that is shown and not computed."
     if isinstance(v, float):
@@ -38,12 +38,12 @@ class WholeLines:
         self.path, self.raw = path, open(path, "wb", buffering=0)
 
     def write(self, line: str):
-        at, data = self.raw.tell() if self.raw.seekable() else None, line.encode()
+        at, data = self.raw.tell() if self.raw.seekable() else 0, line.encode()
         try:
             while data:
                 data = data[self.raw.write(data) :]
         except BaseException as e:
-            if at is not None:
+            with suppress(OSError):  # a pipe or a device keeps what it has
                 self.raw.truncate(at)
             if not isinstance(e, OSError):
                 raise

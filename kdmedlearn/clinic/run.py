@@ -124,7 +124,7 @@ def overlay(
         x[here] += share * (np.array(COLOURS[(int(k) - 1) % len(COLOURS)]) - x[here])
     return Image.fromarray(x.round().astype(np.uint8))
 
-# %% ../../nbs/clinic/02_run.ipynb #a9e6fc17
+# %% ../../nbs/clinic/02_run.ipynb #42f47990
 class Predictor:
     """A bundle with an engine, ready to answer. Raises BadBundle where the bundle is not sound or
     its self-test fails."""
@@ -161,30 +161,29 @@ class Predictor:
         "What the graph gives: answers, and of masks also logits; raises ValueError for no number."
         try:
             out = self.network(np.ascontiguousarray(pixels))
-        except MemoryError:
-            raise
         except Exception as e:  # each engine has errors of its own
             raise BadBundle(
                 f"the network does not take images of the shape {pixels.shape[1:]} that its"
                 f" manifest names: do not use it, export the student anew ({shown(e)[:150]})"
             ) from e
-        n, answers = len(self.bundle.classes), out.get("answers")
-        shapes = {k: v.shape for k, v in out.items()}
-        dims = 4 if self.masks else 2
-        whole = answers is not None and answers.ndim == dims and answers.shape[1] == n
-        if self.masks and whole:
-            whole = "logits" in out and shapes["logits"][1:] in (
-                (c, *answers.shape[2:]) for c in (1, n)
-            )
-        if not whole:
-            got = ", ".join(f"{shown(k)} {s}" for k, s in shapes.items())
+        if not self.fits(out):
+            got = ", ".join(f"{shown(k)} {v.shape}" for k, v in out.items())
             raise BadBundle(
-                f"the network gives {got} for {len(pixels)} images, and the bundle names {n}"
-                f" classes for {self.bundle.task}: do not use it; export the student anew"
+                f"the network gives {got}, and the bundle names {len(self.bundle.classes)} classes"
+                f" for {self.bundle.task}: do not use it; export the student anew"
             )
         if not all(np.isfinite(v).all() for v in out.values()):
             raise ValueError("the network's answer is no finite number")
         return out
+
+    def fits(self, out: dict) -> bool:
+        "Whether the graph gives what the task of the bundle takes, for each class."
+        n, answers = len(self.bundle.classes), out.get("answers")
+        dims = 4 if self.masks else 2
+        if answers is None or answers.ndim != dims or answers.shape[1] != n:
+            return False
+        maps = [(c, *answers.shape[2:]) for c in (1, n)]  # one logit is that of the foreground
+        return not self.masks or "logits" in out and out["logits"].shape[1:] in maps
 
     def __call__(self, images: list) -> list:  # of `Answer`
         "Answers for images: paths, bytes, arrays, or what `open` gave."
@@ -212,8 +211,7 @@ class Predictor:
             raise BadBundle(
                 f"the self-test fails: on {len(pixels)} images with known answers this machine is"
                 f" off by {worst:.2g}, and {test['tolerance']:g} is allowed; do not use its"
-                " answers, try another machine or another version of the engine, or export the"
-                " student anew"
+                " answers: try another version of the engine, or export the student anew"
             )
         return float(worst)
 
