@@ -216,7 +216,7 @@ def report_of(run: Finished, table, g: dict) -> list:  # for `write_report`
         ("Settings", "; ".join(f"{k} = {v}" for k, v in run.config.items())),
     ]
 
-# %% ../nbs/cli.ipynb #237fe347
+# %% ../nbs/cli.ipynb #6c415be9
 def keep_run(run: Finished):
     "Write the files of a run; returns the comparison table and the gain."
     from kdmedlearn.clinic.export import calibration_of
@@ -240,7 +240,7 @@ def keep_run(run: Finished):
     write_json(run.folder / "config.json", run.config | {"versions": versions()})
     seeds = run.res["scores"].to_dict("records")
     found = {} if leaks is None else {"near duplicates": leaks.report()}
-    if calibration := calibration_of(run.student):
+    if calibration := calibration_of(run.student, run.test):
         found["calibration"] = calibration
     write_json(
         run.folder / "metrics.json",
@@ -269,7 +269,7 @@ def keep_and_tell(run: Finished):
     typer.echo(f"report: {run.folder / 'report.html'}")
     return g
 
-# %% ../nbs/cli.ipynb #a3a15b98
+# %% ../nbs/cli.ipynb #593833dc
 @app.command()
 def demo(
     steps: int = typer.Option(1400, min=1, help="training steps of each student"),
@@ -334,7 +334,7 @@ def demo(
 
 DEMO = dict(lr=1e-2, mixup=0.2)  # what validation images chose for the student alone
 
-# %% ../nbs/cli.ipynb #e2a6577c
+# %% ../nbs/cli.ipynb #999938b3
 FROM_PYTHON = {"simkd"}  # its student is built around a trained teacher: `reuse_classifier`
 NAMES = {
     "method": ", ".join(n for n in names_in("kdmedlearn.methods") if n not in FROM_PYTHON),
@@ -752,7 +752,7 @@ def get_teacher(
     typer.echo(f"teacher {t.name}: {main} {found[main]:.3f} on {dls.valid.n} validation images")
     return t
 
-# %% ../nbs/cli.ipynb #025ff1f1
+# %% ../nbs/cli.ipynb #02598b86
 def teachers_for(asked: Asked, dls, run: Path, going: Path | None = None) -> list:
     "The teachers, read or trained; a single one is kept as teacher.safetensors."
     one = len(asked.teacher) == 1
@@ -769,7 +769,7 @@ def teachers_for(asked: Asked, dls, run: Path, going: Path | None = None) -> lis
         for i, t in enumerate(asked.teacher, 1)
     ]
 
-# %% ../nbs/cli.ipynb #828901c3
+# %% ../nbs/cli.ipynb #c41bcf51
 def config_of(asked: Asked, part: "Part", method, teachers: list) -> dict:
     "Every setting of the students on one part of the images."
     reading = reading_of(asked)
@@ -830,7 +830,7 @@ def scored(teachers: list, norm) -> dict:  # name -> module
         for i, t in enumerate(teachers, 1)
     }
 
-# %% ../nbs/cli.ipynb #cabe323f
+# %% ../nbs/cli.ipynb #c77a2086
 @dataclass(frozen=True)
 class Part:
     "The images that students of one `--fraction` are trained on."
@@ -852,7 +852,7 @@ def part_of(asked: Asked, fraction: float, dls) -> Part:
     with_unlabelled(dls, images, asked.unlabelled_share)
     return Part(fraction, dls, images)
 
-# %% ../nbs/cli.ipynb #d46d7215
+# %% ../nbs/cli.ipynb #efe3d9e4
 def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: Path | None):
     """Students alone and distilled on a part of the training images, kept in `folder`; what is not
     finished is in `going`, None: it is not kept."""
@@ -1002,7 +1002,7 @@ def check_training(asked: AskedRun):
     if asked.cache is not None:
         writable_folder("--cache", asked.cache, "answers", "name another one")
 
-# %% ../nbs/cli.ipynb #478b8e93
+# %% ../nbs/cli.ipynb #7617861c
 def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what is wrong is raised
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of
@@ -1021,7 +1021,7 @@ def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what
     # too few images are answered now, too
     return dls, [part_of(asked, f, dls) for f in asked.fractions]
 
-# %% ../nbs/cli.ipynb #07b095c2
+# %% ../nbs/cli.ipynb #589725b4
 def folders_of(run: Path, parts: list) -> list:
     "Where each part goes: into the run's folder, or several into folders of their own."
     names = [f"fraction-{part.fraction:g}" for part in parts]
@@ -1046,9 +1046,11 @@ def resumable(run: Path):
 
 def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
     "Train what is not yet trained, in a run's folder; `kept`: None where checkpoints are not kept."
+    from kdmedlearn.clinic.bundle import shown
+
     typer.echo(
         f"{len(dls.train_ds)} images to train on, {len(dls.valid_ds)} to validate, classes:"
-        f" {', '.join(dls.vocab)}"
+        f" {shown(', '.join(dls.vocab))}"
     )
     going = lambda name: kept and kept.folder / name
     of_all = asked.teacher_data == "all"
@@ -1064,7 +1066,7 @@ def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
     if kept:
         kept.end()
 
-# %% ../nbs/cli.ipynb #63e38d8c
+# %% ../nbs/cli.ipynb #abcb2dc7
 def begin_run(asked: AskedRun) -> Path:
     "A new folder for a run, made by one process and known to all."
     from kdmedlearn.experiments.report import new_run
@@ -1218,7 +1220,7 @@ def predict_images(command: typer.Context):
 
     raise typer.Exit(main(command.args, "kdmedlearn predict"))
 
-# %% ../nbs/cli.ipynb #37fccb1b
+# %% ../nbs/cli.ipynb #1f1beac0
 @dataclass(frozen=True, kw_only=True)
 class AskedInt8(AskedData):
     "What `kdmedlearn quantise` is asked for."
@@ -1245,6 +1247,7 @@ def quantise_bundle(asked: AskedInt8):
         from kdmedlearn.clinic.bundle import Bundle
         from kdmedlearn.clinic.export import room_for
         from kdmedlearn.clinic.quantise import quantise
+        from kdmedlearn.core.checks import number
 
         b = Bundle(asked.bundle)
         out = asked.out or beside(asked.bundle, "-int8")
@@ -1257,11 +1260,17 @@ def quantise_bundle(asked: AskedInt8):
         same = dict(size=b.size[0], channels=b.channels, norm=tuple(b.norm))
         if asked.window is None and b.window is not None:
             same["window"] = b.window
-        table = quantise(b, read_data(asked, **same), out, asked.most, log=typer.echo)
+        number("--most", asked.most, 0, 1)
+        dls = read_data(asked, **same)
+        typer.echo(
+            f"scored on {len(dls.valid_ds)} validation images; give --valid, --group and --test as"
+            " the run had them, so that no image judges that has trained the student"
+        )
+        table = quantise(b, dls, out, asked.most, log=typer.echo)
         typer.echo(table.round(4).to_string())
         typer.echo(f"written: {out}")
 
-# %% ../nbs/cli.ipynb #f225a7ba
+# %% ../nbs/cli.ipynb #41fcd3bd
 @app.command("page")
 def make_page(
     bundle: Path = typer.Argument(..., help="folder or zip of a bundle"),
@@ -1282,7 +1291,7 @@ def make_page(
         serve = f"python -m http.server --bind 127.0.0.1 --directory {page}"
         typer.echo(f"{page}; see it: " + ("open it in a browser" if single else serve))
 
-# %% ../nbs/cli.ipynb #6c514f24
+# %% ../nbs/cli.ipynb #d1b4e4d3
 def course_dir() -> Path:
     "Where the notebooks are: inside an installed package, or beside it in a checkout."
     import kdmedlearn

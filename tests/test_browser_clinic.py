@@ -16,8 +16,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kdmedlearn.cli import app
+from kdmedlearn.clinic.bundle import Bundle, seal
 from kdmedlearn.clinic.export import export, Facts
 from kdmedlearn.clinic.page import checked_web, fetch_web, packed, WEB_FILES, write_page
+from kdmedlearn.clinic.predict import why_not
 from kdmedlearn.clinic.run import Predictor
 from kdmedlearn.data.phantom import MEAN, phantom, STD
 from kdmedlearn.models.registry import create_mask_model, create_model
@@ -167,6 +169,51 @@ def test_the_page_answers_as_python_does(name, single, web, browser, bundle_of, 
             page.click("#card")
         assert "Not a medical device" in card.value.inner_text("body")
         card.value.close()
+    page.close()
+
+
+def said_of(page, file):
+    "What the page says of a file that it refuses."
+    page.evaluate("document.getElementById('said').textContent = ''")
+    chosen(page, file)
+    while not (said := page.inner_text("#said")):
+        page.wait_for_timeout(20)
+    return said
+
+
+def test_what_python_refuses_the_page_refuses(web, browser, bundle_of, tmp_path):
+    "More than 8 bits, films, and 8 bits where the student was trained on more."
+    bundle = bundle_of("guided_student", tmp_path)
+    xs = phantom(2, 80, seed=4)[0]
+    first, second = map(Image.fromarray, xs)
+    first.save(tmp_path / "image.png")
+    for name in ("film.gif", "film.png", "film.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+    first.save(tmp_path / "one.gif")
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 99
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    made = write_page(bundle, tmp_path / "page.html", web, True)
+    page, _, troubles = opened(browser, made.as_uri())
+    for name in ("film.gif", "film.png", "film.webp", "deep.png"):
+        with pytest.raises(ValueError) as e:
+            Predictor(bundle, test=False).open(tmp_path / name)
+        words = why_not(e.value).replace(", values 0 to 6237", "")
+        assert said_of(page, tmp_path / name) == f"This could not be read: {words}"
+    for name in ("image.png", "one.gif"):
+        chosen(page, tmp_path / name)
+        assert answered(page)
+    page.close()
+    m = Bundle(bundle).manifest
+    seal(bundle, m | {"window": [0, 4095]}, m["files"])
+    made = write_page(bundle, tmp_path / "deep.html", web, True)
+    page, _, more = opened(browser, made.as_uri())
+    with pytest.raises(ValueError) as e:
+        Predictor(bundle, test=False).open(tmp_path / "image.png")
+    assert said_of(page, tmp_path / "image.png").endswith(why_not(e.value))
+    assert "a browser shows 8 of them" in said_of(page, tmp_path / "deep.png")
+    assert page.locator("#camera").is_disabled()
+    page.click("#samples button")  # an image of the bundle is known
+    assert answered(page) and not troubles + more
     page.close()
 
 

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -143,6 +145,22 @@ def test_files_are_read_as_in_training(tmp_path):
     assert abs(got - known.numpy()).max() < 1e-5
     text = (tmp_path / "bundle" / "card.md").read_text()
     assert "validation images" in text and "Not a medical device" in text
+    calibration_keeps_1_where_it_makes_it_worse(learn)
+
+
+def calibration_keeps_1_where_it_makes_it_worse(learn):
+    from kdmedlearn.clinic import export as chapter
+    from kdmedlearn.evaluation.calibration import ece
+
+    logits, y = predictions(learn.model, learn.dls.valid)
+    for tau in (10.0, 1.0):
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(chapter, "fit_temperature", lambda z, y: tau)
+            m.setattr(chapter, "ece", lambda z, y: -float(abs(z).mean()))  # worse when divided
+            found = chapter.calibration_of(learn)
+        assert found["temperature"] == 1 and ("Left as they are" in found["words"]) == (tau > 1)
+    found = chapter.calibration_of(learn, learn.dls.valid)
+    assert found["ECE"] == pytest.approx(float(ece(logits / found["temperature"], y)))
 
 
 def test_sixteen_bits_and_dicom_are_seen_through_the_window_of_the_training(tmp_path):
@@ -273,6 +291,16 @@ def test_a_zip_is_read_and_a_broken_one_refused(bundles, images, tmp_path, capsy
         z.write_bytes(cut)
         assert main([str(z), str(images)]) == 2
         assert capsys.readouterr().err.startswith("Error: b.zip ")
+    with zipfile.ZipFile(z, "w") as f:  # as people zip, and their systems
+        for p in sorted((bundles / "classes").rglob("*")):
+            f.write(p, Path("runs/imgs") / p.relative_to(bundles))
+        for name in ("runs/", "__MACOSX/runs/._imgs", "runs/imgs/classes/.DS_Store"):
+            f.writestr(name, "")
+    assert Predictor(z).bundle.manifest == Bundle(bundles / "classes").manifest
+    with zipfile.ZipFile(z, "a") as f:
+        f.writestr("runs/other/manifest.json", "{}")
+    with pytest.raises(BadBundle, match="several bundles, runs/imgs/classes/, runs/other/"):
+        Bundle(z)
     with zipfile.ZipFile(z, "w") as f:
         f.writestr("manifest.json", "{}")
         f.writestr("../../evil.py", "")
@@ -302,6 +330,13 @@ def with_manifest(folder, **changes):
         dict(files={"model.onnx": "0", "/etc/passwd": "0"}),
         dict(files={}),
         dict(task=["classes"]),
+        dict(temperature=10**400),
+        dict(channels=3.0),
+        dict(channels=True),
+        dict(size=[100_000, 100_000]),
+        dict(classes=["a"] * 3),
+        dict(selftest=dict(images=["selftest/1.png"], answers=[None], tolerance=1)),
+        dict(selftest=dict(images=["a", "b"], answers=[[1], [1, 2]], tolerance=1)),
     ],
     ids=str,
 )
@@ -314,10 +349,47 @@ def test_a_manifest_that_makes_no_sense_is_refused(bundles, tmp_path, changes):
 
 def test_manifests_that_are_no_objects(bundles, tmp_path):
     folder = copy_of(bundles / "classes", tmp_path)
-    for text in ("", "[]", "1", "[" * 100_000, "\xff", json.dumps({k: None for k in RULES})):
+    wrong = ("", "[]", "1", "9" * 6000, "[" * 100_000, "\xff", '{"format": 0}')
+    for text in (*wrong, json.dumps({k: None for k in RULES})):
         (folder / "manifest.json").write_text(text, encoding="latin-1")
-        with pytest.raises(BadBundle):
+        with pytest.raises(BadBundle, match="get it again"):
             Bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(channels=1), dict(size=[16, 16]), dict(task="binary masks")], ids=str
+)
+def test_a_manifest_that_does_not_fit_its_network_is_refused(
+    bundles, images, tmp_path, changes, capsys
+):
+    folder = copy_of(bundles / "classes", tmp_path)
+    with_manifest(folder, **changes)
+    assert main([str(folder), str(images)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "do not use it" in err and "Traceback" not in err
+
+
+def test_what_is_no_file_in_a_bundle_is_not_read(bundles, images, tmp_path, capsys):
+    for name, make, says in (
+        ("manifest.json", lambda p: os.mkfifo(p), "no file but a folder, a pipe or a device"),
+        ("model.onnx", lambda p: p.symlink_to("/dev/zero"), "no file but a folder, a pipe"),
+        ("card.md", lambda p: None, "has no file card.md"),
+        ("card.html", lambda p: p.write_text("It is a medical device"), "is damaged: card.html"),
+    ):
+        folder = copy_of(bundles / "classes", tmp_path / name)
+        (folder / name).unlink()
+        make(folder / name)
+        assert main([str(folder), str(images)]) == 2
+        assert says in (err := capsys.readouterr().err) and "get it again" in err, err
+
+
+def test_the_folder_of_a_run_in_the_place_of_its_bundle(bundles, tmp_path):
+    (tmp_path / "student.safetensors").write_bytes(b"")
+    with pytest.raises(BadBundle, match="first: kdmedlearn export"):
+        Bundle(tmp_path)
+    shutil.copytree(bundles / "classes", tmp_path / "bundle")
+    with pytest.raises(BadBundle, match="its bundle is .*bundle$"):
+        Bundle(tmp_path)
 
 
 def test_a_network_that_is_none_and_answers_that_are_others(bundles, tmp_path):
@@ -357,10 +429,17 @@ def test_broken_files_are_named_and_the_others_answered(bundles, images, tmp_pat
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 99).save(images / "deep.png")
     film = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
     film[0].save(images / "film.tif", save_all=True, append_images=film[1:])
+    (images / "scan.nii.gz").write_bytes(b"packed")
+    for name in ("cut.jpg", "cut.bmp", "cut.tif"):  # they open, and break when they are read
+        Image.fromarray(phantom(1, 90, seed=2)[0][0]).save(images / name)
+        whole = (images / name).read_bytes()
+        (images / name).write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "a.csv"
     assert main([str(bundles / "classes"), str(images), "--out", str(out), "--batch", "2"]) == 1
     err = capsys.readouterr().err
-    assert "skipped 1.png: image file is truncated" in err and "4 of 7 files could not be" in err
+    assert "skipped 1.png: image file is truncated" in err and "8 of 11 files could not be" in err
+    assert all(f"skipped cut.{kind}: " in err for kind in ("jpg", "bmp", "tif"))
+    assert "skipped scan.nii.gz: it is packed; unpack it first" in err
     assert "deep.png: more than 8 bits, values 0 to 6237; the student knows 8 bits" in err
     assert "film.tif: 2 pages; save the one that is meant in a file of its own" in err
     assert "\x1b" not in err and r"note\x1b.txt: it is no image" in err
@@ -370,6 +449,173 @@ def test_broken_files_are_named_and_the_others_answered(bundles, images, tmp_pat
     assert "there already" in capsys.readouterr().err and out.read_text() == before
     assert main([str(bundles / "classes"), str(tmp_path / "none")]) == 2
     assert main([str(tmp_path / "none"), str(images)]) == 2
+
+
+def test_what_is_no_file_is_named_and_not_left_out(bundles, images, tmp_path, capsys):
+    (images / "elsewhere").symlink_to(images / "p1")
+    os.mkfifo(images / "pipe.png")
+    assert main([str(bundles / "classes"), str(images), str(images / "pipe.png")]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 5
+    assert "skipped elsewhere: a link to a folder, which is not followed" in err
+    assert err.count("is a pipe or a device") == 2 and "3 of 7 files" in err
+    walk = os.walk
+
+    def closed(top, onerror):
+        onerror(PermissionError(13, "Permission denied", str(images / "p1")))
+        return ((at, [], names) for at, _, names in list(walk(top))[:1])
+
+    with pytest.MonkeyPatch.context() as m:  # root may read all folders
+        m.setattr(os, "walk", closed)
+        assert main([str(bundles / "classes"), str(images)]) == 1
+    assert "skipped p1: a folder that may not be read" in capsys.readouterr().err
+
+
+def test_images_of_one_name_are_told_apart(bundles, images, capsys):
+    shutil.copytree(images / "p1", images / "p2")
+    for words in ((images / "p1", images / "p2"), (images / "p1/0.png", images / "p2/0.png")):
+        assert main([str(bundles / "classes"), *map(str, words)]) == 0
+        _, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+        assert [r[0] for r in rows] == [f"{images}/p1/0.png", f"{images}/p2/0.png"]
+
+
+def test_no_two_columns_have_one_name():
+    from kdmedlearn.clinic.predict import column_names
+
+    classes = ["file", "file (class)", "note", "a"]
+    heads = column_names(["file", "answer", "note"], classes)
+    assert heads == ["file (class)", "file (class) (class)", "note (class)", "a"]
+
+
+def test_no_image_and_no_bundle_is_written_over(bundles, images, tmp_path, capsys):
+    bundle, one = copy_of(bundles / "masks", tmp_path), images / "0.png"
+    before = {p: p.read_bytes() for p in (*bundle.rglob("*.*"), *images.rglob("*.png"))}
+    for words in (
+        (one, "--out", one),
+        (one, "--out", bundle / "manifest.json"),
+        (one, "--masks", images),
+        (images, "--masks", images / "masks"),
+        (images, "--out", images / "a.csv"),
+        (one, "--masks", bundle),
+        (one, "--out", images),
+        (one, "--masks", one),
+    ):
+        assert main([str(bundle), *map(str, words), "--overwrite"]) == 2, words
+        said = capsys.readouterr().err
+        assert "write elsewhere" in said or "; name a f" in said, said
+    assert before == {p: p.read_bytes() for p in (*bundle.rglob("*.*"), *images.rglob("*.png"))}
+    assert not (images / "a.csv").exists() and not (images / "masks").exists()
+
+
+def test_masks_of_long_names_and_of_an_earlier_run(bundles, images, tmp_path, capsys):
+    shutil.move(images / "1.png", images / (240 * "n" + ".png"))
+    words = [str(bundles / "masks"), str(images), "--masks", str(tmp_path / "m"), "--overwrite"]
+    assert main([*words, "--out", str(tmp_path / "a.csv")]) == 0
+    assert capsys.readouterr().err == "" and len(list((tmp_path / "m").iterdir())) == 8
+    (images / "0.png").unlink()
+    assert main([*words, "--out", str(tmp_path / "a.csv")]) == 0
+    said = capsys.readouterr().err
+    assert "2 files in" in said and "of no image of this run, the first 0_mask.png" in said
+
+
+def test_names_are_given_quickly():
+    from kdmedlearn.clinic.predict import stems
+
+    start = time.perf_counter()
+    assert len(set(stems(["001.png"] * 20_000))) == 20_000 and time.perf_counter() - start < 2
+
+
+STOPPED = """
+import errno, resource, signal
+from kdmedlearn.clinic import predict
+from kdmedlearn.clinic.run import Predictor
+what, asked = sys.argv[1], Predictor.__call__
+if what == "full":  # a table of three rows
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+def call(self, images):
+    call.times = getattr(call, "times", 0) + 1
+    if call.times > 2 and what != "full":
+        raise KeyboardInterrupt if what == "interrupted" else ZeroDivisionError("odd")
+    return asked(self, images)
+Predictor.__call__ = call
+sys.exit(predict.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "what, code, says",
+    [
+        ("interrupted", 130, "interrupted; 2 of 4 answered"),
+        ("full", 2, "a.csv takes no more rows (File too large); those in it are whole"),
+        ("odd", 1, "skipped 2.png: odd"),
+    ],
+)
+def test_what_stops_the_command_leaves_whole_rows(bundles, images, tmp_path, what, code, says):
+    out = tmp_path / "a.csv"
+    r = asked(STOPPED, what, 200, bundles / "classes", images, "--batch", 1, "--out", out)
+    assert r.returncode == code and says in r.stderr and "Traceback" not in r.stderr, r.stderr
+    text = out.read_text()
+    assert text.endswith("\n") and len(text.splitlines()) >= 2
+    assert {len(row) for row in csv.reader(io.StringIO(text))} == {6}
+
+
+def test_a_terminal_without_the_letters_and_one_that_reads_no_more(bundles, images, monkeypatch):
+    shutil.copy(images / "0.png", images / "Ödem.png")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    code = "from kdmedlearn.clinic.predict import main; sys.exit(main())"
+    r = asked(code, bundles / "classes", images)
+    assert r.returncode == 0 and r.stdout.count("\n") == 6 and "\\xd6dem.png" in r.stdout, r.stderr
+    gone = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1)\n" + code
+    r = asked(gone, bundles / "classes", images)
+    assert r.returncode == 2 and r.stderr == ""
+
+
+def test_words_of_the_command_that_make_no_sense(bundles, images, capsys):
+    for words in (("--threads", "-1"), ("--threads", "10000"), ("--batch", "0")):
+        with pytest.raises(SystemExit) as e:
+            main([str(bundles / "classes"), str(images), *words])
+        assert e.value.code == 2 and "expected 1 to" in capsys.readouterr().err
+    assert main([str(bundles / "classes"), str(images / "0.png"), "--out", "-"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2 and not Path("-").exists()
+
+
+def test_cures_are_such_that_the_command_has_them():
+    from kdmedlearn.clinic.predict import why_not
+
+    of_files = (
+        ValueError("more than 9 pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"),
+        ValueError("window=(0, 9) is for more than 8 bits, and this image has 8 (a set)"),
+        ValueError("page=2 of 1 pages; the first is page=0"),
+        ValueError("a window of the width 0, and the standard has 1; pass window=(low, high)"),
+    )
+    for e in of_files:
+        assert not any(w in why_not(e) for w in ("PIL.Image", "window=", "page=")), why_not(e)
+        assert "save" in why_not(e)
+
+
+@pytest.mark.parametrize("width, how", [(0, "LINEAR"), (0.5, "LINEAR"), (0, "LINEAR_EXACT")])
+def test_a_dicom_window_of_no_width_is_refused(width, how, tmp_path):
+    pytest.importorskip("pydicom")
+    from kdmedlearn.data.files import open_image
+    from test_docs import write_dicom
+
+    x = np.arange(64).reshape(8, 8) - 32
+    write_dicom(tmp_path / "a.dcm", x)
+    write_window(tmp_path / "a.dcm", 0, width, how)
+    with pytest.raises(ValueError, match=f"a window of the width {width:g}, and the standard has"):
+        open_image(tmp_path / "a.dcm")
+    write_window(tmp_path / "a.dcm", 0.5, 1, "LINEAR")  # a threshold, at 0
+    seen = np.asarray(open_image(tmp_path / "a.dcm"))
+    assert (seen == 255 * (x > 0)).all()
+
+
+def write_window(file, center, width, how):
+    import pydicom
+
+    ds = pydicom.dcmread(file)
+    ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = center, width, how
+    ds.save_as(file)
 
 
 KILLED = """
@@ -471,6 +717,51 @@ def test_a_run_becomes_a_bundle(tmp_path):
     card = (run / "bundle" / "card.md").read_text()
     low, high = wilson(0.75, 40)
     assert f"{low:.3f} to {high:.3f}" in card and "Fitted on 40" in card
+    assert "ECE before the temperature | 0.100" in card  # a run of before
+    for name, text, says in (
+        ("config.json", json.dumps(about | dict(student_size=48)), "was trained on 32 pixels"),
+        ("config.json", json.dumps(dict(data="set")), "the file was changed"),
+        ("config.json", '{"data": "s', "config.json is cut or damaged"),
+        ("metrics.json", "[1]", "metrics.json holds a list"),
+        ("metrics.json", '{"table": []}', "no object table"),
+    ):
+        was = (run / name).read_text()
+        (run / name).write_text(text)
+        with pytest.raises(ValueError, match=says):
+            export_run(run, tmp_path / "none")
+        (run / name).write_text(was)
+    with pytest.raises(FileExistsError, match="name another one .--out"):
+        export_run(run)
+
+
+def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    with pytest.raises(FileNotFoundError, match="kdmedlearn distill --resume"):
+        export_run(tmp_path)
+
+
+def test_a_card_in_8_bits_has_its_own_scores():
+    from kdmedlearn.clinic.quantise import in_int8_words, int8_card
+    from kdmedlearn.clinic.card import as_html, as_markdown, card, Known, Score
+
+    facts = dict(name="s", task="classes", classes=["a"], size=[9, 9], channels=3, window=None)
+    facts |= dict(temperature=1.0, precision="float32")
+    sections = card(facts, Known(scores=[Score("accuracy", 0.876, 400)]), ["differ by 4.6e-07"])
+    found = dict(way="per channel", score="accuracy", images=8, allowed=0.01)
+    words = in_int8_words(found | {"float32": 0.875, "int8": 0.75})
+    section = [("", []), ("Scores", words)]
+    new = as_markdown(section).partition("\n\n")[2] + "\n"
+    text = int8_card(as_markdown(sections), lambda h: f"## {h}\n", new)
+    own, rest = text.split("## Scores of the student in float32, from which")
+    assert (
+        "0.750" in own and "0.876" not in own and "0.876" in rest and "8 images cannot show" in own
+    )
+    assert "## Checked at export of the student in float32" in rest and "in int8." in own
+    new = as_html(section).partition("</h1>")[2].removesuffix("</body></html>")
+    page = int8_card(as_html(sections), lambda h: f"<h2>{h}</h2>", new)
+    own, rest = page.split("<h2>Scores of the student in float32")
+    assert "0.750" in own and "0.876" in rest and page.count("</html>") == 1
+    assert page.count("<h1>") == 1
 
 
 def test_seal_writes_what_a_bundle_reads(tmp_path, bundles):
@@ -494,7 +785,11 @@ def test_eight_bits_keep_the_score_or_are_refused(tmp_path):
     assert "float32" in table.index and table.kB.min() < table.kB["float32"] / 2
     small = Predictor(tmp_path / "int8")
     assert small.bundle.precision == "int8" and small.bundle.manifest["quantisation"]["way"]
-    assert "In 8 bits" in (tmp_path / "int8" / "card.md").read_text()
+    card = (tmp_path / "int8" / "card.md").read_text()
+    own, rest = card.split("## Scores of the student in float32")
+    assert "Scored in 8 bits on 24" in own and "dice" in own and "Computed in int8" in own
+    with pytest.raises(ValueError, match="most=nan; expected a number from 0 to 1"):
+        quantise(tmp_path / "full", dls, tmp_path / "x", most=float("nan"))
     with pytest.raises(TooMuchLost, match="nothing was written"):
         best_way(table.assign(lost=0.5), 0.01)
     other = phantom_dls(16, 24, 48, device="cpu")

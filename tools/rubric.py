@@ -40,9 +40,9 @@ PLAIN = (
     "train/01_trial",
 )
 
-# These exist to check, so that the chapters beside them need not: what a value may be, and the
-# trial of a step and of a Learner on two images before training.
-CHECKING = ("core/01_checks", "core/09_trial", "train/01_trial")
+# These exist to check, so that the chapters beside them need not: what a value may be, the trial of
+# a step and of a Learner on two images before training, and whether a bundle is as it was written.
+CHECKING = ("core/01_checks", "core/09_trial", "train/01_trial", "clinic/01_bundle")
 
 # What no program sees: what readers stumbled over and is not mended, in plain words.
 WEAK = {

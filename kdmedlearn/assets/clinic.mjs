@@ -25,7 +25,8 @@ async function fetched(name) { // a file of the bundle, if it has its hash
   if (crypto.subtle) {
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
     const hex = Array.from(hash, (b) => b.toString(16).padStart(2, "0")).join("");
-    if (hex !== manifest.files[name]) throw new Error(`${name} is not the file that was written`);
+    if (hex !== manifest.files[name])
+      throw new Error(`${name} is not the file that was written; get it again from whoever made it`);
   }
   return data;
 }
@@ -116,6 +117,61 @@ function maskOf(tensor, h, w) {
   return mask;
 }
 
+// --- files that Python refuses, too; a browser shows 8 bits and the first page of each
+const SAVED = "save it as the student's images were saved";
+
+function gifFrames(b) { // images in a GIF
+  const table = (flags) => (flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0);
+  let at = 13 + table(b[10]), n = 0;
+  while (at < b.length && b[at] !== 0x3b) {
+    if (b[at] === 0x2c) { n++; at += 11 + table(b[at + 9]); }
+    else at += 2;
+    while (b[at]) at += b[at] + 1; // blocks of data
+    at++;
+  }
+  return n;
+}
+
+function chunks(b, at, headOf) { // names of the chunks of a PNG or WebP, and where each begins
+  const view = new DataView(b.buffer, b.byteOffset, b.length), found = [];
+  while (at + 8 <= b.length) {
+    const [name, size] = headOf(view, at);
+    found.push([name, at]);
+    at += size;
+  }
+  return found;
+}
+
+const letters = (b, at) => String.fromCharCode(...b.subarray(at, at + 4));
+
+export function about(b) { // bytes of a file -> pages, and whether it has more than 8 bits
+  if (letters(b, 1).startsWith("PNG")) {
+    const all = chunks(b, 8, (v, at) => [letters(b, at + 4), v.getUint32(at) + 12]);
+    const film = all.find(([name]) => name === "acTL");
+    const pages = film ? new DataView(b.buffer, b.byteOffset).getUint32(film[1] + 8) : 1;
+    return { pages, deep: b[24] === 16 };
+  }
+  if (letters(b, 0) === "RIFF" && letters(b, 8) === "WEBP") {
+    const even = (n) => n + (n & 1);
+    const all = chunks(b, 12, (v, at) => [letters(b, at), even(v.getUint32(at + 4, true)) + 8]);
+    return { pages: all.filter(([name]) => name === "ANMF").length || 1, deep: false };
+  }
+  return { pages: letters(b, 0) === "GIF8" ? gifFrames(b) : 1, deep: false };
+}
+
+export function whyNot({ pages, deep }, { window = null, page = null }) { // words, or "" for a file that is answered
+  if (page === null && pages > 1)
+    return `${pages} pages; save the one that is meant in a file of its own`;
+  if (page !== null && page >= pages)
+    return `it has no such page as the student's images: ${SAVED}`;
+  if (page > 0) return "a browser shows the first page alone; kdmedlearn-predict answers for it";
+  if (deep && window === null) return `more than 8 bits; the student knows 8 bits: ${SAVED}`;
+  if (deep) return "more than 8 bits, and a browser shows 8 of them; kdmedlearn-predict answers for it";
+  if (window !== null)
+    return `it has 8 bits, and the student knows more, seen through a window: ${SAVED}`;
+  return "";
+}
+
 // --- one image
 async function pixelsOf(source) { // a file, or a video -> canvas and its pixels
   const how = { colorSpaceConversion: "none", imageOrientation: "from-image" };
@@ -202,13 +258,21 @@ function sample(blob, i, known) {
   image.src = URL.createObjectURL(blob);
   image.alt = `made-up image ${i + 1}`;
   button.append(image, said);
-  button.onclick = () => useFile(blob);
+  button.onclick = () => useFile(blob, true);
   $("samples").append(button);
 }
 
 // --- what is asked of it
-async function shown(source) {
-  try { await show(source); }
+async function refuse(file) { // what Python refuses; the bundle's own images are as they should be
+  const why = whyNot(about(new Uint8Array(await file.arrayBuffer())), manifest);
+  if (why) throw new Error(why);
+}
+
+async function shown(source, own) {
+  try {
+    if (source instanceof Blob && !own) await refuse(source);
+    await show(source);
+  }
   catch (e) {
     window.answer = null;
     $("said").textContent = `This could not be read: ${e.message}`;
@@ -216,14 +280,14 @@ async function shown(source) {
   }
 }
 
-function use(source) { // one after the other
-  last = last.then(() => shown(source));
+function use(source, own = false) { // one after the other; own: an image of the bundle
+  last = last.then(() => shown(source, own));
   return last;
 }
 
-function useFile(file) { // instead of the camera's next image
+function useFile(file, own = false) { // instead of the camera's next image
   stopCamera();
-  if (file) use(file);
+  if (file) use(file, own);
 }
 
 function stopCamera() {
@@ -249,7 +313,10 @@ async function camera() {
 }
 
 function listen() {
-  $("file").disabled = $("camera").disabled = false;
+  $("file").disabled = false;
+  const deep = (manifest.window ?? null) !== null;
+  $("camera").disabled = deep; // its images have 8 bits
+  if (deep) $("camera").title = "This student knows images of more than 8 bits";
   $("file").onchange = () => useFile($("file").files[0]);
   $("camera").onclick = camera;
   addEventListener("dragover", () => $("drop").classList.add("over"));
@@ -275,7 +342,7 @@ async function begin() {
     test.className = good ? "good" : "bad";
     test.textContent = good
       ? `Self-test passed: this browser answers as PyTorch did, to ${worst.toExponential(1)}.`
-      : `Self-test failed: this browser's answers differ by ${worst.toExponential(1)}. Do not use them.`;
+      : `Self-test failed: this browser's answers differ by ${worst.toExponential(1)}. Do not use them; try another browser.`;
     if (good) listen();
   } catch (e) {
     test.className = "bad";

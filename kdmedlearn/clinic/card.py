@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARES', 'NO_DEVICE', 'LIMITS', 'CARD_STYLE', 'wilson', 'bootstrap_interval', 'Score', 'Known', 'counted',
-           'read_json', 'scores_in', 'known_of_run', 'words_of', 'setup_words', 'results', 'card', 'md', 'md_table',
-           'as_markdown', 'html_table', 'as_html']
+           'read_json', 'scores_in', 'finished', 'calibrated', 'known_of_run', 'words_of', 'setup_words', 'results',
+           'card', 'md', 'md_table', 'as_markdown', 'html_table', 'as_html']
 
 # %% ../../nbs/clinic/03_card.ipynb #154b667a
 import csv
@@ -93,12 +93,22 @@ def counted(rows: list) -> list:  # rows with `split` and `label` -> a row for e
         )
     return out
 
-# %% ../../nbs/clinic/03_card.ipynb #0c0d075c
+# %% ../../nbs/clinic/03_card.ipynb #104e25a3
 SHARES = ("accuracy",)  # scores that are a share of the images that are right
 
 
 def read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    "What a file of a run says; empty where there is none."
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as e:
+        raise ValueError(f"{path} is cut or damaged ({e}); copy the run anew, or repeat it") from e
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise ValueError(
+            f"{path} holds a {kind}, and an object was expected; copy the run anew, or repeat it"
+        )
+    return found
 
 
 def scores_in(row: dict, n: int | None) -> list:  # of `Score`
@@ -107,19 +117,44 @@ def scores_in(row: dict, n: int | None) -> list:  # of `Score`
 
     costs = ("parameters", "MFLOPs", "kB on disk", "ms per image")
     known = {k: v for k, v in row.items() if k not in costs and isinstance(v, float)}
-    known = {k: v for k, v in known.items() if k in DIGITS or k.split(" ")[0] in ("dice", "iou")}
+    of_kind = lambda k: k in DIGITS or k.split(" ")[0] in ("dice", "iou", "ECE")
+    known = {k: v for k, v in known.items() if of_kind(k)}
     edges = lambda k, v: wilson(v, n) if k in SHARES and n else (None, None)
     return [Score(k, v, n, *edges(k, v)) for k, v in known.items()]
+
+
+def finished(run: Path) -> tuple:  # (settings, scores)
+    "What the files of a run say. Raises where it is none, or where it has not come to its end."
+    config, metrics = read_json(run / "config.json"), read_json(run / "metrics.json")
+    if not config or not metrics:
+        cure = "name the folder that kdmedlearn distill has made"
+        if parts := sorted(run.glob("fraction-*/metrics.json")):
+            cure = f"it is a run of several parts; name one, such as {parts[0].parent}"
+        elif (run / "unfinished").is_dir():
+            cure = f"finish it first: kdmedlearn distill --resume {run}"
+        raise FileNotFoundError(
+            f"{run} is no folder of a finished run: config.json or metrics.json is missing; {cure}"
+        )
+    for key in ("table", "calibration"):
+        if not isinstance(metrics.get(key, {}), dict):
+            raise ValueError(f"{run / 'metrics.json'} has no object {key}: it was changed by hand")
+    return config, metrics
+
+
+def calibrated(row: dict, calibration: dict) -> dict:
+    """The scores of a student, of the answers that its bundle gives. Runs of earlier versions know
+    the calibration error before the temperature alone, and it is called so."""
+    if calibration.get("temperature", 1.0) == 1 or "ECE" not in row:
+        return row
+    if "ECE" in calibration:
+        return row | {"ECE": calibration["ECE"]}
+    return {"ECE before the temperature" if k == "ECE" else k: v for k, v in row.items()}
 
 
 def known_of_run(run) -> Known:
     "What the folder of a finished run says. Raises FileNotFoundError where it is none."
     run = Path(run)
-    config, metrics = read_json(run / "config.json"), read_json(run / "metrics.json")
-    if not config or not metrics:
-        raise FileNotFoundError(
-            f"{run} is no folder of a finished run: config.json or metrics.json is missing"
-        )
+    config, metrics = finished(run)
     rows = []
     if (run / "images.csv").is_file():
         with open(run / "images.csv", newline="", encoding="utf-8") as f:
@@ -127,9 +162,11 @@ def known_of_run(run) -> Known:
     splits = counted(rows)
     scored = lambda s: s["split"] not in ("train", "valid"), lambda s: s["split"] == "valid"
     test = [s for wanted in scored for s in splits if wanted(s)][:1]
-    leaks = metrics.get("near duplicates")
-    student = metrics["table"].get("student distilled", {})
-    apart = ("method", "versions", "data", "group")  # told elsewhere
+    leaks, seeds = metrics.get("near duplicates"), metrics.get("seeds", [])
+    student = metrics.get("table", {}).get("student distilled", {})
+    student = calibrated(student, metrics.get("calibration", {}))
+    apart = ["method", "versions", "data", "group"]  # told elsewhere
+    apart += ["epochs"] * bool(config.get("steps"))  # these take the place of those
     return Known(
         data=str(config.get("data", "")),
         splits=splits,
@@ -137,7 +174,7 @@ def known_of_run(run) -> Known:
         leaks="" if leaks is None else words_of(leaks),
         method=str(config.get("method", "")),
         settings={k: v for k, v in config.items() if k not in apart and v not in (None, [])},
-        seeds=metrics.get("seeds", []),
+        seeds=seeds,
         scores=scores_in(student, test[0]["images"] if test else None),
         scored_on=f"the split {test[0]['split']}" if test else "",
     )
@@ -153,7 +190,7 @@ def words_of(found) -> str:
         return f"{len(found)} entries" if len(found) > 6 else ", ".join(map(words_of, found))
     return str(found)
 
-# %% ../../nbs/clinic/03_card.ipynb #5fdf5fa5
+# %% ../../nbs/clinic/03_card.ipynb #bff368f9
 NO_DEVICE = (
     "Not a medical device. Made for teaching and research; no answer of it may decide on the"
     " diagnosis or the treatment of anybody."
@@ -170,7 +207,7 @@ LIMITS = (
     "Its probabilities are as sure as the images that they were calibrated on allow.",
 )
 
-# %% ../../nbs/clinic/03_card.ipynb #768476f3
+# %% ../../nbs/clinic/03_card.ipynb #c9f70c41
 def setup_words(manifest: dict) -> list:
     "What goes in, and what comes out."
     h, w = manifest["size"]
@@ -194,10 +231,12 @@ def results(known: Known) -> list:
         {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()} for r in known.seeds
     ]
     more = ["Every seed:", of_seeds] if of_seeds else []
+    if len({r.get("seed") for r in known.seeds}) > 1:
+        more.append(f"The student in here is that of the first seed, {known.seeds[0].get('seed')}.")
     where = known.scored_on or "images that are not named"
     return [f"Scored on {where}.", [s.row() for s in known.scores], *more]
 
-# %% ../../nbs/clinic/03_card.ipynb #f614140a
+# %% ../../nbs/clinic/03_card.ipynb #d357160a
 def card(manifest: dict, known: Known, checks=()) -> list:  # of (heading, blocks)
     "What stands on the card; a block is a sentence or a table, a list of rows."
     cut = (

@@ -7,14 +7,15 @@ __all__ = ['OPSET', 'Facts', 'task_in', 'reading_in', 'facts_of', 'Whole', 'answ
            'NotTheSame', 'example_pixels', 'difference', 'parity', 'same_answers', 'calibration_of', 'scores_of',
            'one_score', 'known_of', 'self_test', 'versions', 'own_version', 'write_bundle', 'one_name_an_answer',
            'parity_words', 'write_card', 'export', 'facts_of_teacher', 'room_for', 'whole_folder', 'facts_of_run',
-           'export_run']
+           'size_in', 'export_run']
 
-# %% ../../nbs/clinic/04_export.ipynb #266170fa
+# %% ../../nbs/clinic/04_export.ipynb #fe156d14
 import json
 import logging
 import shutil
 import tempfile
 import warnings
+from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch import nn, Tensor
 
 from .bundle import seal, shown, TASKS
 from .card import as_html, as_markdown, bootstrap_interval, card, counted
-from .card import Known, known_of_run, read_json, Score, wilson
+from .card import finished, Known, known_of_run, Score, wilson
 from .run import sampled, start
 from ..core.checks import image_size, maps_of, number, of_type, one_of, writable_folder
 from ..core.outputs import main_output, plain, unwrapped
@@ -44,7 +45,7 @@ from ..evaluation.compare import kind_of
 from ..evaluation.regions import classes_in, evaluate_regions, region_means
 from ..models.weights import about_model, load_model
 
-# %% ../../nbs/clinic/04_export.ipynb #76632a28
+# %% ../../nbs/clinic/04_export.ipynb #8fcd7594
 @dataclass(frozen=True)
 class Facts:
     "What a student sees and what its logits mean."
@@ -66,6 +67,10 @@ class Facts:
         lists = [np.ravel(plain(v)).astype(float).tolist() for v in self.norm]
         object.__setattr__(self, "norm", lists)
         object.__setattr__(self, "classes", [str(c) for c in self.classes])
+        if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
+            raise ValueError(
+                f"classes names {shown(twice[0])!r} twice; give each class its own name"
+            )
         object.__setattr__(self, "size", list(image_size(self.size)))
 
     @property
@@ -138,7 +143,7 @@ def answers_of(z: Tensor) -> Tensor:
     p = z.sigmoid()
     return torch.cat([1 - p, p], 1)
 
-# %% ../../nbs/clinic/04_export.ipynb #041deac1
+# %% ../../nbs/clinic/04_export.ipynb #866eb619
 OPSET = 20  # of the graph: the first in which GELU is one operator; ONNX Runtime 1.17 reads it
 
 
@@ -239,8 +244,10 @@ def same_answers(found: dict, tolerance: float):
             f" and {tolerance:g} is allowed; nothing was written"
         )
 
-# %% ../../nbs/clinic/04_export.ipynb #fd101aae
-def calibration_of(learn: Learner) -> dict | None:  # "temperature", and "words" for the card
+# %% ../../nbs/clinic/04_export.ipynb #50711e87
+def calibration_of(
+    learn: Learner, test=None  # a loader of images that are scored
+) -> dict | None:  # "temperature", "words" for the card, and of `test` the "ECE" of the answers
     "The temperature that fits the validation images; None unless an image has one class."
     if kind_of(learn.dls) != "classes":
         return None
@@ -251,7 +258,17 @@ def calibration_of(learn: Learner) -> dict | None:  # "temperature", and "words"
         f"Fitted on {len(y):,} validation images. There the calibration error was {before:.3f}"
         f" before and is {after:.3f} now; on other images it may be larger."
     )
-    return {"temperature": tau, "words": words}
+    if after > before:
+        words = (
+            f"Left as they are: the temperature {tau:.3g}, fitted on {len(y):,} validation images,"
+            f" makes the calibration error there larger, {after:.3f} instead of {before:.3f}."
+        )
+        tau = 1.0
+    found = {"temperature": tau, "words": words}
+    if test is not None:
+        logits, y = predictions(learn.model, test)
+        found["ECE"] = float(ece(logits / tau, y))
+    return found
 
 
 def scores_of(model: nn.Module, dl) -> list:  # of `Score`
@@ -297,7 +314,7 @@ def known_of(learn: Learner) -> Known:
         scored_on="the validation images, on which the training was watched",
     )
 
-# %% ../../nbs/clinic/04_export.ipynb #52750408
+# %% ../../nbs/clinic/04_export.ipynb #b08bc51f
 def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -> dict:
     "Write made-up images to `folder`/selftest; returns what the manifest says of them."
     (folder / "selftest").mkdir()
@@ -316,7 +333,7 @@ def self_test(whole: Whole, folder: Path, n: int = 4, tolerance: float = 1e-4) -
     answers = [[round(float(v), 7) for v in row] for row in known]
     return dict(images=names, answers=answers, tolerance=tolerance)
 
-# %% ../../nbs/clinic/04_export.ipynb #fbdb8982
+# %% ../../nbs/clinic/04_export.ipynb #df43f92a
 def versions() -> dict:
     from importlib.metadata import version
 
@@ -349,7 +366,7 @@ def write_bundle(whole: Whole, folder: Path, known: Known, tolerance: float):
     write_card(folder, manifest, known, parity_words(found, tolerance))
     seal(folder, manifest, ["model.onnx", "card.md", "card.html", *test["images"]])
 
-# %% ../../nbs/clinic/04_export.ipynb #85f49f53
+# %% ../../nbs/clinic/04_export.ipynb #52c3d327
 def one_name_an_answer(whole: Whole):
     "Raise unless the network takes such images, and gives an answer for each class that is named."
     f = whole.facts
@@ -378,7 +395,7 @@ def write_card(folder: Path, manifest: dict, known: Known, *checks):
     (folder / "card.md").write_text(as_markdown(sections), encoding="utf-8")
     (folder / "card.html").write_text(as_html(sections), encoding="utf-8")
 
-# %% ../../nbs/clinic/04_export.ipynb #f666a8d7
+# %% ../../nbs/clinic/04_export.ipynb #8e1b00fa
 def export(
     model,  # Learner, `Teacher` or module
     folder,  # that is made; one that exists is refused
@@ -416,7 +433,10 @@ def room_for(folder) -> Path:
     "The path of a folder that is not there yet and can be made."
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already; a bundle is written once")
+        raise FileExistsError(
+            f"{folder} is there already; a bundle is written once: name another one (--out), or"
+            " delete it"
+        )
     writable_folder("folder", folder, "a bundle", "choose another one", make=False)
     return folder
 
@@ -434,10 +454,10 @@ def whole_folder(folder, write: Callable) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
-# %% ../../nbs/clinic/04_export.ipynb #70fa63f4
+# %% ../../nbs/clinic/04_export.ipynb #c6a6ace0
 def facts_of_run(run: Path) -> Facts:
     "The facts of the student in the folder of a run."
-    config, metrics = read_json(run / "config.json"), read_json(run / "metrics.json")
+    config, metrics = finished(run)
     about = about_model(run / "student.safetensors")
     row = metrics.get("table", {}).get("student distilled", {})
     task = "several labels" if "mean AUC" in row else "classes"
@@ -446,7 +466,7 @@ def facts_of_run(run: Path) -> Facts:
     window = config.get("window")
     return Facts(
         about["vocab"],
-        config["size"],
+        size_in(run, config, about),
         about["in_chans"],
         about["norm"] or ((0.0,), (1.0,)),
         task,
@@ -456,12 +476,24 @@ def facts_of_run(run: Path) -> Facts:
     )
 
 
+def size_in(run: Path, config: dict, about: dict):
+    "The size in a run's settings, if it is the one that the student was kept with."
+    size, sees = config.get("size"), about.get("img_size")
+    theirs = config.get("student_size") or size
+    if size is None or sees is not None and image_size(sees) != image_size(theirs):
+        was = "another" if sees is None else f"{sees} pixels"
+        raise ValueError(
+            f"{run / 'config.json'} says that the student sees {theirs} pixels, and it was trained"
+            f" on {was}: the file was changed; copy the run anew, or repeat it"
+        )
+    return size
+
+
 def export_run(run, folder=None, tolerance: float = 1e-5) -> Path:
     "A bundle of the distilled student of a finished run; `folder`: None for `bundle` in the run's."
     run = Path(run)
     known, facts = known_of_run(run), facts_of_run(run)
-    calibration = read_json(run / "metrics.json").get("calibration")
-    known.calibration = calibration["words"] if calibration else ""
+    known.calibration = str(finished(run)[1].get("calibration", {}).get("words", ""))
     model = load_model(run / "student.safetensors")
     if seen := known.settings.get("student_size"):
         at_size(model, seen)

@@ -124,7 +124,7 @@ def overlay(
         x[here] += share * (np.array(COLOURS[(int(k) - 1) % len(COLOURS)]) - x[here])
     return Image.fromarray(x.round().astype(np.uint8))
 
-# %% ../../nbs/clinic/02_run.ipynb #d4587339
+# %% ../../nbs/clinic/02_run.ipynb #42f47990
 class Predictor:
     """A bundle with an engine, ready to answer. Raises BadBundle where the bundle is not sound or
     its self-test fails."""
@@ -137,6 +137,7 @@ class Predictor:
         test: bool = True,  # ask for the answers that the bundle knows, first
     ):
         self.bundle = b = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        b.check()
         self.network = start(b.read("model.onnx"), engine, threads)
         self.masks = b.task in ("binary masks", "class masks")
         if test:
@@ -145,9 +146,10 @@ class Predictor:
     def open(self, o) -> Image.Image:
         "The image `o` (a path, bytes, an array), upright, in 8 bits. Raises OSError or ValueError."
         window = self.bundle.window
-        return open_image(
-            o, tuple(window) if isinstance(window, list) else window, self.bundle.page
-        )
+        window = tuple(window) if isinstance(window, list) else window
+        image = open_image(o, window, self.bundle.page)
+        image.load()  # here and not later, when nobody knows which file it was
+        return image
 
     def pixels(self, images: list) -> np.ndarray:
         "Images of `open` as the network takes them: (B, H, W, C) uint8."
@@ -157,17 +159,31 @@ class Predictor:
 
     def raw(self, pixels: np.ndarray) -> dict:
         "What the graph gives: answers, and of masks also logits; raises ValueError for no number."
-        out = self.network(np.ascontiguousarray(pixels))
-        n, answers = len(self.bundle.classes), out.get("answers")
-        if answers is None or answers.shape[1:2] != (n,):
-            got = "no answers" if answers is None else f"answers {answers.shape}"
+        try:
+            out = self.network(np.ascontiguousarray(pixels))
+        except Exception as e:  # each engine has errors of its own
             raise BadBundle(
-                f"the network gives {got} for {len(pixels)} images, and the bundle names {n}"
-                " classes: do not use it; export the student anew"
+                f"the network does not take images of the shape {pixels.shape[1:]} that its"
+                f" manifest names: do not use it, export the student anew ({shown(e)[:150]})"
+            ) from e
+        if not self.fits(out):
+            got = ", ".join(f"{shown(k)} {v.shape}" for k, v in out.items())
+            raise BadBundle(
+                f"the network gives {got}, and the bundle names {len(self.bundle.classes)} classes"
+                f" for {self.bundle.task}: do not use it; export the student anew"
             )
         if not all(np.isfinite(v).all() for v in out.values()):
             raise ValueError("the network's answer is no finite number")
         return out
+
+    def fits(self, out: dict) -> bool:
+        "Whether the graph gives what the task of the bundle takes, for each class."
+        n, answers = len(self.bundle.classes), out.get("answers")
+        dims = 4 if self.masks else 2
+        if answers is None or answers.ndim != dims or answers.shape[1] != n:
+            return False
+        maps = [(c, *answers.shape[2:]) for c in (1, n)]  # one logit is that of the foreground
+        return not self.masks or "logits" in out and out["logits"].shape[1:] in maps
 
     def __call__(self, images: list) -> list:  # of `Answer`
         "Answers for images: paths, bytes, arrays, or what `open` gave."
@@ -194,11 +210,12 @@ class Predictor:
         if not worst <= test["tolerance"]:
             raise BadBundle(
                 f"the self-test fails: on {len(pixels)} images with known answers this machine is"
-                f" off by {worst:.2g}, and {test['tolerance']:g} is allowed; do not use its answers"
+                f" off by {worst:.2g}, and {test['tolerance']:g} is allowed; do not use its"
+                " answers: try another version of the engine, or export the student anew"
             )
         return float(worst)
 
-# %% ../../nbs/clinic/02_run.ipynb #ecb5ae2a
+# %% ../../nbs/clinic/02_run.ipynb #f2b5d278
 def mask_of(logits: np.ndarray) -> np.ndarray:  # (C, H, W); one channel: foreground
     "The class of each pixel, (H, W) uint8."
     if len(logits) == 1:

@@ -91,7 +91,7 @@ def flat(
         return im
     return im.convert("L" if im.mode == "1" else "RGB")
 
-# %% ../../nbs/data/03_files.ipynb #022f37f4
+# %% ../../nbs/data/03_files.ipynb #1c265423
 class Unclear(ValueError):
     "A file can be read in several ways, and whoever reads it has to say which."
 
@@ -120,7 +120,8 @@ def to_grey(
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} pixels are no finite numbers")
     low, high = (x.min(), x.max()) if isinstance(window, str) else window
-    part = (x - low) / (high - low) if high > low else np.zeros_like(x)
+    # a window of one value is a threshold
+    part = (x - low) / (high - low) if high > low else (x > high).astype(np.float64)
     return (255 * part.clip(0, 1) + 0.5).astype(np.uint8)
 
 
@@ -131,7 +132,7 @@ def through(x: np.ndarray, window, inverted=False) -> Image.Image:  # mode "L"
     im.info["window"] = window
     return im
 
-# %% ../../nbs/data/03_files.ipynb #b49c7dae
+# %% ../../nbs/data/03_files.ipynb #984ad711
 def load_pydicom():
     "pydicom, or the command that installs it."
     try:
@@ -164,10 +165,15 @@ def own_window(ds) -> tuple | None:
         return None
     c, w = float(first(ds.WindowCenter)), float(first(ds.WindowWidth))
     how = ds.get("VOILUTFunction", "LINEAR")
+    if how not in ("LINEAR", "LINEAR_EXACT"):
+        raise ValueError(f"a window of the form {how}; pass window=(low, high)")
+    if not (w >= 1 if how == "LINEAR" else w > 0):
+        least = "at least 1" if how == "LINEAR" else "more than 0"
+        raise ValueError(
+            f"a window of the width {w:g}, and the standard has {least}; pass window=(low, high)"
+        )
     if how == "LINEAR_EXACT":
         return c - w / 2, c + w / 2
-    if how != "LINEAR":
-        raise ValueError(f"a window of the form {how}; pass window=(low, high)")
     return c - 0.5 - (w - 1) / 2, c - 0.5 + (w - 1) / 2
 
 # %% ../../nbs/data/03_files.ipynb #9cb5d786
