@@ -1,7 +1,7 @@
 """Every page of the built site in a real browser: no error on the console, no request to elsewhere,
-every figure drawn, no picture without words; at 1280 pixels no code cut off, at 400 nothing wider
-than the page, no text upon text in the picture of a widget. (That a page defines the names it uses
-is a test: `names.py`.)
+every figure and live widget drawn, no picture without words; at 1280 pixels no code cut off, at 400
+nothing wider than the page, no text upon text in the picture of a widget. (That a page defines the
+names it uses is a test: `names.py`.)
 
     make docs && python tools/site/check_site.py [--shots FOLDER] [--only tutorials]
 
@@ -41,7 +41,7 @@ WIDE = """() => {
     return [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right
         > w + 1 && !scrolls(e.parentElement)).slice(0, 3).map(e => 'wider than the page: ' +
         e.tagName.toLowerCase() + ' ' + e.textContent.trim().slice(0, 50))}"""
-UPON = """() => [...document.querySelectorAll('.kdm .js-plotly-plot')].flatMap(g => {
+UPON = """() => [...document.querySelectorAll('.kdm .js-plotly-plot, .kdm-live')].flatMap(g => {
     const t = [...g.querySelectorAll('svg text')].map(e => [e.textContent.trim(),
         e.getBoundingClientRect()]).filter(([s, r]) => s && r.width && r.height);
     return t.flatMap(([s, r], i) => t.slice(i + 1).filter(([u, q]) =>
@@ -62,7 +62,7 @@ server = http.server.ThreadingHTTPServer(
     ("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))
 )
 threading.Thread(target=server.serve_forever, daemon=True).start()
-base, wrong, figures = f"http://127.0.0.1:{server.server_port}/", [], 0
+base, wrong, figures, live = f"http://127.0.0.1:{server.server_port}/", [], 0, 0
 with sync_playwright() as play:
     browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGS)
     for theme in ("light", "dark") if a.shots else ("light",):
@@ -89,6 +89,10 @@ with sync_playwright() as play:
             )
             if undrawn:
                 wrong.append(f"{name}: {undrawn} figures are not drawn")
+            widgets = page.locator("[data-kdm]").count()
+            live += widgets
+            if widgets != (alive := page.locator("[data-kdm] > .kdm-live").count()):
+                wrong.append(f"{name}: {widgets - alive} live widgets are not drawn")
             for i in page.evaluate(
                 "() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0,"
                 " 80))"
@@ -107,7 +111,7 @@ with sync_playwright() as play:
     browser.close()
 server.shutdown()
 print(
-    f"{len(pages)} pages, {figures} plotly figures; "
+    f"{len(pages)} pages, {figures} plotly figures, {live} live widgets; "
     + (f"{len(wrong)} things wrong" if wrong else "nothing wrong")
 )
 if wrong:
