@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -148,3 +149,23 @@ def test_a_page_defines_each_name_that_it_uses(tmp_path):
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     nbformat.write(made, tmp_path / "page.ipynb")
     assert undefined(tmp_path / "page.ipynb") == ["w", "z"]
+
+
+ASSETS = ROOT / "kdmedlearn" / "assets"
+
+
+def test_live_widgets_in_the_pages_run_the_programs_of_today():
+    "A page holds a copy of the program; who changes it executes the chapters again."
+    shared = (ASSETS / "live.mjs").read_text(encoding="utf-8")
+    own = [p.read_text(encoding="utf-8") for p in ASSETS.glob("live_*.mjs")]
+    found = 0
+    for path in (ROOT / "nbs").rglob("*.ipynb"):
+        for cell in nbformat.read(path, 4).cells:
+            for out in cell.get("outputs", []):
+                page = out.get("data", {}).get("text/html", "")
+                if "data-kdm=" in page:
+                    found += 1
+                    assert shared in page, path
+                    written_here = "Three bars" in page
+                    assert written_here or any(program in page for program in own), path
+    assert found > 20

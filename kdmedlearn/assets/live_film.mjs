@@ -60,7 +60,7 @@ function answers(arrays, p, i) {
     const y = c * ROW, at = NAMES + t[c] * unit;
     return [
       node("text", { x: NAMES - 6, y: y + 12, "text-anchor": "end", "font-size": 10.5,
-        "font-weight": c === own ? "bold" : null }, cut(name, c === own ? 16 : 18), node("title", {}, name)),
+        "font-weight": c === own ? "bold" : null }, cut(name, c === own ? 15 : 17), node("title", {}, name)),
       node("rect", { class: "p", x: NAMES, y: y + 2, height: ROW - 5, width: p[c] * unit,
         fill: STUDENT, "fill-opacity": 0.8 }, node("title", {}, short(p[c]))),
       node("line", { class: "t", x1: at, x2: at, y1: y, y2: y + ROW - 1, stroke: TEACHER,

@@ -30,7 +30,7 @@ function rows(arrays, draw, words) {
   const marks = classes.map((c, r) => {
     const y = r * ROW, name = names[c];
     const label = node("text", { x: NAMES - 6, y: y + 12, "text-anchor": "end", "font-size": 10.5 },
-      cut(name, 18), node("title", {}, name));
+      cut(name, 17), node("title", {}, name));
     return [label, draw(c, y)];
   });
   const high = classes.length * ROW;
