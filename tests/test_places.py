@@ -334,3 +334,22 @@ def test_a_layer_that_runs_twice_is_not_taken():
     act = nn.ReLU()
     m = nn.Sequential(nn.Conv2d(3, 4, 3), act, nn.Conv2d(4, 4, 3), act, nn.Flatten()).eval()
     assert last_map(m, x) == "2"
+
+
+def test_few_places_that_agree_by_chance_do_not_hide_tokens_on_the_last_axis():
+    "(B, 8, 64) could be four places with four tokens before; it is 64 places of eight channels."
+
+    class Hides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.hidden = nn.Conv2d(3, 8, 8, stride=8), nn.Identity()
+
+        def forward(self, x):
+            return self.hidden(self.conv(x).flatten(2)).flatten(1)
+
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        found.add(str(find_layouts(Hides(), ["hidden"], x).get("hidden")))
+    assert found == {"(B, D, N)"}

@@ -49,7 +49,7 @@ function still(arrays, state) {
     set(name, value) { kept[name] = value; heard.forEach((f) => f()); },
     save_changes() {},
     on(_, f) { heard.push(f); },
-    off(_, f) { heard.splice(heard.indexOf(f), 1); },
+    off(_, f) { if (heard.includes(f)) heard.splice(heard.indexOf(f), 1); },
   };
 }
 
@@ -69,7 +69,7 @@ function change(model, values) {
   model.save_changes();
 }
 
-// JupyterLab takes the arrow keys for its cells, so a slider cannot wait for what the browser does.
+// JupyterLab takes the arrow keys for its cells, so no control can wait for what the browser does.
 const KEYS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10,
   Home: -Infinity, End: Infinity };
 
@@ -82,9 +82,25 @@ function moved(e) {
   e.target.dispatchEvent(new Event("input"));
 }
 
+// The same for radio buttons of one name and for the options of a list.
+function turned(e) {
+  const steps = KEYS[e.key], way = Math.sign(steps ?? 0) * (e.key.startsWith("Arrow") ? 1 : 0);
+  if (!way || e.altKey || e.ctrlKey || e.metaKey) return;
+  e.preventDefault();
+  const down = e.key === "ArrowUp" || e.key === "ArrowLeft" ? -1 : 1; // a list grows downwards
+  const box = e.target, all = box.tagName === "SELECT" ? [...box.options]
+    : [...box.closest("fieldset").querySelectorAll("input[type=radio]")];
+  const now = box.tagName === "SELECT" ? box.selectedIndex : all.indexOf(box);
+  const next = Math.min(all.length - 1, Math.max(0, now + down));
+  if (next === now) return;
+  if (box.tagName === "SELECT") box.selectedIndex = next;
+  else all[next].focus(), all[next].checked = true;
+  (box.tagName === "SELECT" ? box : all[next]).dispatchEvent(new Event("change"));
+}
+
 // Controls know how to show a state that was set elsewhere: `sync(state)`.
 function slider(model, key, label, { min, max, step, there = (v) => v, back = (v) => v, show }) {
-  const said = node("output");
+  const said = node("output", { "aria-live": "off" }); // a film would read out every frame
   const input = node("input", {
     type: "range", min, max, step, "aria-label": label,
     oninput: () => change(model, { [key]: back(Number(input.value)) }), onkeydown: moved,
@@ -107,7 +123,7 @@ function tick(model, key, label) {
 
 function choice(model, key, label, names) {
   const input = node("select", {
-    "aria-label": label, onchange: () => change(model, { [key]: input.value }),
+    "aria-label": label, onchange: () => change(model, { [key]: input.value }), onkeydown: turned,
   }, names.map((n) => node("option", { value: n }, n)));
   const sync = (state) => { input.value = state[key]; };
   return { box: node("label", {}, label, input), sync };

@@ -3,9 +3,10 @@
 const STUDENT = "#1f77b4", TEACHER = "#ff7f0e", GREY = "#888888";
 const ROW = 17, NAMES = 108, WIDE = 270, HIGH = 150, LONG = 520, LEFT = 34;
 
-// The take that agrees with most of what is chosen.
+// The take that agrees with most of what is chosen and contradicts least of it.
 function take(arrays, state) {
-  const agrees = (t) => Object.entries(t.settings).filter(([k, v]) => String(v) === state[k]).length;
+  const agrees = (t) => Object.entries(t.settings)
+    .reduce((sum, [k, v]) => sum + (String(v) === String(state[k]) ? 1 : -1), 0);
   return arrays.takes.reduce((best, t) => (agrees(t) > agrees(best) ? t : best));
 }
 
@@ -22,7 +23,8 @@ function lines(arrays, state) {
 
 function curves(arrays, state) {
   const all = arrays.takes.flatMap((t) => t.accuracy);
-  const low = Math.floor(4 * Math.min(...all)) / 4, last = arrays.steps.at(-1);
+  const low = Math.min(0.75, Math.floor(4 * Math.min(...all, arrays.teacher_accuracy ?? 1)) / 4);
+  const last = arrays.steps.at(-1) || 1;
   const x = (step) => LEFT + (step / last) * (LONG - LEFT - 10);
   const y = (v) => 8 + (1 - (v - low) / (1 - low)) * (HIGH - 30);
   const [first] = Object.keys(arrays.settings), drawn = [];
@@ -37,11 +39,11 @@ function curves(arrays, state) {
   }
   const way = (a) => a.map((v, f) => `${f ? "L" : "M"}${x(arrays.steps[f])},${y(v)}`).join("");
   lines(arrays, state).forEach(([name, t]) => {
-    const on = name === state[first];
+    const on = String(name) === String(state[first]);
     drawn.push(node("path", { d: way(t.accuracy), fill: "none", stroke: on ? STUDENT : GREY,
       "stroke-width": on ? 2.5 : 1.2, "stroke-opacity": on ? 1 : 0.7 }, node("title", {}, name)));
   });
-  if (arrays.teacher_accuracy) {
+  if (arrays.teacher_accuracy !== null) {
     const at = y(arrays.teacher_accuracy);
     drawn.push(node("line", { x1: LEFT, x2: LONG - 10, y1: at, y2: at, stroke: TEACHER,
       "stroke-dasharray": "5 4" }, node("title", {}, "teacher")));

@@ -70,7 +70,8 @@ function render({ model, el }) {
       paint(canvas, arrays, network(panel, state.frame));
       said.replaceChildren(node("b", {}, panel.name), node("br"),
         `${(100 * now[i].accuracy).toFixed(0)} % right`);
-      canvas.setAttribute("aria-label", `${panel.name}: ${said.textContent}`);
+      const right = `${(100 * now[i].accuracy).toFixed(0)} % right`;
+      canvas.setAttribute("aria-label", `Answers over the plane, ${panel.name}: ${right}`);
     });
     el.numbers = now;
   };

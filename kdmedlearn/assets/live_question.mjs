@@ -10,13 +10,15 @@ function render({ model, el }) {
   const arrays = model.get("arrays"), name = `q${Math.random()}`;
   const reply = node("p", { class: "said", role: "status", "aria-live": "polite" });
   const rows = arrays.answers.map((a, i) => {
-    const input = node("input", { type: "radio", name, onchange: () => change(model, { chosen: i }) });
+    const input = node("input", { type: "radio", name, onkeydown: turned,
+      onchange: () => change(model, { chosen: i }) });
     const box = node("label", { style: "display: flex; gap: .5em; margin: .25em 0; align-items: baseline" },
       input, node("span", {}, a.words));
     return { input, box };
   });
-  const parts = node("fieldset", { style: "border: 1px solid #8886; border-radius: .4em; padding: .5em 1em" },
-    node("legend", {}, arrays.when), node("p", {}, node("b", {}, arrays.ask)),
+  const parts = node("fieldset", { "aria-describedby": name, style: "border: 1px solid #8886; border-radius: .4em; padding: .5em 1em" },
+    node("legend", {}, node("span", { class: "said" }, arrays.when)),
+    node("p", { id: name }, node("b", {}, arrays.ask)),
     rows.map((r) => r.box), reply);
   const draw = (state) => {
     rows.forEach(({ input }, i) => { input.checked = i === state.chosen; });

@@ -89,7 +89,7 @@ function render({ model, el }) {
   const arrays = model.get("arrays"), teachers = Object.keys(arrays.teachers);
   const controls = [
     slider(model, "T", "T", {
-      min: -1, max: Math.log2(20), step: 0.1, there: Math.log2,
+      min: -1, max: 4.4, step: 0.1, there: Math.log2,
       back: (v) => Number((2 ** v).toPrecision(4)), show: short,
     }),
     tick(model, "squared", "with the factor T\u00b2"),

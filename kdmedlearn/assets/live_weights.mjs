@@ -57,9 +57,13 @@ function quarrels({ names }, { cos }) {
   const K = names.length, said = [];
   for (let i = 0; i < K; i++) {
     for (let j = 0; j < i; j++) {
-      if (cos[i][j] < 0) said.push(`${names[j]} and ${names[i]} pull against each other`);
+      const c = cos[i][j];
+      if (c < 0) {
+        const how = c > -0.1 ? "slightly " : "";
+        said.push(`${names[j]} and ${names[i]} pull ${how}against each other (cosine ${c.toFixed(2)})`);
+      }
     }
-    if (cos[i][K] < 0) said.push(`a step along the total makes ${names[i]} worse`);
+    if (cos[i][K] < 0) said.push(`a step along the total makes ${names[i]} worse (cosine ${cos[i][K].toFixed(2)})`);
   }
   return said.length ? said : ["no two terms pull against each other on this batch"];
 }
@@ -71,7 +75,8 @@ function render({ model, el }) {
     back: (v) => Number(v.toPrecision(4)),
   }));
   const title = node("p", { class: "title" }), said = node("p", { class: "said" });
-  const drawn = node("div", { style: "overflow-x: auto" });
+  const drawn = node("div", { style: "overflow-x: auto", tabindex: 0, role: "region",
+    "aria-label": "terms, gradients and cosines" });
   const parts = [
     node("div", { class: "controls" }, controls.map((c) => c.box)),
     title, said, legend([HEARD, "times its weight"], [ALONE, "alone"]), drawn,
@@ -79,7 +84,9 @@ function render({ model, el }) {
   const draw = (state) => {
     controls.forEach((c) => c.sync(state));
     const now = numbers(arrays, state);
-    title.textContent = `${arrays.head}: weighted total ${short(now.total)}`;
+    const none = arrays.names.every((n) => state[n] === 0);
+    title.textContent = none ? `${arrays.head}: all weights are 0, so nothing is learned`
+      : `${arrays.head}: weighted total ${short(now.total)}`;
     said.textContent = `${quarrels(arrays, now).join("; ")}.`;
     drawn.replaceChildren(table(arrays, state, now));
     el.numbers = now;

@@ -46,7 +46,7 @@ def module_of(program: str) -> str:
     shared = (files("kdmedlearn.assets") / "live.mjs").read_text(encoding="utf-8")
     return f"{shared}\n{program}\n"
 
-# %% ../../nbs/viz/03_live.ipynb #9fbea4d4
+# %% ../../nbs/viz/03_live.ipynb #165d1410
 ALONE = """<div data-kdm="%(key)s"><p>A live figure: trust the notebook to see it.</p></div>
 <script type="module">
 %(module)s
@@ -77,13 +77,15 @@ class Live(anywidget.AnyWidget):
     """A widget that its page computes.
 
     `program`: the name of one of this package, or text that defines `render({model, el})`.
-    `arrays`: what it draws. The rest: the first value of each thing that the reader moves.
+    `arrays`: what it draws. `ranges`: what may be moved how far, (low, high) or a list of choices.
+    The rest: the first value of each thing that the reader moves.
     """
 
     arrays = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, program: str, arrays: dict, **state):
+    def __init__(self, program: str, arrays: dict, ranges: dict | None = None, **state):
+        self.ranges = ranges or {}
         self.program = program_of(program)
         self._esm = module_of(self.program) + "export default { render };\n"
         in_json(arrays, state)
@@ -96,6 +98,12 @@ class Live(anywidget.AnyWidget):
                 f"nothing here is called {sorted(unknown)[0]!r}; what moves:"
                 f" {', '.join(self.state)}"
             )
+        for k, v in values.items():
+            of = self.ranges.get(k)
+            if isinstance(of, tuple) and not of[0] <= v <= of[1]:
+                raise ValueError(f"{k}={v!r}; it moves from {of[0]} to {of[1]}")
+            if isinstance(of, list) and v not in of:
+                raise ValueError(f"{k}={v!r}; it is one of {', '.join(map(repr, of))}")
         self.state = self.state | for_page(values)
 
     def alone(self) -> str:

@@ -19,7 +19,7 @@ class Question(NamedTuple):
     ask: str
     answers: dict  # words -> reply
 
-# %% ../../nbs/widgets/07_question.ipynb #a41d0135
+# %% ../../nbs/widgets/07_question.ipynb #db084abe
 QUESTIONS: dict = {}
 QUESTIONS |= {
     "1 before": Question(
@@ -27,7 +27,7 @@ QUESTIONS |= {
         " 2,000 without. What can it give a small one?",
         {
             "Its weights: copy the first layers.": (
-                "The shapes do not fit. What fits is what it says to an image."
+                "Shapes seldom fit, and copied layers say nothing of the 2,000 images."
             ),
             "* Answers, also to the images without a label.": (
                 "An answer says how near an image comes to each class, and it needs no label."
@@ -48,7 +48,7 @@ QUESTIONS |= {
                 "And for patients nothing yet: the images were drawn by a program."
             ),
             "Distillation gains five points.": (
-                "With all labels, or in 75 steps, it gained none. A gain belongs to a setting."
+                "With all labels it gained a fraction of a point, after 75 steps it lost three."
             ),
         },
     ),
@@ -65,13 +65,13 @@ QUESTIONS |= {
         },
     ),
     "2 after": Question(
-        "You go from T = 4 to T = 16 and leave the factor out. What happens to the student?",
+        "You train at T = 16 without the factor T^2. What happens to the student?",
         {
             "It learns faster, the targets are softer.": (
                 "The gradient of the divergence shrinks, in the end like one over T squared."
             ),
             "* The teacher hardly counts any more beside the label.": (
-                "Its gradient became about sixteen times smaller. The factor gives it back."
+                "Its gradient is 256 times smaller than with the factor."
             ),
             "Nothing, since the optimizer scales gradients.": (
                 "Adam scales the sum of both terms, and not each by itself."
@@ -106,13 +106,13 @@ QUESTIONS |= {
     ),
 }
 
-# %% ../../nbs/widgets/07_question.ipynb #e3499531
+# %% ../../nbs/widgets/07_question.ipynb #d1392077
 QUESTIONS |= {
     "4 before": Question(
         "Three teachers are good at different classes. What does the mean of their answers do?",
         {
             "It is as good as the best of them at each class.": (
-                "The two that do not know the class are in the mean as well."
+                "The two that do not know the class may be sure of another one."
             ),
             "* It mixes one who knows with two who guess.": (
                 "Who is to be believed differs from image to image; a mean cannot know."
@@ -169,7 +169,7 @@ QUESTIONS |= {
     ),
 }
 
-# %% ../../nbs/widgets/07_question.ipynb #fa7df24d
+# %% ../../nbs/widgets/07_question.ipynb #ab487176
 QUESTIONS |= {
     "7 before": Question(
         "A student never saw a test image. Can the test set still be in it?",
@@ -187,7 +187,9 @@ QUESTIONS |= {
         "The finder of near duplicates finds nothing. Is the cut clean?",
         {
             "Yes.": "The next slice of the same patient is no duplicate.",
-            "* Of copies. It knows no patients.": "A column of patients does; keep them together.",
+            "* Of the copies that it can see. It knows no patients.": (
+                "A column of patients does; keep them together."
+            ),
             "No, it always misses copies.": (
                 "Copies are what it does find, also scaled or mirrored."
             ),
@@ -206,7 +208,7 @@ QUESTIONS |= {
         "You look at the test score after each idea, and keep the best. What is it now?",
         {
             "An honest result.": "It has chosen, so it cannot judge.",
-            "* A validation score with another name.": "You need new images, or honesty.",
+            "* A validation score with another name.": "You need new images, or you say so.",
             "Still a test score, if you look at few ideas.": "A little luck is luck, too.",
         },
     ),
@@ -230,7 +232,7 @@ QUESTIONS |= {
     ),
 }
 
-# %% ../../nbs/widgets/07_question.ipynb #186c4d91
+# %% ../../nbs/widgets/07_question.ipynb #c3312181
 def question(
     name: str | Question,  # of the course, such as "2 before"; or one of your own
 ) -> Live:
@@ -248,4 +250,5 @@ def question(
     answers.sort(key=lambda a: sha256(a["words"].encode()).digest())  # where the right one stands
     when = dict(before="Before you read", after="Before you go")
     label = when.get(str(name).split()[-1], "A question") if isinstance(name, str) else "A question"
-    return Live("question", dict(ask=q.ask, answers=answers, when=label), chosen=-1)
+    arrays = dict(ask=q.ask, answers=answers, when=label)
+    return Live("question", arrays, {"chosen": (-1, len(answers) - 1)}, chosen=-1)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['EXERCISES', 'Exercise', 'numbers_of', 'alike', 'shown', 'judged', 'check']
 
-# %% ../../nbs/widgets/08_exercise.ipynb #7860e259
+# %% ../../nbs/widgets/08_exercise.ipynb #16f3032a
 from collections.abc import Callable
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ def alike(a, b) -> bool:
     a, b = numbers_of(a), numbers_of(b)
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-6)
 
-# %% ../../nbs/widgets/08_exercise.ipynb #8586a5c4
+# %% ../../nbs/widgets/08_exercise.ipynb #85ca61a7
 _g = np.random.default_rng(0)
 _soft = lambda z, T=1.0: torch.softmax(torch.as_tensor(z) / T, -1)
 _logits = lambda *shape: torch.tensor(3 * _g.normal(size=shape))
@@ -54,7 +55,7 @@ def _honest(valid, test):
 EXERCISES: dict = {}
 EXERCISES |= {
     "1": Exercise(
-        "standard_error(d): the standard error of the mean of the differences d, a list with one"
+        "standard_error(d): the standard error of the mean of the differences d, an array with one"
         " number for each pair of trainings",
         lambda d: np.std(d, ddof=1) / len(d) ** 0.5,
         [
@@ -71,12 +72,12 @@ EXERCISES |= {
             ),
             (lambda d: np.std(d, ddof=1) / len(d), "Divide by the root of n, not by n."),
         ],
-        [([5.0, 7.5, 3.0, 6.0, 6.5],), ([1.0, -1.0, 2.0],)],
+        [(np.array([5.0, 7.5, 3.0, 6.0, 6.5]),), (np.array([1.0, -1.0, 2.0]),)],
         "The gain of the five pairs above, divided by it, says how far it is from luck.",
     ),
     "2": Exercise(
         "pull(s, t, T): the gradient of T^2 KL(p_t, p_s) at the student's logits s, with the"
-        " teacher's logits t, both vectors",
+        " teacher's logits t, both vectors, which torch.softmax(s / T, 0) softens",
         lambda s, t, T: T * (_soft(s, T) - _soft(t, T)),
         [
             (
@@ -100,8 +101,8 @@ EXERCISES |= {
         "At T = 1 it is what a label gives, with the teacher's answer in its place.",
     ),
     "3": Exercise(
-        "adapter(s, t): how many numbers a convolution of one pixel learns that brings s channels"
-        " of the student to t of the teacher, with a bias",
+        "adapter(s, t): how many numbers a 1 x 1 convolution from s to t channels learns, with a"
+        " bias",
         lambda s, t: s * t + t,
         [
             (
@@ -125,7 +126,7 @@ EXERCISES |= {
     ),
 }
 
-# %% ../../nbs/widgets/08_exercise.ipynb #fd1ece50
+# %% ../../nbs/widgets/08_exercise.ipynb #77ffe376
 EXERCISES |= {
     "4": Exercise(
         "mean_answer(z): the mean of the teachers' probabilities, (N, C), from their logits z, (K,"
@@ -163,11 +164,12 @@ EXERCISES |= {
             ),
         ],
         _masks,
-        "Of the two the larger one; they order single images alike.",
+        "It is never below IoU, and both order single images alike.",
     ),
     "6": Exercise(
         "total(ce, kl, alpha, T): the loss of a head that learns from the label by ce and from the"
-        " teacher by kl, with the share alpha of the teacher",
+        " teacher by kl, between softened answers and without T^2, with the share alpha of the"
+        " teacher",
         lambda ce, kl, alpha, T: (1 - alpha) * ce + alpha * T**2 * kl,
         [
             (
@@ -188,7 +190,7 @@ EXERCISES |= {
     ),
 }
 
-# %% ../../nbs/widgets/08_exercise.ipynb #ddd8fb9c
+# %% ../../nbs/widgets/08_exercise.ipynb #d400d3ba
 EXERCISES |= {
     "7": Exercise(
         "leaked(train, test): the share of the test images whose patient stands in train too; both"
@@ -239,7 +241,7 @@ EXERCISES |= {
         "It is looked at once.",
     ),
     "9": Exercise(
-        "squeezed(x, mean, std): the input of a network from bytes x, 0 to 255, with the mean and"
+        "normalised(x, mean, std): the input of a network from bytes x, 0 to 255, with the mean and"
         " the standard deviation of pixels from 0 to 1",
         lambda x, mean, std: (x / 255 - mean) / std,
         [
@@ -256,7 +258,7 @@ EXERCISES |= {
             ),
             (
                 lambda x, mean, std: x / 255 * std + mean,
-                "This is the way back, from input to pixels.",
+                "Subtract and divide: this multiplies and adds nothing.",
             ),
         ],
         [(np.array([0.0, 128.0, 255.0]), 0.4, 0.25), (np.array([[10.0, 20.0]]), 0.5, 0.2)],
@@ -264,7 +266,7 @@ EXERCISES |= {
     ),
 }
 
-# %% ../../nbs/widgets/08_exercise.ipynb #69b213ea
+# %% ../../nbs/widgets/08_exercise.ipynb #0f852a6c
 def shown(args) -> str:
     "The arguments of a try, short."
     words = [np.array2string(numbers_of(a), precision=3) if isinstance(a, (Tensor, np.ndarray))
@@ -278,7 +280,7 @@ def judged(e: Exercise, answer: Callable) -> str:
     gave = []
     for args in e.tries:
         try:
-            gave.append(answer(*args))
+            gave.append(answer(*deepcopy(args)))  # it may change what it gets
             numbers_of(e.right(*args) if gave[-1] is None else gave[-1])
         except Exception as problem:
             return (

@@ -86,7 +86,7 @@ def heard(labelled: Tensor, x: Tensor | None = None, teacher=None, T: float = 2.
 
     return loss
 
-# %% ../../nbs/widgets/06_film.ipynb #b2e17005
+# %% ../../nbs/widgets/06_film.ipynb #7c8581aa
 class Shown(NamedTuple):
     "A training over the plane. Weights are a dictionary w1 (H, 2), b1 (H,), w2 (3, H), b2 (3,)."
 
@@ -105,7 +105,8 @@ def plane(panels: list, steps: list, corner=(-2.5, -2.0), to=(2.5, 2.0)) -> Live
             " weights at each step, or once"
         )
     arrays = dict(panels=[p._asdict() for p in panels], steps=steps)
-    return Live("plane", arrays | {"from": corner, "to": to}, frame=0)
+    arrays |= {"from": corner, "to": to}
+    return Live("plane", arrays, {"frame": (0, len(steps) - 1)}, frame=0)
 
 # %% ../../nbs/widgets/06_film.ipynb #5f0c736c
 def wave_film(n: int = 500, seed: int = 1) -> Live:
@@ -163,7 +164,7 @@ class Filming(Callback):
         self.accuracy.append(round((z.argmax(1) == y).float().mean().item(), 4))
         self.logits.append([[round(v, 3) for v in row] for row in z[: self.images].tolist()])
 
-# %% ../../nbs/widgets/06_film.ipynb #f9bf1548
+# %% ../../nbs/widgets/06_film.ipynb #a92ac3bb
 class Take(NamedTuple):
     "One filmed training of N images and C classes, at F steps."
 
@@ -188,7 +189,7 @@ def film(
         if len(t.accuracy) != len(steps) or len(t.logits) != len(steps):
             raise ValueError(
                 f"the take {t.settings} has {len(t.logits)} looks, and there are"
-                f" {len(steps)} steps; film all takes with the same `at`"
+                f" {len(steps)} steps; film all takes at the same steps"
             )
     keys = list(dict.fromkeys(k for t in takes for k in t.settings))
     choices = {
@@ -207,6 +208,7 @@ def film(
             truth=truth,
             names=[str(n) for n in names],
         ),
+        choices | {"frame": (0, len(steps) - 1)},
         frame=len(steps) - 1,
         **{k: v[-1] for k, v in choices.items()},
     )
@@ -240,7 +242,7 @@ def filmed_student(student, T, mixup, steps=500, seed=0):
     return dict(steps=camera.steps, accuracy=camera.accuracy, logits=camera.logits)
 
 
-def phantom_takes() -> tuple:  # the steps, and ten takes
+def phantom_takes() -> tuple:  # the steps, and ten `Take`s
     "The recorded trainings."
     runs, takes = recorded("06_film"), []
     for mixup in ("off", "on"):

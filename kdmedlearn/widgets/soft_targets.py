@@ -240,7 +240,7 @@ def round_below(x: float) -> float:
     ten = 10 ** math.floor(math.log10(x))
     return next(k * ten for k in (5, 2, 1) if k * ten <= x)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #c9b60338
+# %% ../../nbs/widgets/01_temperature.ipynb #4e8173ec
 def page_arrays(a: TeacherAnswers) -> dict:
     "What the page needs of some answers."
     reach = gradient_range(a)
@@ -256,7 +256,9 @@ class TemperatureView(Live):
     def __init__(self, answers: TeacherAnswers):
         self.answers = answers
         first = next(iter(answers.teachers))
-        super().__init__("temperature", page_arrays(answers), T=4.0, squared=True, teacher=first)
+        ranges = dict(T=(0.5, 22), squared=[True, False], teacher=[*answers.teachers])
+        state = dict(T=4.0, squared=True, teacher=first)
+        super().__init__("temperature", page_arrays(answers), ranges, **state)
 
     def numbers(self) -> dict:  # "p", "q", "g": (N, C); "entropy", "length": (N,)
         "What the page shows now: soft targets, the student's answer, the gradient."
