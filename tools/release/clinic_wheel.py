@@ -108,4 +108,5 @@ def build(dist) -> Path:
 
 
 if __name__ == "__main__":
-    print(build(sys.argv[1] if len(sys.argv) > 1 else "dist"))
+    where = sys.argv[1] if len(sys.argv) > 1 else "dist"
+    print(__doc__ if where.startswith("-") else build(where))
