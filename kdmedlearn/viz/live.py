@@ -68,7 +68,8 @@ def in_json(arrays: dict, state: dict) -> str:
 
 def without_kernel(program: str, arrays: dict, state: dict) -> str:
     "A widget as HTML that needs no kernel."
-    data, module = in_json(arrays, state).replace("<", "\\u003c"), module_of(program_of(program))
+    data = in_json(arrays, state).replace("<", "\\u003c")
+    module = module_of(program_of(program)).replace("</script", "<\\/script")
     key = hashlib.sha256((module + data).encode()).hexdigest()[:12]
     return ALONE % dict(key=key, module=module, data=data)
 
