@@ -242,7 +242,7 @@ def filmed_student(student, T, mixup, steps=500, seed=0):
     return dict(steps=camera.steps, accuracy=camera.accuracy, logits=camera.logits)
 
 
-def phantom_takes() -> tuple:  # the steps, and ten `Take`s
+def phantom_takes() -> tuple:  # the steps, and ten takes
     "The recorded trainings."
     runs, takes = recorded("06_film"), []
     for mixup in ("off", "on"):
