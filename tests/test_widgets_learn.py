@@ -23,7 +23,6 @@ from kdmedlearn.methods.response import response_loss, soften
 from kdmedlearn.models.small import small_student
 from kdmedlearn.models.unet import small_unet
 from kdmedlearn.widgets import loss_weights, temperature
-from kdmedlearn.widgets.panel import PLOTLY
 from kdmedlearn.widgets.soft_targets import entropy_bits, hesitant, pull, ranking, TEMPERATURES
 from kdmedlearn.widgets.weights import (
     cosines,

@@ -183,7 +183,7 @@ def is_test(v) -> bool:
     alike = as_many and len(set(map(len, v["answers"]))) == 1
     return alike and is_number(v.get("tolerance"), 0, 1)
 
-
+# %% ../../nbs/clinic/01_bundle.ipynb #470de8b0
 # entry -> (its rule, in words)
 RULES = {
     "name": (is_text, "a text"),

@@ -110,7 +110,7 @@ def read_json(path: Path) -> dict:
         )
     return found
 
-
+# %% ../../nbs/clinic/03_card.ipynb #33f1f4d3
 def scores_in(row: dict, n: int | None) -> list:  # of `Score`
     "The scores in a row of `compare`, with intervals where the number of images makes one."
     from kdmedlearn.evaluation.compare import DIGITS
@@ -122,7 +122,7 @@ def scores_in(row: dict, n: int | None) -> list:  # of `Score`
     edges = lambda k, v: wilson(v, n) if k in SHARES and n else (None, None)
     return [Score(k, v, n, *edges(k, v)) for k, v in known.items()]
 
-
+# %% ../../nbs/clinic/03_card.ipynb #9a9d1d65
 def finished(run: Path) -> tuple:  # (settings, scores)
     "What the files of a run say. Raises where it is none, or where it has not come to its end."
     config, metrics = read_json(run / "config.json"), read_json(run / "metrics.json")
@@ -150,7 +150,7 @@ def calibrated(row: dict, calibration: dict) -> dict:
         return row | {"ECE": calibration["ECE"]}
     return {"ECE before the temperature" if k == "ECE" else k: v for k, v in row.items()}
 
-
+# %% ../../nbs/clinic/03_card.ipynb #6119c155
 def known_of_run(run) -> Known:
     "What the folder of a finished run says. Raises FileNotFoundError where it is none."
     run = Path(run)

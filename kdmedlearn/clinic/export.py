@@ -270,7 +270,7 @@ def calibration_of(
         found["ECE"] = float(ece(logits / tau, y))
     return found
 
-
+# %% ../../nbs/clinic/04_export.ipynb #35d0b85c
 def scores_of(model: nn.Module, dl) -> list:  # of `Score`
     "Scores of `model` on the images of `dl`, with 95% intervals."
     if kind_of(dl) == "masks":
@@ -292,7 +292,7 @@ def one_score(name: str, value: float, of: Callable, n: int, draws: int) -> Scor
         warnings.simplefilter("ignore")  # of classes that a draw has not
         return Score(name, value, n, *bootstrap_interval(lambda i: of(i)[name], n, draws))
 
-
+# %% ../../nbs/clinic/04_export.ipynb #ceb268c2
 def known_of(learn: Learner) -> Known:
     "What a Learner knows of its training."
     dls = learn.dls

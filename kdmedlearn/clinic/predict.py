@@ -30,7 +30,7 @@ def cell(v) -> str:
     # the full-width signs mean the same to some programs
     return "'" + text if text.lstrip()[:1] in tuple("=+-@\uff1d\uff0b\uff0d\uff20|%") else text
 
-
+# %% ../../nbs/clinic/05_predict.ipynb #ac090e25
 class WholeLines:
     "A text file that has no half lines, also where the disk is full."
 
@@ -73,7 +73,7 @@ class Table:
         self.out.writerow(map(cell, values))
         self.file.flush()  # what ends the program now does not take this row with it
 
-
+# %% ../../nbs/clinic/05_predict.ipynb #a30bd03d
 def column_names(own: list, classes: list) -> list:
     "The classes as columns beside our `own`: no two have one name."
     heads = [cell(c) for c in own]
@@ -316,7 +316,7 @@ def room_for(asked):
     if there and not asked.overwrite:
         raise FileExistsError(f"{shown(there[0])} is there already; another name, or --overwrite")
 
-
+# %% ../../nbs/clinic/05_predict.ipynb #8bcc0dc2
 def file_for(out: str | None):
     "An open text file, or the terminal, which stays open."
     return WholeLines(out) if out else nullcontext(sys.stdout)
@@ -332,7 +332,7 @@ def tell_of_older(masks: Path, names: list):
             file=sys.stderr,
         )
 
-
+# %% ../../nbs/clinic/05_predict.ipynb #fca2b911
 def work(asked) -> int:
     "Do what is asked for; returns the exit code."
     asked.out = None if asked.out == "-" else asked.out

@@ -202,7 +202,7 @@ def too_few(n: int, most: float) -> str:
         return ""
     return f"{n:,} images cannot show a loss of {most:g}: one image is worth {1 / n:.3f}."
 
-
+# %% ../../nbs/clinic/06_quantise.ipynb #8726e464
 OF_FLOAT32 = "{} of the student in float32, from which this one was made"
 
 
@@ -224,7 +224,7 @@ def write_int8_card(bundle: Bundle, folder: Path, found: dict):
     text = int8_card(read("card.html"), lambda h: f"<h2>{h}</h2>", new)
     (folder / "card.html").write_text(text, encoding="utf-8")
 
-
+# %% ../../nbs/clinic/06_quantise.ipynb #9bf7b2a9
 def write_int8(bundle: Bundle, folder: Path, graph: bytes, found: dict):
     "The bundle with another graph, into an empty folder."
     kept = [f for f in bundle.manifest["files"] if f != "model.onnx"]

@@ -9,7 +9,6 @@ __all__ = ['ENGINES', 'COLOURS', 'onnx_engine', 'openvino_engine', 'start', 'bet
 # %% ../../nbs/clinic/02_run.ipynb #5d68347b
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable
 
 import numpy as np

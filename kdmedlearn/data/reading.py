@@ -236,7 +236,7 @@ def small_enough(im: Image.Image, x: Tensor):  # x: the pixels of `im`, (C, size
     "What a thumbnail is made from: the pixels, where they are enough, since that is quicker."
     return x if x.shape[-1] >= 32 else im
 
-
+# %% ../../nbs/data/09_reading.ipynb #849c0bb9
 def fill_memory(
     t: pd.DataFrame,  # file, split, label, rel
     reader: ReadImage,  # gets the pixels, if they fit

@@ -180,7 +180,7 @@ def same_marks(a: list, b: list) -> bool:
     close = lambda m, n: m[0] == n[0] and np.isclose(m[1], n[1], 1e-4, 1e-4, equal_nan=True)
     return len(a) == len(b) and all(map(close, a, b))
 
-
+# %% ../../nbs/train/09_resume.ipynb #066da04b
 class PlacedLoader:
     "The batches of `dls.train`; knows where in its pass it stands, and can begin there."
 

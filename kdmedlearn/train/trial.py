@@ -95,7 +95,7 @@ def batch_of(dl: Any) -> Any:
     except NOT_COLLATED as e:
         raise no_batch(dl, e) from e
 
-
+# %% ../../nbs/train/01_trial.ipynb #8e095933
 NOT_COLLATED = (AssertionError, AttributeError, RuntimeError, TypeError)
 
 
@@ -129,7 +129,7 @@ def no_batch(dl: Any, e: Exception) -> Exception:
         " its target, both tensors or numbers, of one shape in all items"
     )
 
-
+# %% ../../nbs/train/01_trial.ipynb #63d44ddf
 def tensors_in(b: Any) -> tuple:
     "The batch `b` of a loader, if it is a tuple or list of tensors."
     if isinstance(b, Tensor):

@@ -73,7 +73,7 @@ def without_kernel(program: str, arrays: dict, state: dict) -> str:
     key = hashlib.sha256((module + data).encode()).hexdigest()[:12]
     return ALONE % dict(key=key, module=module, data=data)
 
-
+# %% ../../nbs/viz/03_live.ipynb #88f6bf3a
 class Live(anywidget.AnyWidget):
     """A widget that its page computes.
 

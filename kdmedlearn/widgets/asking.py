@@ -19,8 +19,10 @@ class Question(NamedTuple):
     ask: str
     answers: dict  # words -> reply
 
-# %% ../../nbs/widgets/07_question.ipynb #db084abe
+# %% ../../nbs/widgets/07_question.ipynb #a6123d11
 QUESTIONS: dict = {}
+
+# %% ../../nbs/widgets/07_question.ipynb #8d2ce6d0
 QUESTIONS |= {
     "1 before": Question(
         "A large network has learned from 6,000 labelled images. You have 200 with a label and"
@@ -52,6 +54,10 @@ QUESTIONS |= {
             ),
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #1fbc0e80
+QUESTIONS |= {
     "2 before": Question(
         "A teacher gives its first class the probability .99. What does a temperature of 4 change?",
         {
@@ -78,6 +84,10 @@ QUESTIONS |= {
             ),
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #9d030b9f
+QUESTIONS |= {
     "3 before": Question(
         "You may show the student one map of the teacher. Which one do you take?",
         {
@@ -106,7 +116,7 @@ QUESTIONS |= {
     ),
 }
 
-# %% ../../nbs/widgets/07_question.ipynb #d1392077
+# %% ../../nbs/widgets/07_question.ipynb #ffe8f81e
 QUESTIONS |= {
     "4 before": Question(
         "Three teachers are good at different classes. What does the mean of their answers do?",
@@ -130,6 +140,10 @@ QUESTIONS |= {
             "Teacher B is the best of the three.": "For other images it was another one.",
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #384ea494
+QUESTIONS |= {
     "5 before": Question(
         "A polyp is 5 % of the pixels. A student answers 'no polyp' everywhere. Its accuracy?",
         {
@@ -149,6 +163,10 @@ QUESTIONS |= {
             "No, KDAS never helps.": "Nobody has shown that either.",
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #89488daa
+QUESTIONS |= {
     "6 before": Question(
         "Which has to learn from images that neighbouring pixels belong together?",
         {
@@ -169,7 +187,7 @@ QUESTIONS |= {
     ),
 }
 
-# %% ../../nbs/widgets/07_question.ipynb #ab487176
+# %% ../../nbs/widgets/07_question.ipynb #e183c781
 QUESTIONS |= {
     "7 before": Question(
         "A student never saw a test image. Can the test set still be in it?",
@@ -195,6 +213,10 @@ QUESTIONS |= {
             ),
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #6fc718b6
+QUESTIONS |= {
     "8 before": Question(
         "Of a hundred settings the best has 84 % on the validation images. What will it have on"
         " others?",
@@ -212,6 +234,10 @@ QUESTIONS |= {
             "Still a test score, if you look at few ideas.": "A little luck is luck, too.",
         },
     ),
+}
+
+# %% ../../nbs/widgets/07_question.ipynb #b535bb10
+QUESTIONS |= {
     "9 before": Question(
         "A student leaves for a clinic as a file of weights. What is most likely to go wrong?",
         {

@@ -51,8 +51,10 @@ def _share(train, test):
 def _honest(valid, test):
     return test[int(np.argmax(valid))]
 
-
+# %% ../../nbs/widgets/08_exercise.ipynb #ab893438
 EXERCISES: dict = {}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #19b8acf1
 EXERCISES |= {
     "1": Exercise(
         "standard_error(d): the standard error of the mean of the differences d, an array with one"
@@ -75,6 +77,10 @@ EXERCISES |= {
         [(np.array([5.0, 7.5, 3.0, 6.0, 6.5]),), (np.array([1.0, -1.0, 2.0]),)],
         "The gain of the five pairs above, divided by it, says how far it is from luck.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #bb4b38d7
+EXERCISES |= {
     "2": Exercise(
         "pull(s, t, T): the gradient of T^2 KL(p_t, p_s) at the student's logits s, with the"
         " teacher's logits t, both vectors, which torch.softmax(s / T, 0) softens",
@@ -100,6 +106,10 @@ EXERCISES |= {
         [(_logits(4), _logits(4), 4.0), (_logits(3), _logits(3), 2.0)],
         "At T = 1 it is what a label gives, with the teacher's answer in its place.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #eaabaf7b
+EXERCISES |= {
     "3": Exercise(
         "adapter(s, t): how many numbers a 1 x 1 convolution from s to t channels learns, with a"
         " bias",
@@ -126,7 +136,7 @@ EXERCISES |= {
     ),
 }
 
-# %% ../../nbs/widgets/08_exercise.ipynb #77ffe376
+# %% ../../nbs/widgets/08_exercise.ipynb #3477e529
 EXERCISES |= {
     "4": Exercise(
         "mean_answer(z): the mean of the teachers' probabilities, (N, C), from their logits z, (K,"
@@ -143,6 +153,10 @@ EXERCISES |= {
         [(_logits(3, 2, 4),), (_logits(2, 5, 3),)],
         "No teacher has more than its share of it, however sure it is.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #e0566eb5
+EXERCISES |= {
     "5": Exercise(
         "dice(a, b): Dice of two masks, arrays of True and False of one shape",
         lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum()),
@@ -166,6 +180,10 @@ EXERCISES |= {
         _masks,
         "It is never below IoU, and both order single images alike.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #f21f7e92
+EXERCISES |= {
     "6": Exercise(
         "total(ce, kl, alpha, T): the loss of a head that learns from the label by ce and from the"
         " teacher by kl, between softened answers and without T^2, with the share alpha of the"
@@ -190,7 +208,7 @@ EXERCISES |= {
     ),
 }
 
-# %% ../../nbs/widgets/08_exercise.ipynb #d400d3ba
+# %% ../../nbs/widgets/08_exercise.ipynb #c7b7b0bd
 EXERCISES |= {
     "7": Exercise(
         "leaked(train, test): the share of the test images whose patient stands in train too; both"
@@ -219,6 +237,10 @@ EXERCISES |= {
         [(list("aabbc"), list("bbbd")), (list("ab"), list("acdddd"))],
         "It should be 0, and no finder of copies proves that.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #6523152b
+EXERCISES |= {
     "8": Exercise(
         "honest(valid, test): the score to report, from lists with the validation and test score of"
         " each setting that was tried",
@@ -240,6 +262,10 @@ EXERCISES |= {
         [([0.80, 0.84, 0.82], [0.81, 0.80, 0.83]), ([0.7, 0.6], [0.65, 0.68])],
         "It is looked at once.",
     ),
+}
+
+# %% ../../nbs/widgets/08_exercise.ipynb #561dc91f
+EXERCISES |= {
     "9": Exercise(
         "normalised(x, mean, std): the input of a network from bytes x, 0 to 255, with the mean and"
         " the standard deviation of pixels from 0 to 1",

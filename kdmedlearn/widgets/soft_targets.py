@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import to_device
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.outputs import Outputs, Pass, plain, unwrapped
 from ..core.trial import untouched
