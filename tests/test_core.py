@@ -2,6 +2,7 @@
 
 import copy, subprocess, sys, warnings
 from collections import namedtuple
+from functools import partial
 
 import pytest
 import timm
@@ -30,6 +31,8 @@ from kdmedlearn.methods.feature import Feature
 from kdmedlearn.methods.fusion import AttentionFusion, Ensemble, RelationAttention
 from kdmedlearn.methods.hdkd import HDKD
 from kdmedlearn.methods.kdas import KDAS, StructureLoss
+from kdmedlearn.methods.masked import MGD
+from kdmedlearn.methods.pearson import PKD
 from kdmedlearn.methods.pixels import BernoulliKL, PixelKL
 from kdmedlearn.methods.response import labels_loss, Response, response_loss
 from kdmedlearn.models.guided import GuidedStudent
@@ -1041,3 +1044,27 @@ def test_a_student_larger_than_its_teacher_is_warned_of_once():
         assert words in message
     assert said_by(lambda: make(net(), net())) == []  # equals
     assert said_by(lambda: make(net(8), [net(), net(), net()])) == []  # together they are larger
+
+
+class Apart(nn.Module):
+    "The loss on its answers does not reach its map, so a method alone does."
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head, self.back = nn.Conv2d(3, 6, 3), nn.Linear(6, 2), []
+
+    def forward(self, x):
+        f = self.conv(x)
+        if f.requires_grad:
+            f.register_hook(lambda g: self.back.append(g))
+        return self.head(f.detach().mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", (Feature, PKD, MGD, partial(Feature, distance="l1")))
+def test_gradients_come_back_to_a_map_in_the_order_of_its_memory(method):
+    student = Apart().to(memory_format=torch.channels_last)
+    x, y = torch.rand(4, 3, 8, 8).to(memory_format=torch.channels_last), torch.tensor([0, 1, 0, 1])
+    step = DistillStep(student, Apart(), method(pairs={"conv": "conv"})).setup(x, y)
+    step(x, y).loss.backward()
+    (g,) = student.back
+    assert g.any() and g.is_contiguous(memory_format=torch.channels_last)

@@ -342,6 +342,8 @@ def test_only_students_that_were_built_for_it_are_trained_by_simkd():
 @pytest.fixture
 def built_in_alone(monkeypatch):
     "Without the methods of other tests, some of which are wrong on purpose."
+    for name in METHODS.built_in():
+        METHODS[name]  # imported once: what registers meanwhile would be forgotten afterwards
     own = {n: c for n, c in METHODS.classes.items() if c.__module__.startswith("kdmedlearn.")}
     monkeypatch.setattr(METHODS, "classes", own)
 

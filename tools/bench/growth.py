@@ -26,7 +26,7 @@ from kdmedlearn.experiments.report import write_json
 from kdmedlearn.models.registry import create_model
 from kdmedlearn.train.several import is_first, join, leave, one_first, together
 
-ROUNDS = 3  # of the three kinds of epoch, which take turns: the medians count
+STEPS = 800  # of each kind of epoch, which take turns: in 3 rounds or more; the medians count
 TEACHERS = ("small_teacher", "small_student", "guided_student")  # each cheaper than the one before
 
 
@@ -62,7 +62,7 @@ def kept(dls, teacher, folder):
         return cache_teacher(dls, teacher, folder, views=1, log=None)
 
 
-def of(n, k, folder):
+def of(n, k, folder, most):
     "All that is measured with `n` images and `k` teachers."
     dls, teacher = images(n), networks(k)
     cached, build = seconds(lambda: kept(dls, teacher, folder))
@@ -74,7 +74,8 @@ def of(n, k, folder):
         "epoch with the teacher s": lambda: epoch(views, teacher),
         "epoch alone s": lambda: epoch(views),
     }
-    times = in_turn(ways, ROUNDS, warm_up=0, measure=lambda way: way())
+    rounds = max(3, STEPS * 32 // n)
+    times = in_turn(ways, min(rounds, most), warm_up=0, measure=lambda way: way())
     return {
         "images": n,
         "teachers": k,
@@ -119,10 +120,10 @@ def whole(a):
     epoch(images(64))  # what is made once
     for n in a.images:
         with tempfile.TemporaryDirectory() as d:
-            keeps("images", of(n, 1, d))
+            keeps("images", of(n, 1, d, a.rounds))
     for k in range(1, a.teachers + 1):
         with tempfile.TemporaryDirectory() as d:
-            keeps("teachers", of(middle, k, d))
+            keeps("teachers", of(middle, k, d, a.rounds))
     with tempfile.TemporaryDirectory() as d:
         for n in range(1, a.processes + 1):
             keeps("processes", in_processes(n, middle, d))
@@ -135,6 +136,7 @@ p = argparse.ArgumentParser(
 p.add_argument("--images", type=int, nargs="+", default=[500, 5000, 50_000])
 p.add_argument("--teachers", type=int, default=3, help=f"at most, of {', '.join(TEACHERS)}")
 p.add_argument("--processes", type=int, default=2, help="at most")
+p.add_argument("--rounds", type=int, default=15, help="of epochs, at most")
 p.add_argument("--out", help="a JSON file")
 p.add_argument("--part", help=argparse.SUPPRESS)  # a process that this program has started
 a = p.parse_args()

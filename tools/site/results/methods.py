@@ -10,11 +10,12 @@ TEXT = """
 
 {rows}
 
-*bound*: each teacher forward without gradients, student forward and backward, AdamW. *step*: the
-step in a plain loop. *Learner*: the same in fastai, against the bound in fastai. *naive*: a forward
-for each layer that is read. *cached*: the teachers' answers and maps looked up instead, against a
-Learner of the student alone. Each way takes its turn in every round; medians of the rounds' own
-ratios, with the middle half of them. `relation` trains its fusion along, which no bound contains.
+*bound*: each teacher forward without gradients, student forward and backward, AdamW. *terms*: what
+the method itself computes on answers and maps, with the layers that it trains for this: an adapter,
+a fusion, MGD's generator. *step*: the step in a plain loop. *Learner*: the same in fastai, against
+the bound in fastai. *naive*: a forward for each layer that is read. *cached*: the teachers' answers
+and maps looked up instead, against a Learner of the student alone. Each way takes its turn in every
+round; medians of the rounds' own ratios, with the middle half of them.
 
 What a step has in memory at most, beside weights and the optimizer's averages, and what the
 teachers' weights take; and the time in which the loader makes a batch:
