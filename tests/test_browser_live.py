@@ -304,12 +304,16 @@ def test_relation_in_a_page_is_that_of_python(show):
         drag(page, "query", query)
         choose(page, "head", w.ranges["head"][head])
         same_numbers(numbers(page), w.numbers())
-    assert page.locator(".title").text_content().endswith(
-        "weights: head 1; query teacher a, row 1, column 1"
+    assert (
+        page.locator(".title")
+        .text_content()
+        .endswith("weights: head 1; query teacher a, row 1, column 1")
     )
     assert all(a != b for a, b in zip(page.evaluate(DRAWN), pictures))
     shares = [f"{100 * v:.0f} %" for v in w.numbers()["shares"]]
-    assert [t.split(" of")[0] for t in page.locator(".panels .said").all_text_contents()[1:]] == shares
+    assert [
+        t.split(" of")[0] for t in page.locator(".panels .said").all_text_contents()[1:]
+    ] == shares
 
 
 @pytest.mark.parametrize("case", ("plain", "several, raw", "oblong", "large"))

@@ -488,7 +488,9 @@ def test_large_places_are_averaged_and_their_share_is_not():
     w.move(image=2)
     now = w.numbers()
     assert now["share"] == pytest.approx(fixed_share(places)) and now["place"].shape == (64, 53)
-    assert now["low"] == pytest.approx(1e-3) and now["high"] == pytest.approx(float(places[1].max()))
+    assert now["low"] == pytest.approx(1e-3) and now["high"] == pytest.approx(
+        float(places[1].max())
+    )
     assert w.arrays["places"]["b"] == "96 x 80 places, drawn averaged"
 
 

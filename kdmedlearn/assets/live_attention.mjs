@@ -54,6 +54,7 @@ function panel() {
     if (rows && (rows !== last.rows || range[1] !== last.high)) paint(canvas, rows, stops, range);
     Object.assign(last, { rows, high: range?.[1] });
     canvas.setAttribute("aria-label", words);
+    canvas.setAttribute("aria-hidden", Boolean(image)); // the image has the words
     canvas.style.opacity = image ? 0.6 : 1;
     layers.replaceChildren(...[image && img, rows && canvas, drawn].filter(Boolean));
   };

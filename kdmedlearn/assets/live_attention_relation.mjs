@@ -33,7 +33,7 @@ function token(arrays, query, side) {
 // On a teacher's map: the weights in words, where there are few, and the place that asks.
 function places(map, side, asks) {
   const step = 100 / side, at = (j) => [(j % side) * step, Math.floor(j / side) * step];
-  const words = side > 4 ? [] : map.map((v, j) => node("text", { x: at(j)[0] + step / 2,
+  const words = side > 3 ? [] : map.map((v, j) => node("text", { x: at(j)[0] + step / 2,
     y: at(j)[1] + step / 2 + 4, "text-anchor": "middle", "font-size": side > 2 ? 9 : 12 },
   percent(v)));
   return [words, asks < 0 ? [] : around(at(asks)[0] + 1, at(asks)[1] + 1, step - 2, step - 2)];
