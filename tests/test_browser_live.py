@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from kdmedlearn.viz.live import Live
+from kdmedlearn.methods.kdas import KDAS
 from kdmedlearn.widgets import question, temperature
+from kdmedlearn.widgets.attention import FusionSeen, GatesSeen, KDASView, MapsSeen, MBCSAView
+from kdmedlearn.widgets.attention import RelationView
 from kdmedlearn.widgets.weights import Measured, weighed, weights_page
 from kdmedlearn.widgets.filming import film, plane, Shown, Take
 
@@ -237,3 +240,171 @@ def test_loss_weights_in_a_page_are_those_of_python(show):
         np.testing.assert_allclose(seen["cos"], want.cos.numpy(), atol=1e-6)
     assert page.get_by_text("response and feature pull against each other").count()
     assert page.locator("tbody tr").count() == 4
+
+
+def some_pictures(n):
+    return list(np.random.default_rng(0).integers(0, 255, (n, 24, 24, 3), np.uint8))
+
+
+def believed(K=3, n=4, N=4, names=None, truth=None):
+    "What a fusion of K teachers with n places each could have said of N images."
+    g = torch.Generator().manual_seed(0)
+    a = (2 * torch.randn(N, 2, K * n, K * n, generator=g)).softmax(3)
+    truth = truth or ["polyp"] * N
+    names = names or [f"teacher {k}" for k in "abcde"[:K]]
+    says = [[f"{t} 0.{k}1, right" for k in range(K)] for t in truth]
+    return RelationView(FusionSeen(some_pictures(N), a, names, truth, says, ["fused: x"] * N))
+
+
+def compared(sizes=((32, 32),), teachers=("one",), N=3, **kw):
+    "Maps of a student and of teachers, one pair for each of `sizes`."
+    g = torch.Generator().manual_seed(0)
+    own = [2 * torch.randn(N, 1, *s, generator=g) for s in sizes]
+    maps = {(t, h): (s, s + torch.randn(s.shape, generator=g))
+            for t in teachers for h, s in enumerate(own)}  # fmt: skip
+    y = torch.rand(N, *sizes[0], generator=g) > 0.7
+    return KDASView(MapsSeen(some_pictures(N), y, maps, KDAS(**kw), list(teachers)))
+
+
+def gated(C=(6, 40), N=4, side=(8, 4), titles=None):
+    "Weights of two blocks."
+    g = torch.Generator().manual_seed(0)
+    channel = {f"stage{i}": torch.rand(N, c, generator=g) for i, c in enumerate(C)}
+    spatial = {f"stage{i}": torch.rand(N, s, s, generator=g) for i, s in enumerate(side)}
+    return MBCSAView(GatesSeen(some_pictures(N), titles or [""] * N, channel, spatial), "stage1")
+
+
+def same_numbers(seen, want):
+    for k, v in want.items():
+        if isinstance(v, dict):
+            same_numbers(seen[k], v)
+        elif v is None:
+            assert seen[k] is None, k
+        else:
+            np.testing.assert_allclose(seen[k], np.asarray(v), rtol=1e-6, atol=1e-9, err_msg=k)
+
+
+def choose(page, name, value):
+    page.get_by_role("combobox", name=name, exact=True).select_option(value)
+
+
+DRAWN = (
+    "() => [...document.querySelectorAll('.layers > :is(img, canvas)')].map(e =>"
+    " e.toDataURL ? e.toDataURL() : e.src)"
+)
+
+
+def test_relation_in_a_page_is_that_of_python(show):
+    w = believed()
+    page = show(w)
+    pictures = page.evaluate(DRAWN)
+    for image, head, query in ((1, 0, -1), (3, 0, -1), (3, 2, 7), (4, 1, 0)):
+        w.move(image=image, head=w.ranges["head"][head], query=query)
+        drag(page, "image", image)
+        drag(page, "query", query)
+        choose(page, "head", w.ranges["head"][head])
+        same_numbers(numbers(page), w.numbers())
+    assert (
+        page.locator(".title")
+        .text_content()
+        .endswith("weights: head 1; query teacher a, row 1, column 1")
+    )
+    assert all(a != b for a, b in zip(page.evaluate(DRAWN), pictures))
+    shares = [f"{100 * v:.0f} %" for v in w.numbers()["shares"]]
+    assert [
+        t.split(" of")[0] for t in page.locator(".panels .said").all_text_contents()[1:]
+    ] == shares
+
+
+@pytest.mark.parametrize("case", ("plain", "several, raw", "oblong", "large"))
+def test_kdas_in_a_page_is_that_of_python(show, case):
+    w = {
+        "plain": lambda: compared(),
+        "several, raw": lambda: compared(((32, 32), (16, 16)), ("one", "two"), scale="raw", T=3.0),
+        "oblong": lambda: compared(((12, 20),), sgm=0),
+        "large": lambda: compared(((96, 96),)),
+    }[case]()
+    page = show(w)
+    before = page.evaluate(DRAWN)
+    for image, row in ((1, 0), (3, 11), (2, 5)):
+        w.move(image=image, row=row)
+        drag(page, "image", image)
+        drag(page, "row r", row)
+        same_numbers(numbers(page), w.numbers())
+    if case == "several, raw":
+        w.move(teacher="two", map="map 2", row=w.ranges["row"][1])  # below the second map's end
+        choose(page, "teacher", "two")
+        choose(page, "map", "map 2")
+        drag(page, "row r", w.ranges["row"][1])
+        same_numbers(numbers(page), w.numbers())
+    said, now = page.locator(".title").text_content(), w.numbers()
+    assert f"Latt {now['att']:.3f} nats" in said and ("Lsgm" in said) == (now["sgm"] is not None)
+    assert ("Dice: student" in said) == (now["dice"] is not None)
+    assert len(before) == (10 if case == "oblong" else 12)
+    assert all(a != b for a, b in zip(page.evaluate(DRAWN), before))
+    assert page.get_by_text("drawn as means").count() == (case == "large")
+
+
+def test_mbcsa_in_a_page_is_that_of_python(show):
+    w = gated(side=(80, 4), titles=["polyp", "ulcer", "", "polyp"])
+    page = show(w)
+    for image, block, order in ((1, 1, 0), (2, 1, 1), (2, 0, 0), (4, 0, 1)):
+        w.move(image=image, block=w.ranges["block"][block], order=w.ranges["order"][order])
+        drag(page, "image", image)
+        choose(page, "block", w.state["block"])
+        choose(page, "order by", w.state["order"])
+        same_numbers(numbers(page), w.numbers())
+        assert page.locator("svg[role=img] rect").count() == (6, 40)[block]
+    assert page.get_by_text(f"explains {w.numbers()['share']:.0%}".replace("%", " %")).count()
+    assert page.get_by_text("80 x 80 places, drawn averaged").count()
+
+
+def test_a_colour_is_a_number(show):
+    "The lowest weight is black, the highest light; logits below 0 are blue, above 0 red."
+    page = show(gated(), compared())
+    seen = page.evaluate(
+        "() => [...document.querySelectorAll('canvas')].map(c => { const d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data; return Array.from({length: d.length / 4},"
+        " (_, i) => [d[4 * i], d[4 * i + 1], d[4 * i + 2]]); })"
+    )
+    place = np.array(numbers(page, 0)["place"]).ravel()
+    light = np.array(seen[0]).sum(1)
+    assert (np.diff(light[place.argsort()]) >= 0).all() and np.ptp(light) > 300
+    P, red = np.array(numbers(page, 1)["student"]["P"]).ravel(), np.array(seen[2])
+    assert (red[P > 0.5, 0] > red[P > 0.5, 2]).all() and (red[P < -0.5, 0] < red[P < -0.5, 2]).all()
+
+
+@pytest.mark.parametrize("width", (400, 820))
+def test_attention_at_its_worst_fits_the_page(show, width):
+    "Twenty long names of classes, five teachers with long names, one image, maps of one row."
+    long = [f"a class with a name that does not end, number {i}" for i in range(20)]
+    teachers = [f"a_teacher_whose_name_is_longer_than_its_column_{i}" for i in range(5)]
+    w = believed(5, 4, 20, teachers, long)
+    w.move(query=6)
+    page = show(
+        w,
+        believed(5, 1, 1, teachers, long[:1]),
+        compared(((1, 9), (1, 9)), teachers, 1, sgm=0),
+        compared(),
+        gated((1, 700), 1, titles=long[:1]),
+        width=width,
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    upon = page.evaluate(
+        "() => [...document.querySelectorAll('.kdm-live')].flatMap(g => { const r = [...g"
+        ".querySelectorAll('b, .said, .title, .layers, label, .legend > span')].filter(e =>"
+        " e.textContent || e.firstChild).map(e => [e, e.getBoundingClientRect()]); return r"
+        ".flatMap(([e, a], i) => r.slice(i + 1).filter(([f, b]) => !e.contains(f) && Math.min("
+        "a.right, b.right) - Math.max(a.left, b.left) > 2 && Math.min(a.bottom, b.bottom) -"
+        " Math.max(a.top, b.top) > 2).map(([f]) => e.textContent + ' | ' + f.textContent)) })"
+    )
+    assert upon == []
+    cut = page.evaluate(
+        "() => [...document.querySelectorAll('.kdm-live :is(b, .said, .title, label)')].filter("
+        "e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth).map(e => e.textContent)"
+    )
+    assert cut == []
+    assert page.evaluate(
+        "() => [...document.querySelectorAll('img, canvas')].every(e => (e.alt ||"
+        " e.getAttribute('aria-label')).length > 5 && e.getBoundingClientRect().width > 60)"
+    )

@@ -55,32 +55,54 @@ def readable(s, dark):
     assert light > 150 if dark else light < 105
 
 
+DRAWN = (
+    "() => [...document.querySelectorAll('.kdm-live .layers > :is(img, canvas)')].map(e =>"
+    " e.toDataURL ? e.toDataURL() : e.src)"
+)
+
+
+def drawn(s, label, key, times=1, says=""):
+    "Press a key on the control `label` of a live widget; when it says so, its pictures."
+    s.page.locator(f".kdm-live [aria-label='{label}']").first.focus()
+    for _ in range(times):
+        s.page.keyboard.press(key)
+    s.until("t => document.querySelector('.kdm-live').textContent.includes(t)", says)
+    return s.js(DRAWN)
+
+
+def in_kernel(s, expression, want):
+    "Wait until the kernel has heard of it."
+    for _ in range(50):
+        if (got := s.kernel(expression)) == want:
+            return
+        s.page.wait_for_timeout(100)
+    assert got == want
+
+
 def test_relation_attention(lab):
     cell = (
         "w = relation_attention(distill(dls, cnn(), [cnn(), Teacher(cnn(), name='other')],"
         " RelationAttention(d=8, heads=2)))\nw"
     )
     with lab.open("relation", SETUP, cell) as s:
-        first = shown(s, "image 1:")
-        assert any("other" in t for t in s.js(TEXT)) and len(first) == 1
-        press(s, ".noUi-handle", "ArrowRight", times=2)
-        assert shown(s, "image 3:") != first and s.kernel("w.at.value") == 3
-        cells = (
-            "() => [...document.querySelectorAll('.js-plotly-plot .heatmap-label')].map(e =>"
-            " e.textContent).join()"
-        )
-        before = s.js(cells)
-        assert before.count("%") == 8
-        press(s, ".noUi-handle", "ArrowRight", n=2, times=2)  # one query instead of all
-        s.until(f"b => ({cells})() !== b", before)
-        s.until(
-            "() => document.querySelectorAll('.js-plotly-plot .shapelayer path').length === 1"
-        )  # the frame around the place that asks
-        assert s.kernel("w.query.value") == 1
-        before = s.js(cells)
-        press(s, ".noUi-handle", "ArrowRight", n=1)
-        s.until(f"b => ({cells})() !== b", before)
-        assert s.kernel("w.head.value") == 1 and not s.errors
+        s.page.locator(".kdm-live .title").first.wait_for(timeout=60_000)
+        first = s.js(DRAWN)
+        assert len(first) == 4 and s.page.locator(".kdm-live", has_text="2 other").count()
+        third = drawn(s, "image", "ArrowRight", 2, "image 3:")
+        assert all(a != b for a, b in zip(third, first))
+        in_kernel(s, "w.state['image']", 3)
+        words = "() => [...document.querySelectorAll('.layers text')].map(e => e.textContent)"
+        assert len(s.js(words)) == 8 and all(t.endswith("%") for t in s.js(words))
+        asked = drawn(s, "query", "ArrowRight", 2, "row 1, column 2")
+        assert asked[3] == third[3] and asked[1:3] != third[1:3]  # the matrix is of all queries
+        # the frames around the place that asks, and around its row of the matrix
+        assert s.page.locator(".layers rect").count() == 2
+        head = drawn(s, "head", "ArrowDown", 1, "weights: head 1; query")
+        assert head[0] == asked[0] and head[3] != asked[3]
+        in_kernel(s, "(w.state['query'], w.state['head'])", (1, "head 1"))
+        s.kernel("w.move(image=1)")
+        s.until("() => document.querySelector('.title').textContent.startsWith('image 1:')")
+        assert not s.errors
 
 
 def test_kdas_attention_in_the_dark(lab):
@@ -97,22 +119,22 @@ w = kdas_attention(distill(masks, loud(), loud(), KDAS()))
 w""",
         dark=True,
     ) as s:
-        first = shown(s, "image 1;")
-        assert len(first) == 10
-        readable(s, True)
-        press(s, ".noUi-handle", "ArrowLeft", n=1, times=5)  # the row
-        s.until(
-            f"b => {{ const now = ({IMAGES})(); return now[4] && now[4] !== b[4] && now.slice(0,"
-            " 4).every((u, k) => u === b[k]) }",
-            first,
-        )  # this row's weights change, the maps stay
-        assert s.kernel("w.row.value") == 11
-        press(s, ".noUi-handle", "ArrowRight")
-        assert (
-            shown(s, "image 2;")[1] != first[1]
-            and s.kernel("(w.at.value, w.said.value)") == (2, "")
-            and not s.errors
+        s.page.locator(".kdm-live .title").first.wait_for(timeout=60_000)
+        first = s.js(DRAWN)
+        assert len(first) == 12  # two rows of five, where the weights lie over the image
+        light = s.js(
+            "() => Math.min(...[...document.querySelectorAll('.kdm-live :is(.title, b, .said)')]"
+            ".map(e => getComputedStyle(e).color.match(/[0-9.]+/g).slice(0, 3)"
+            ".reduce((a, v) => a + v / 3, 0)))"
         )
+        assert light > 150  # words stand out from the page
+        moved = drawn(s, "row r", "ArrowLeft", 5, "weights of row 11")
+        other = {i for i, (a, b) in enumerate(zip(first, moved)) if a != b}
+        assert {5} <= other <= {5, 11}  # the weights of this row, of one or both; the maps stay
+        in_kernel(s, "w.state['row']", 11)
+        second = drawn(s, "image", "ArrowRight", 1, "image 2")
+        assert second[1] != first[1] and not s.errors
+        in_kernel(s, "w.state['image']", 2)
 
 
 def test_mbcsa_attention(lab):
@@ -122,18 +144,15 @@ def test_mbcsa_attention(lab):
         "w = mbcsa_attention(HDKDTeacher(8, widths=(8, 16, 16), depths=(1, 1, 2), hidden=8),"
         " dls.valid)\nw",
     ) as s:
-        first = shown(s, "image 1:")
-        assert len(first) == 3 and s.page.locator(".js-plotly-plot .barlayer .point").count() == 64
-        press(s, ".noUi-handle", "ArrowRight")
-        second = shown(s, "image 2:")
-        assert second[0] != first[0] and second[2] == first[2]  # the mean map stays
-        press(s, ".noUi-handle", "ArrowLeft", n=1, times=2)
-        shown(s, "stage2.0: w")
-        assert (
-            s.kernel("w.block.value") == "stage2.0"
-            and s.page.locator(".js-plotly-plot .barlayer .point").count() == 32
-            and not s.errors
-        )
+        s.page.locator(".kdm-live .title").first.wait_for(timeout=60_000)
+        first = s.js(DRAWN)
+        bars = s.page.locator(".kdm-live svg[role=img] rect")
+        assert len(first) == 4 and bars.count() == 64
+        second = drawn(s, "image", "ArrowRight", 1, "image 2:")
+        assert second[0] != first[0] and second[3] == first[3]  # the mean map stays
+        drawn(s, "block", "ArrowUp", 2, "stage2.0: weights of 32 channels")
+        in_kernel(s, "w.state['block']", "stage2.0")
+        assert bars.count() == 32 and not s.errors
 
 
 def test_compare(lab):

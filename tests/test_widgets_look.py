@@ -14,16 +14,19 @@ from kdmedlearn import distill, KDAS, phantom_dls, Response
 from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.teacher import as_norm, norm_of, Teacher
+from kdmedlearn.evaluation.masks import dice
 from kdmedlearn.methods.fusion import AttentionFusion, by_teacher, MeanLogits, RelationAttention
 from kdmedlearn.methods.kdas import attend_to_itself, symmetric
 from kdmedlearn.models.hdkd import HDKDTeacher
 from kdmedlearn.models.mbcsa import MBConv
 from kdmedlearn.models.unet import UNet
 from kdmedlearn.train.fusing import collect, fit_fusion, rows
-from kdmedlearn.viz.pictures import data_url, SIDE
+from kdmedlearn.viz.live import Live
+from kdmedlearn.viz.pictures import data_url, pictures, SIDE
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
-from kdmedlearn.viz.pictures import painted
-from kdmedlearn.widgets.attention import batches, row_weights, undisturbed
+from kdmedlearn.widgets.attention import KDASView, MapsSeen, MBCSAView, GatesSeen, MOST
+from kdmedlearn.widgets.attention import averaged, batches, fixed_share, pair_losses, row_weights
+from kdmedlearn.widgets.attention import fewer_places, FusionSeen, RelationView, undisturbed
 from kdmedlearn.widgets.disagreement import class_kinds, ClassAnswers, outlined, top_bars
 
 
@@ -82,6 +85,11 @@ def same(a, b):
     return a == b
 
 
+def turn(w, image=2):
+    "To another image, as a hand would."
+    w.move(image=image) if isinstance(w, Live) else setattr(w.at, "value", image)
+
+
 # --- without a trace
 
 
@@ -98,7 +106,7 @@ def test_nothing_changes_in_what_is_looked_at(classes, masks):
         (kdas, lambda: compare({"a": kdas, "b": other}, masks.train)),
     ):
         before = everything(l, other)
-        look().at.value = 2
+        turn(look())
         assert same(everything(l, other), before)
 
 
@@ -123,16 +131,9 @@ def test_images_are_the_loaders_first_ones_unaugmented(classes):
     assert [len(y) for _, y, _ in batches(classes.train, 11)] == [8, 3]
 
 
-def test_pictures_are_small_and_in_plotlys_colours():
-    from plotly.colors import sample_colorscale
-
-    z = np.random.default_rng(0).random((300, 400))
-    a = painted(z, 0, 1)
-    assert max(a.shape) == SIDE and len(data_url(a)) < 30_000 and len(data_url(a)) > 1000
-    rgb = lambda v: painted(np.full((2, 2), v), 0, 1)[0, 0].tolist()
-    for v in (0, 51, 255):
-        assert sample_colorscale("Magma", [v / 255])[0] == "rgb({}, {}, {})".format(*rgb(v / 255))
-    assert rgb(-3.0) == rgb(0.0) and rgb(7.0) == rgb(1.0)
+def test_pictures_are_small():
+    (a,) = pictures(torch.rand(1, 3, 300, 400))
+    assert max(a.shape) == SIDE and 1000 < len(data_url(a)) < 30_000
 
 
 # --- fusions
@@ -147,28 +148,37 @@ def test_relation_shows_the_fusions_own_weights(classes):
     with torch.no_grad():
         f = part.state.fusion.eval()(*rows(seen, slice(0, 9)))
     assert torch.allclose(w.seen.attention, f.attention, atol=1e-5)
-    w.at.value = 4
+    w.move(image=4)
     want = by_teacher(f.attention, 2).mean(1)[3]
-    for k in range(2):
-        assert np.allclose(w.figure.data[k + 1].z, want[k].reshape(2, 2), atol=1e-4)
-    w.head.value = 2
-    assert (
-        np.allclose(
-            w.figure.data[2].z, by_teacher(f.attention, 2)[3, 1, 1].reshape(2, 2), atol=1e-4
-        )
-        and not w.figure.layout.shapes
-    )
-    w.query.value = 5  # place 2 (row 1, column 2) of teacher 2
-    assert np.allclose(w.figure.data[1].z, f.attention[3, 1, 5, :4].reshape(2, 2), atol=1e-4)
-    (box,) = w.figure.layout.shapes
-    assert (box.xref, box.x0, box.y0) == ("x3", 0.52, -0.48) and w.query.label.endswith(
-        "row 1, column 2"
-    )
-    assert (
-        abs(sum(float(a.text.split("<br>")[1][:-1]) for a in w.figure.layout.annotations[1:]) - 100)
-        <= 1
-    )
-    assert len(w.figure.to_json()) < 40_000 and not w.figure.layout.updatemenus
+    assert torch.allclose(w.numbers()["maps"], want.double(), atol=1e-4)
+    w.move(head="head 2")
+    want = by_teacher(f.attention, 2)[3, 1]
+    assert torch.allclose(w.numbers()["maps"], want.double(), atol=1e-4)
+    assert torch.allclose(w.numbers()["matrix"], f.attention[3, 1].double(), atol=1e-4)
+    w.move(query=5)  # place 2 (row 1, column 2) of teacher 2
+    want = f.attention[3, 1, 5].reshape(2, 4)
+    assert torch.allclose(w.numbers()["maps"], want.double(), atol=1e-4)
+    assert torch.allclose(w.numbers()["shares"], want.sum(1).double(), atol=1e-4)
+    assert w.arrays["pictures"][3] == data_url(w.seen.pictures[3]) and len(w.alone()) < 120_000
+    with pytest.raises(ValueError, match="it moves from 1 to 9"):
+        w.move(image=10)
+
+
+def test_many_places_are_put_together():
+    "Rows keep their sum and teachers their shares, for every query of a group together."
+    a = torch.rand(2, 2, 3 * 64, 3 * 64).softmax(3)
+    b = fewer_places(a, 3)
+    assert b.shape == (2, 2, 3 * 16, 3 * 16)
+    assert torch.allclose(b.sum(3), torch.ones(2, 2, 48), atol=1e-5)
+    assert torch.allclose(by_teacher(b, 3).sum(3), by_teacher(a, 3).sum(3), atol=1e-5)
+    group = [64 + r * 8 + c for r in (2, 3) for c in (4, 5)]  # teacher 2, row 2, column 3 of 4 x 4
+    asked = a[0, 0, group].mean(0)
+    assert torch.allclose(b[0, 0, 16 + 1 * 4 + 2, 16 + 1 * 4 + 2], asked[group].sum(), atol=1e-6)
+    pics = [np.zeros((8, 8, 3), np.uint8)] * 2
+    seen = FusionSeen(pics, a, list("abc"), ["x", "y"], [["x 1.00"] * 3] * 2, [""] * 2)
+    w = RelationView(seen)
+    assert "8 x 8 places" in w.arrays["note"] and w.ranges["query"] == (-1, 47)
+    assert fewer_places(torch.rand(1, 1, 90, 90), 90).shape == (1, 1, 90, 90)  # 90 teachers
 
 
 def test_relation_says_who_is_right(classes):
@@ -198,7 +208,7 @@ def test_relation_says_who_is_right(classes):
     w = relation_attention(fusion=fusion, teachers=ts, dl=classes.valid, items=6)
     assert all(a.endswith("right") and b.endswith("wrong") for a, b in w.seen.says)
     assert w.seen.says[0][0].startswith(w.seen.truth[0]) and "1.00" in w.seen.says[0][0]
-    assert w.figure.data[1].z.shape == (1, 1) and "student" not in w.seen.fused[0]
+    assert w.numbers()["maps"].shape == (2, 1) and "student" not in w.seen.fused[0]
 
 
 def test_teachers_get_their_own_normalisation(classes):
@@ -356,28 +366,51 @@ def test_kdas_shows_the_methods_maps(masks):
             P_t, learn.distill.teachers[0].model(x), atol=1e-5
         )
     for P in (P_s, P_t):
-        assert torch.allclose(
-            torch.stack([row_weights(P[2:3], r) for r in range(32)]) @ P[2, 0],
-            attend_to_itself(P[2:3])[0, 0],
-            atol=1e-5,
-        )
-    top = float(P_s.abs().max())
-    w.at.value = 3
-    n = 5
-    assert w.figure.data[1].source == data_url(painted(P_s[2, 0], -top, top, "RdBu_r"))
-    assert w.figure.data[3].source == data_url(
-        painted(symmetric(P_s[2:3])[0, 0] / 2, -top, top, "RdBu_r")
-    ) and w.figure.layout.coloraxis.cmax == pytest.approx(top)
-    was, bands = w.figure.data[n + 1].source, w.figure.data[n + 4].source
-    w.row.value = 3
-    assert (
-        w.figure.data[n + 1].source == was
-        and w.figure.layout.shapes[0].y0 == 3
-        and "row" in w.figure.layout.xaxis5.title.text
+        A = attend_to_itself(P[2:3])[0, 0]
+        assert torch.allclose(row_weights(P[2:3]) @ P[2, 0], A, atol=1e-5)
+        assert torch.allclose(row_weights(P[2:3], 5), row_weights(P[2:3])[5])
+    w.move(image=3, row=3)
+    now = w.numbers()
+    for who, P in (("student", P_s), ("teacher", P_t)):
+        near = dict(rtol=1e-3, atol=1e-4)  # of numbers with 4 digits
+        assert torch.allclose(now[who]["P"], P[2, 0].double(), **near)
+        assert torch.allclose(now[who]["A"], attend_to_itself(P[2:3])[0, 0].double(), **near)
+        assert torch.allclose(now[who]["half"], symmetric(P[2:3])[0, 0].double() / 2, **near)
+        assert torch.allclose(now[who]["w"], row_weights(P[2:3], 3).double(), **near)
+    for k, v in pair_losses(P_s[2:3], P_t[2:3], w.seen.method).items():
+        assert now[k] == pytest.approx(v, rel=2e-3, abs=1e-6)
+    both = [dice(P[2:3], w.seen.masks[2:3]).item() for P in (P_s, P_t)]
+    assert now["dice"] == pytest.approx(both) and len(w.alone()) < 250_000
+    was = now["teacher"]["P"]
+    w.move(teacher=w.seen.names[1])
+    assert not torch.equal(w.numbers()["teacher"]["P"], was)
+    assert torch.equal(w.numbers()["student"]["P"], now["student"]["P"])
+
+
+def test_large_maps_are_averaged_and_their_numbers_are_not():
+    g = torch.Generator().manual_seed(0)
+    P_s, P_t = (2 * torch.randn(2, 1, 96, 96, generator=g) for _ in range(2))
+    y = torch.rand(2, 96, 96, generator=g) > 0.5
+    pics = [np.zeros((96, 96, 3), np.uint8)] * 2
+    w = KDASView(MapsSeen(pics, y, {("t", 0): (P_s, P_t)}, KDAS(), ["t"]))
+    w.move(image=2, row=40)
+    now = w.numbers()
+    assert w.ranges["row"] == (0, MOST - 1) and "96 x 96" in w.arrays["note"]
+    for k, v in pair_losses(P_s[1:], P_t[1:], KDAS()).items():
+        assert now[k] == pytest.approx(v, rel=1e-6)
+    assert now["dice"] == pytest.approx([dice(P[1:], y[1:]).item() for P in (P_s, P_t)])
+    A = averaged(attend_to_itself(P_t[1:])[0, 0])
+    assert torch.allclose(now["teacher"]["A"], A.double(), atol=1e-3) and A.shape == (MOST, MOST)
+    assert torch.allclose(
+        now["teacher"]["half"], averaged(symmetric(P_t[1:])[0, 0]).double() / 2, atol=1e-3
     )
-    w.teacher.value = w.seen.names[1]
-    assert w.figure.data[n + 1].source != was and w.figure.data[n + 4].source != bands
-    assert "Dice" in w.figure.layout.title.text and len(w.figure.to_json()) < 80_000
+    assert float(now["teacher"]["w"].sum()) == pytest.approx(1, abs=1e-3)
+    # 96 rows in 64 parts: the first two parts are the rows 0 to 2, in proportion 2 to 1 and 1 to 2
+    own, row = row_weights(P_t[1:]), w.arrays["teachers"]["t"][0]["maps"][1]["w"][0]
+    asks = (2 * own[0] + own[1]) / 3
+    assert row[0] == pytest.approx(float(asks[0] + asks[1] / 2), rel=1e-3, abs=1e-6)
+    thin = averaged(torch.randn(1, 200))
+    assert thin.shape == (1, 64)
 
 
 def test_kdas_without_squares_has_no_symmetric_part(masks):
@@ -398,11 +431,7 @@ def test_kdas_without_squares_has_no_symmetric_part(masks):
 
     learn = distill(masks, Wide(), Wide(), KDAS(sgm=0), loss_func=Half())
     w = kdas_attention(learn)
-    assert (
-        len(w.figure.data) == 10
-        and "sgm" not in w.figure.layout.title.text
-        and "Dice" not in w.figure.layout.title.text
-    )
+    assert w.numbers()["sgm"] is w.numbers()["dice"] is w.numbers()["student"]["half"] is None
 
 
 def test_kdas_turns_heads(masks):
@@ -417,7 +446,7 @@ def test_kdas_turns_heads(masks):
 
     w = kdas_attention(distill(masks, Two(), Two(), KDAS()))
     a = w.pair()[0]
-    w.map.value = 1
+    w.move(map="map 2")
     assert torch.equal(w.pair()[0], -a)
 
 
@@ -427,10 +456,8 @@ def test_kdas_turns_heads(masks):
 def test_mbcsa_shows_the_blocks_gates(classes):
     m = hdkd()
     w = mbcsa_attention(m, classes.valid, items=7)
-    assert (
-        list(w.block.options) == ["stage2.0", "stage3.0", "stage3.1"]
-        and w.block.value == "stage3.1"
-    )
+    assert w.ranges["block"] == ["stage2.0", "stage3.0", "stage3.1"]
+    assert w.state["block"] == "stage3.1"
     x, got = torch.cat([plain(x) for x, _ in classes.valid])[:7], {}
     for k in ("channel", "spatial"):
         getattr(m.stage2[0].attend, k).register_forward_hook(
@@ -438,16 +465,33 @@ def test_mbcsa_shows_the_blocks_gates(classes):
         )
     with torch.no_grad():
         m.eval()(x)
-    w.block.value, w.at.value = "stage2.0", 5
-    gates = got["channel"][4, :, 0, 0]
-    assert np.allclose(w.figure.data[3].y, gates.sort(descending=True).values, atol=1e-3)
+    w.move(block="stage2.0", image=5)
+    gates, now = got["channel"][4, :, 0, 0].double(), w.numbers()
+    assert torch.allclose(now["channel"], gates.sort(descending=True).values, atol=1e-3)
     assert torch.allclose(w.seen.spatial["stage2.0"], got["spatial"][:, 0], atol=1e-5)
-    w.order.value = "the mean"
-    mean = got["channel"][:, :, 0, 0].mean(0)
-    assert np.allclose(
-        w.figure.data[3].y, gates[mean.argsort(descending=True)], atol=1e-3
-    ) and list(w.figure.data[4].y) == sorted(w.figure.data[4].y, reverse=True)
-    assert m.training is False and len(w.figure.to_json()) < 50_000
+    assert torch.allclose(now["place"], got["spatial"][4, 0].double(), atol=1e-3)
+    assert now["share"] == pytest.approx(fixed_share(got["spatial"][:, 0]), rel=1e-2)
+    w.move(order="the mean")
+    mean, now = got["channel"][:, :, 0, 0].mean(0).double(), w.numbers()
+    order = mean.argsort(descending=True)
+    assert torch.allclose(now["channel"], gates[order], atol=2e-3)
+    assert torch.allclose(now["channelMean"], mean[order], atol=1e-3)
+    assert m.training is False and len(w.alone()) < 250_000
+
+
+def test_large_places_are_averaged_and_their_share_is_not():
+    places = 0.1 + 0.8 * torch.rand(3, 96, 80)
+    places[:, 0, 0] = torch.tensor([0.0, 1e-3, 2e-3])  # an end that an average does not reach
+    seen = GatesSeen([np.zeros((8, 8, 3), np.uint8)] * 3, [""] * 3, dict(b=torch.rand(3, 5)),
+                     dict(b=places))  # fmt: skip
+    w = MBCSAView(seen, "b")
+    w.move(image=2)
+    now = w.numbers()
+    assert now["share"] == pytest.approx(fixed_share(places)) and now["place"].shape == (64, 53)
+    assert now["low"] == pytest.approx(1e-3) and now["high"] == pytest.approx(
+        float(places[1].max())
+    )
+    assert w.arrays["places"]["b"] == "96 x 80 places, drawn averaged"
 
 
 def test_mbcsa_takes_teachers_learners_and_masks(classes, masks):
@@ -577,24 +621,22 @@ def test_outline_lies_on_the_masks_border():
 
 @pytest.mark.slow
 def test_close_gives_back_what_is_held(classes, masks):
-    for w in (
-        relation_attention(guided(classes)),
-        kdas_attention(distill(masks, unet(), unet(), KDAS())),
-        mbcsa_attention(hdkd(), classes.valid),
-        compare({"a": net(num_classes=8), "b": net(num_classes=8)}, classes.valid),
-    ):
-        big = {
-            "RelationView": lambda s: s.attention,
-            "KDASView": lambda s: s.masks,
-            "MBCSAView": lambda s: s.spatial["stage2.0"],
-            "CompareView": lambda s: s.y,
-        }[type(w).__name__](w.seen)
-        held = weakref.ref(big)
-        assert w._repr_mimebundle_()["application/vnd.plotly.v1+json"]["data"]
+    held = {
+        lambda: relation_attention(guided(classes)): lambda s: s.attention,
+        lambda: kdas_attention(distill(masks, unet(), unet(), KDAS())): lambda s: s.masks,
+        lambda: mbcsa_attention(hdkd(), classes.valid): lambda s: s.spatial["stage2.0"],
+        lambda: compare(
+            {"a": net(num_classes=8), "b": net(num_classes=8)}, classes.valid
+        ): lambda s: s.y,
+    }
+    for make, big in held.items():
+        w = make()
+        ref = weakref.ref(big(w.seen))
+        assert w._repr_mimebundle_()
         w.close()
-        del w, big
+        del w
         gc.collect()
-        assert held() is None
+        assert ref() is None
 
 
 # --- with images without labels
