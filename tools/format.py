@@ -25,7 +25,8 @@ NOT_PROSE = re.compile(r"\s|[-*|>#$`]|\d+\.|.*\\")  # how lines begin that are n
 
 def stable(src, width):
     "`src` in black's stable style; the directives of nbdev keep their form."
-    return directives(black.format_str(directives(src), mode=black.Mode(line_length=width)))
+    src = re.sub(r"^#\|", "# |", src, flags=re.M)  # black's form: what it changes it reads twice
+    return directives(black.format_str(src, mode=black.Mode(line_length=width)))
 
 
 def split_strings(src, width):

@@ -152,7 +152,7 @@ def find_layouts(
         if as_read is not None and as_read[0, 0].numel() == 1:
             continue  # one place
         said = 0.0 if as_read is None else agreement(as_read)
-        if said >= AGREES and as_read[0, 0].numel() > FEW:
+        if as_read is not None and said >= AGREES and as_read[0, 0].numel() > FEW:
             continue
         best, way, apart = best_layout(e, tuple(x.shape[-2:]))
         if said >= AGREES and best < said + 0.05:
