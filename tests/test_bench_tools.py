@@ -90,3 +90,22 @@ def test_the_cost_of_a_student(tmp_path, monkeypatch):
     assert all(r["accuracy"] == same for k, r in by.items() if "int8" not in k)
     assert by["ONNX Runtime, int8"]["kB"] < by["ONNX Runtime"]["kB"]
     assert by["browser"]["ms"] == 3 and all(r["quarters"][0] <= r["ms"] for r in rows)
+
+
+def test_losses_beside_one_another_are_ranked_and_ties_called_ties(monkeypatch):
+    losses = importlib.import_module("results.losses")
+    score = {"Response": (0.8, 0.7, 0.9), "DKD": (0.85, 0.75, 0.95), "DIST": (0.7, 0.9, 0.8)}
+    runs = [
+        {"arm": a, "draw": d, "test accuracy": v, "method": f"{a}()"}
+        for a, of in score.items()
+        for d, v in enumerate(of)
+    ]
+    search = [{"arm": "DKD", "method": "DKD()", "valid accuracy": 0.9}]
+    made = dict(command="c", search=search, runs=runs)
+    monkeypatch.setattr(losses, "read", lambda name: made)
+    page = losses.page()
+    assert "ahead of it: DKD; level with it: DIST." in page and "behind" not in page
+    assert page.index("| DKD | `DKD()` | 85.0") < page.index("| Response |")
+    assert "| DIST | `DIST()` | 80.0 ± 10.0 | +0.0 ± 10.0 |" in page and "3 draws" in page
+    made["runs"] = []
+    assert losses.page() == ""

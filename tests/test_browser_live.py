@@ -2,10 +2,12 @@
 computes is what Python computes."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from kdmedlearn.viz.live import Live
+from kdmedlearn.viz.tables import sortable
 from kdmedlearn.methods.kdas import KDAS
 from kdmedlearn.widgets import question, temperature
 from kdmedlearn.widgets.attention import FusionSeen, GatesSeen, KDASView, MapsSeen, MBCSAView
@@ -408,3 +410,25 @@ def test_attention_at_its_worst_fits_the_page(show, width):
         "() => [...document.querySelectorAll('img, canvas')].every(e => (e.alt ||"
         " e.getAttribute('aria-label')).length > 5 && e.getBoundingClientRect().width > 60)"
     )
+
+
+def test_a_table_sorts_as_python_does_and_names_are_words(show):
+    bad = "<img src=x onerror=document.title='bad'>"
+    rows = {"student": ["b", bad, "B", "a", None], "T": [4, 1, 4, None, 16], "ok": [True] * 5}
+    df = pd.DataFrame(rows).assign(accuracy=[0.7645, 0.7648, float("nan"), -1.0, float("inf")])
+    w = sortable(df, by="accuracy", caption="runs")
+    page = show(w, width=400)
+    assert numbers(page) == w.order() == [1, 0, 3, 2, 4]
+    for name in ("student", "T", "T", "ok", "accuracy", "accuracy"):
+        head = page.get_by_role("columnheader").nth(list(df).index(name))
+        down = head.get_attribute("aria-sort")
+        head.get_by_role("button").click()
+        now = head.get_attribute("aria-sort")
+        assert now != down and now in ("ascending", "descending")
+        w.move(by=name, down=now == "descending")
+        assert numbers(page) == w.order()
+        first = page.locator("tbody tr").first.locator("td").first.text_content()
+        assert first == (rows["student"][w.order()[0]] or "")
+    assert page.title() == "" and not page.locator("td img").count()
+    body, wide = page.evaluate("[document.body.scrollWidth, innerWidth]")
+    assert body <= wide  # a wide table moves in its own frame

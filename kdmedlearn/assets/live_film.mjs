@@ -1,7 +1,7 @@
 // A training as a film: accuracy up to a frame, and the student's answers at it beside the teacher's.
 
 const STUDENT = "#1f77b4", TEACHER = "#ff7f0e", GREY = "#888888";
-const ROW = 17, NAMES = 108, WIDE = 270, HIGH = 150, LONG = 520, LEFT = 34;
+const ROW = 17, NAMES = 108, WIDE = 270, HIGH = 150, LEFT = 38;
 
 // The take that agrees with most of what is chosen and contradicts least of it.
 function take(arrays, state) {
@@ -21,20 +21,20 @@ function lines(arrays, state) {
   return arrays.settings[first].map((v) => [v, take(arrays, { ...state, [first]: v })]);
 }
 
-function curves(arrays, state) {
+function curves(arrays, state, long) { // long: of the drawing, in the page's own pixels
   const all = arrays.takes.flatMap((t) => t.accuracy);
   const low = Math.min(0.75, Math.floor(4 * Math.min(...all, arrays.teacher_accuracy ?? 1)) / 4);
   const last = arrays.steps.at(-1) || 1;
-  const x = (step) => LEFT + (step / last) * (LONG - LEFT - 10);
+  const x = (step) => LEFT + (step / last) * (long - LEFT - 10);
   const y = (v) => 8 + (1 - (v - low) / (1 - low)) * (HIGH - 30);
   const [first] = Object.keys(arrays.settings), drawn = [];
   for (let v = low; v <= 1.001; v += 0.25) {
-    drawn.push(node("line", { x1: LEFT, x2: LONG - 10, y1: y(v), y2: y(v), stroke: "currentColor",
+    drawn.push(node("line", { x1: LEFT, x2: long - 10, y1: y(v), y2: y(v), stroke: "currentColor",
       "stroke-opacity": 0.15 }), node("text", { x: LEFT - 5, y: y(v) + 3, "text-anchor": "end",
-      "font-size": 10 }, `${Math.round(100 * v)} %`));
+      "font-size": 11 }, `${Math.round(100 * v)} %`));
   }
   for (const s of [0, Math.round(last / 2), last]) {
-    drawn.push(node("text", { x: x(s), y: HIGH - 5, "font-size": 10,
+    drawn.push(node("text", { x: x(s), y: HIGH - 5, "font-size": 11,
       "text-anchor": s === last ? "end" : s ? "middle" : "start" }, `step ${s}`));
   }
   const way = (a) => a.map((v, f) => `${f ? "L" : "M"}${x(arrays.steps[f])},${y(v)}`).join("");
@@ -45,13 +45,13 @@ function curves(arrays, state) {
   });
   if (arrays.teacher_accuracy !== null) {
     const at = y(arrays.teacher_accuracy);
-    drawn.push(node("line", { x1: LEFT, x2: LONG - 10, y1: at, y2: at, stroke: TEACHER,
+    drawn.push(node("line", { x1: LEFT, x2: long - 10, y1: at, y2: at, stroke: TEACHER,
       "stroke-dasharray": "5 4" }, node("title", {}, "teacher")));
   }
   const now = numbers(arrays, state), at = x(now.step);
   drawn.push(node("line", { x1: at, x2: at, y1: 4, y2: HIGH - 20, stroke: "currentColor",
     "stroke-opacity": 0.5 }), node("circle", { cx: at, cy: y(now.accuracy), r: 4, fill: STUDENT }));
-  return node("svg", { viewBox: `0 0 ${LONG} ${HIGH}`, role: "img", style: "max-width: 40em",
+  return node("svg", { viewBox: `0 0 ${long} ${HIGH}`, role: "img", style: `max-width: ${long}px`,
     "aria-label": `Accuracy over the steps; ${(100 * now.accuracy).toFixed(1)} % at this one` }, drawn);
 }
 
@@ -98,7 +98,8 @@ function render({ model, el }) {
     const words = Object.entries(settings).map(([k, v], i) => (i ? `${k} ${v}` : v)).join(", ");
     title.textContent = `${words}: `
       + `${(100 * now.accuracy).toFixed(1)} % of the test images after ${now.step} steps`;
-    graph.replaceChildren(curves(arrays, state));
+    const long = Math.min(560, Math.max(280, graph.clientWidth || 520));
+    graph.replaceChildren(curves(arrays, state, long));
     columns.replaceChildren(...now.p.map((p, i) => answers(arrays, p, i)));
     el.numbers = now;
   };

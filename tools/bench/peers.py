@@ -33,6 +33,7 @@ PAIRS = {  # teacher, student
     "equal networks": ("small_student", "small_student"),
     "larger teacher": ("small_teacher", "small_student"),
     "ResNet-18 as teacher": ("resnet18", "small_student"),
+    "ResNet-50 as teacher": ("resnet50", "small_student"),
 }
 T, ALPHA = 4.0, 0.5
 

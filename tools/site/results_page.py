@@ -20,6 +20,7 @@ from results import (
     hdkd,
     kdas,
     leaks,
+    losses,
     methods,
     peers,
     phantom,
@@ -42,6 +43,7 @@ the last epoch counts, and the hyperparameters are the defaults.
 """
 PARTS = (
     unlabelled,
+    losses,
     phantom,
     brain_mri,
     hdkd,
