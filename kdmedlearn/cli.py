@@ -712,9 +712,12 @@ def train_teacher(teacher: str, dls, epochs: int, lr: float, going):
     from kdmedlearn.evaluation.compare import scoring_of
     from kdmedlearn.experiments.experiment import EVERY, fit_with_line
     from kdmedlearn.train.resume import Checkpoint
+    import torch
+
     from kdmedlearn.train.teachers import fit_teacher
 
     typer.echo(f"training the teacher {teacher}, {epochs} epochs")
+    torch.manual_seed(0)  # the same command makes the same teacher
     model, scoring = new_model(teacher, dls), scoring_of(dls)
     cbs = [] if going is None else [Checkpoint(going, EVERY, typer.echo)]
     line = lambda learn, *a: fit_with_line(learn, "teacher", *a, scoring.main, cbs=cbs)
@@ -1168,19 +1171,29 @@ def probe_folder(asked: Asked):
 def bench_methods(
     methods: Optional[List[str]] = typer.Argument(None, help="names; default: all methods"),
     rounds: int = typer.Option(15, min=1, help="rounds in which each way takes its turn"),
-    size: Optional[int] = typer.Option(None, min=16, help="pixels a side; default: the method's"),
+    size: Optional[int] = typer.Option(None, min=32, help="pixels a side; default: the method's"),
     bs: Optional[int] = typer.Option(None, min=2, help="images in a batch; default: the method's"),
     device: str = typer.Option("cpu", help="cpu, or cuda"),
     out: Optional[Path] = typer.Option(None, help="a JSON file with all that was measured"),
 ):
     "What a step of each method costs, as multiples of the least that it must do."
     with _Told():
+        import torch
+
         from kdmedlearn.core.checks import writable_folder
         from kdmedlearn.experiments.bench import bench, facts
         from kdmedlearn.experiments.report import write_json
 
         if out:
+            if out.is_dir():
+                raise ValueError(f"--out {out} is a folder; name a file, such as {out}/bench.json")
             writable_folder("--out", out.parent, "results", "name another file")
+        try:
+            gpu = torch.device(device).type == "cuda"
+        except RuntimeError:
+            raise ValueError(f"--device {device} is none; cpu or cuda") from None
+        if gpu and not torch.cuda.is_available():
+            raise ValueError(f"--device {device}: PyTorch sees no GPU here; leave it out for cpu")
         table = bench(methods or None, rounds, size, bs, device, log=typer.echo)
         typer.echo("\n" + table.round(1).to_string())
         if out:

@@ -112,7 +112,7 @@ def test_several_teachers_and_float16(tmp_path):
     trained(*cached, "ensemble", steps=2)
     n = len(asked)
     cache_teacher(dls, ts, tmp_path / "a", 2, half=True, log=None)  # both are found again
-    assert len(asked) == n
+    assert len(asked) == n + len(ts)  # once each, for one image: are these its answers?
 
 
 def test_processes_bring_the_rows_along(tmp_path):
@@ -156,7 +156,7 @@ def test_what_has_changed_is_refused_by_name(tmp_path, what):
     )
     make(dict(kw))
     make(dict(kw))  # the same once more is taken
-    with pytest.raises(ValueError, match=f"something else: .*{what} .*Delete the folder"):
+    with pytest.raises(ValueError, match=f"something else: .*{what}\\b.*Delete the folder"):
         make(kw | CHANGES[what])
 
 
@@ -223,7 +223,8 @@ def test_a_build_that_was_stopped_goes_on(tmp_path, monkeypatch):
     said, asked = [], []
     t.model.register_forward_hook(lambda m, i, o: asked.append(len(i[0])))
     again = cache_teacher(dls, t, folder, 2, log=said.append)
-    assert len(asked) == 3 * 2 and said[0].startswith("SmallCNN: 48 answers")
+    # two shards are there, and of each an image is asked again
+    assert asked == [2, 2] + [8] * 6 and said[0].startswith("SmallCNN: 48 answers")
     whole = cache_teacher(dls, t, tmp_path / "b", 2, log=None)
     rows = torch.arange(80)
     assert torch.equal(again.teacher.store.take("out", rows), whole.teacher.store.take("out", rows))
@@ -325,3 +326,62 @@ def test_views_are_drawn_without_touching_other_chance():
         own = with_views(dls, 4, seed=seed)
         x.setdefault(seed, []).append(own.train.chance["1: mat"])
     assert torch.equal(*x[0]) and not torch.equal(x[0][0], x[1][0])
+
+
+class Scaled(torch.nn.Module):
+    "What no weight tells: a number of its own."
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale, self.inner = scale, small_teacher()
+
+    def forward(self, x):
+        return self.scale * self.inner(x)
+
+
+def scaled(scale):
+    torch.manual_seed(7)
+    return Scaled(scale)
+
+
+@pytest.mark.parametrize("half", (False, pytest.param(True, marks=slow)))
+def test_a_teacher_that_answers_otherwise_is_refused_though_its_weights_are_equal(tmp_path, half):
+    dls, kw = loaders(), dict(views=2, log=None, half=half)
+    cache_teacher(dls, scaled(1.0), tmp_path, **kw)
+    cache_teacher(dls, scaled(1.0), tmp_path, **kw)
+    with pytest.raises(ValueError, match="not those of this teacher: to image 0"):
+        cache_teacher(dls, scaled(3.0), tmp_path, **kw)
+    with pytest.raises(ValueError, match="in another shape|not those of this teacher"):
+        cache_teacher(dls, scaled(0.0), tmp_path, **kw)
+
+
+def test_answers_without_their_description_are_refused(tmp_path):
+    dls = loaders()
+    cache_teacher(dls, teacher(1), tmp_path, 1, log=None)
+    (tmp_path / "teacher-1" / "cache.json").unlink()
+    with pytest.raises(ValueError, match="has answers and no cache.json"):
+        cache_teacher(dls, teacher(2), tmp_path, 1, log=None)
+
+
+@pytest.mark.parametrize("rows", (-4, 0, 3.5, "8", None))
+def test_a_damaged_description_is_told(tmp_path, rows):
+    dls = loaders()
+    cache_teacher(dls, teacher(), tmp_path, 1, log=None)
+    file = tmp_path / "teacher-1" / "cache.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rows a shard": rows}))
+    with pytest.raises(ValueError, match="is damaged; delete"):
+        cache_teacher(dls, teacher(), tmp_path, 1, log=None)
+
+
+def test_no_answer_is_kept_that_is_no_number(tmp_path):
+    dls = loaders()
+    with pytest.raises(ValueError, match="gives nan or inf .out., so nothing is kept$"):
+        cache_teacher(dls, scaled(float("nan")), tmp_path / "nan", 1, log=None)
+    with pytest.raises(ValueError, match="above 65,504 need half=False"):
+        cache_teacher(dls, scaled(1e7), tmp_path / "half", 1, half=True, log=None)
+    cache_teacher(dls, scaled(1e7), tmp_path / "whole", 1, log=None)
+
+
+def test_one_layer_may_be_a_name(tmp_path):
+    cached = cache_teacher(loaders(), teacher(), tmp_path, 1, layers="stage3", log=None)
+    assert "stage3" in cached.teacher.store

@@ -10,6 +10,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import OptimWrapper, ranger, SGD
 from fastai.torch_core import set_seed
@@ -17,6 +18,7 @@ from torch import nn
 
 import warm
 from helpers import data, Hint, net
+from kdmedlearn.core.teacher import Teacher
 from kdmedlearn.data.loaders import random_state, restart
 from kdmedlearn.data.phantom import phantom_dls
 from kdmedlearn.experiments.experiment import experiment
@@ -353,6 +355,17 @@ def test_batches_from_elsewhere_are_kept_after_epochs(tmp_path):
 
 # --- what is not gone on with
 
+
+def tanh():
+    "The student with another activation: no weight tells."
+    student = small_student()
+    for m in student.modules():
+        for name, inner in m.named_children():
+            if isinstance(inner, nn.ReLU):
+                setattr(m, name, nn.Tanh())
+    return student
+
+
 REFUSED = {
     "lr": (dict(lr=1e-1), "highest lr 0.01, here 0.1"),
     "epochs": (dict(epochs=5), "epochs 2, here 5"),
@@ -367,6 +380,16 @@ REFUSED = {
     "another teacher": (dict(teacher=net(4, 8)), "teachers SmallCNN ("),
     "another optimizer": (dict(opt_func=SGD), "optimizer's 0 sqr_mom 0.99, here none"),
     "another loss": (dict(loss_func=nn.CrossEntropyLoss()), "loss FlattenedLoss"),
+    "smoothed labels": (
+        dict(loss_func=CrossEntropyLossFlat(label_smoothing=0.1)),
+        "loss label_smoothing 0.0, here 0.1",
+    ),
+    "another activation": (dict(student=tanh()), "here Tanh()"),
+    "no augmentation": (dict(augment=False), "transforms after_batch"),
+    "a teacher's precision": (
+        dict(teacher=Teacher(phantom_teacher(), precision="bfloat16")),
+        "the teachers' precision [None], here ['bfloat16']",
+    ),
     "a seed": (dict(seed=4), "seed 3, here 4"),
     "averaging": (dict(cbs=[WeightAverage(0.9)]), "callbacks WeightAverage none, here"),
     "weight decay": (dict(wd=0.3), "optimizer's 0 wd 0.01, here 0.3"),
@@ -378,7 +401,8 @@ def asked(
     folder, lr=1e-2, epochs=2, method=None, n=24, bs=8, images=0, seed=3, cbs=(), dies=None, **kw
 ):
     fit = dict(wd=kw.pop("wd", None))
-    dls = phantom_dls(n, 16, size=32, bs=bs, device="cpu", seed=images)
+    kind = dict(size=32, bs=bs, device="cpu", seed=images, augment=kw.pop("augment", True))
+    dls = phantom_dls(n, 16, **kind)
     learn = learner(folder, method or Response(), dls, **kw)
     cbs = [Checkpoint(folder / "state", 1, log=None, seed=seed), Dies(train=dies), *cbs]
     with learn.no_bar(), learn.no_logging():
@@ -410,6 +434,12 @@ def test_another_training_is_refused_by_name(begun, tmp_path, what):
     if what != "other images":
         assert "or another folder, or delete" in text and "0x" not in text
         assert len(text) < 900
+
+
+def test_a_setting_has_no_name_that_is_taken(tmp_path):
+    learn = learner(tmp_path, Response())
+    with learn.no_bar(), learn.no_logging(), pytest.raises(ValueError, match="another name than"):
+        learn.fit(1, 1e-3, cbs=Checkpoint(tmp_path / "state", epochs=3))
 
 
 @pytest.mark.slow

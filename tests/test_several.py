@@ -58,9 +58,7 @@ for module, name in ((experiment, alone), (experiment, "distill"), (teachers, al
     own = getattr(module, name)
     setattr(module, name, partial(own, opt_func=SGD, moms=(0, 0, 0)))
 from kdmedlearn.cli import app
-from torch import manual_seed
 
-manual_seed(0)  # the first weights of a teacher
 app(sys.argv[1:])
 """
 
@@ -112,3 +110,48 @@ def test_what_several_processes_cannot_do_is_said_once(tmp_path):
         ranks = warm.run_ranks(2, script, *asked, cwd=tmp_path)
         said = "".join(r.stderr for r in ranks)
         assert all(r.returncode for r in ranks) and said.count(words) == 1, said[-3000:]
+
+
+BY_RANK = """
+import os, torch
+from kdmedlearn import distill, phantom_dls, Response
+from kdmedlearn.models.small import small_student, small_teacher
+from kdmedlearn.train.several import join, leave, together
+
+torch.set_num_threads(1)
+join("gloo")
+second = os.environ["RANK"] == "1"
+for case in ("images", "other images", "batch", "method", "epochs", "rate", "nothing"):
+    of = lambda k, a, b: b if second and k == case else a
+    torch.manual_seed(0)
+    kw = dict(size=32, seed=of("other images", 0, 1), bs=of("batch", 4, 2), device="cpu")
+    dls = phantom_dls(of("images", 16, 24), 8, **kw)
+    taught = distill(dls, small_student(), small_teacher(), Response(T=of("method", 4.0, 2.0)))
+    learn, said = together(taught), "trained"
+    try:
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(of("epochs", 1, 2), of("rate", 1e-3, 1e-2))
+    except ValueError as e:
+        said = str(e).split("do not train the same: ")[-1].split(";")[0]
+    print(f"{case} -> {said}", flush=True)
+leave()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_would_train_otherwise_are_stopped(tmp_path):
+    script = tmp_path / "by_rank.py"
+    script.write_text(BY_RANK)
+    for r in warm.run_ranks(2, script, cwd=tmp_path):
+        assert r.returncode == 0, r.stderr[-3000:]
+        said = dict(line.split(" -> ") for line in r.stdout.splitlines() if " -> " in line)
+        assert said["nothing"] == "trained"
+        for case, words in {
+            "images": "the number of images is [16, 8] in process 0, [24, 8] in process 1",
+            "other images": "the first validation image is",
+            "batch": "the batch size is 4 in process 0, 2 in process 1",
+            "method": "the method is Response(T=4.0",
+            "epochs": "the number of epochs is 1 in process 0, 2 in process 1",
+            "rate": "the optimizer's lr is 0.001 in process 0, 0.01 in process 1",
+        }.items():
+            assert said[case].startswith(words), said

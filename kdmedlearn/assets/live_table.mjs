@@ -6,6 +6,7 @@ const TABLE = `
   width: max-content; }
 .kdm-live :is(td, th) { padding: .25em .7em; text-align: left; border: 0 solid #8886;
   border-bottom-width: 1px; background: none; color: inherit; white-space: nowrap; }
+.kdm-live th { white-space: normal; vertical-align: bottom; max-width: 9em; }
 .kdm-live .number { text-align: right; }
 .kdm-live tbody tr:hover { background: #8882; }
 .kdm-live th button { all: unset; cursor: pointer; font-weight: 600; }

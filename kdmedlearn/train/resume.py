@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LISTS', 'OF_CLOCK', 'OF_LEARNER', 'can_keep', 'packed', 'unpacked', 'hold', 'let_go', 'checksum', 'Checkpoints',
            'marks', 'same_marks', 'PlacedLoader', 'placed', 'step_of', 'counted', 'holders', 'attributes', 'gradient',
-           'state_of', 'put_state', 'said', 'shapes', 'digest', 'size', 'about_learner', 'highest', 'course',
-           'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at', 'OneProcess',
-           'alone', 'best_is_there', 'Checkpoint']
+           'state_of', 'put_state', 'said', 'shapes', 'digest', 'size', 'about_loss', 'about_pixels', 'about_learner',
+           'highest', 'course', 'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at',
+           'OneProcess', 'alone', 'best_is_there', 'Checkpoint']
 
 # %% ../../nbs/train/09_resume.ipynb #854fbd03
 import inspect
@@ -336,13 +336,36 @@ def size(o: Any) -> int | None:
     return len(o) if hasattr(o, "__len__") else None
 
 
+def about_loss(f: Any) -> dict:
+    "A loss, with its settings; the weights of its classes too."
+    inner = getattr(f, "func", f)
+    own = {k: v for k, v in attributes(inner).items() if isinstance(v, (str, int, float, bool))}
+    own = {k: v for k, v in own.items() if k != "training" and not k.startswith("_")}
+    of = {k: v.tolist() for k, v in getattr(inner, "_buffers", {}).items() if v is not None}
+    return {"": said(f)} | own | of
+
+
+def about_pixels(dls: Any) -> dict:
+    "What is done to images on their way to the network, by name."
+    lists = {k: getattr(dls.train, k, None) for k in ("after_item", "after_batch")}
+    named = lambda fs: [type(getattr(f, "tfm", f)).__name__ for f in fs]
+    return {
+        "transforms": {k: named(getattr(v, "fs", ())) for k, v in lists.items()},
+        "views": getattr(getattr(dls.train, "ticket", None), "views", None),
+    }
+
+
 def about_learner(learn: Learner) -> dict:
     "What a Learner was made of: networks, method, loss, data."
     step, train, valid = step_of(learn), learn.dls.train, learn.dls.valid
     vocab = getattr(learn.dls, "vocab", None)
     out = {
         "student": shapes(unwrapped(learn.model).state_dict()),
-        "loss": said(learn.loss_func),
+        "the student's": {
+            n: said(m) for n, m in unwrapped(learn.model).named_modules() if not [*m.children()]
+        },
+        "loss": about_loss(learn.loss_func),
+        **about_pixels(learn.dls),
         "training images": size(getattr(train, "dataset", None)),
         "batch size": getattr(train, "bs", getattr(train, "batch_size", None)),
         "validation images": size(getattr(valid, "dataset", None)),
@@ -352,6 +375,10 @@ def about_learner(learn: Learner) -> dict:
         out["method"], out["adapters"] = said(step.method), shapes(step.bound.state_dict())
         named = [f"{t.name} ({digest(t.model)})" for t in step.teachers]
         out["teachers"] = ", ".join(named)
+        for k in ("size", "precision", "norm"):
+            of = [getattr(t, k) for t in step.teachers]
+            listed = lambda v: [[round(float(x), 5) for x in o.flatten()] for o in v]
+            out[f"the teachers' {k}"] = [listed(v) if k == "norm" and v else v for v in of]
     return out
 
 # %% ../../nbs/train/09_resume.ipynb #6cc25325
@@ -535,7 +562,13 @@ class Checkpoint(Callback):
         with self.one.enter(self.learn, self.folder):
             self.learn.dls = placed(self.learn.dls)
             self.loader = self.learn.dls.train
-            self.about = about_learner(self.learn) | about_fit(self.learn) | self.settings
+            own = about_learner(self.learn) | about_fit(self.learn)
+            if clash := set(own) & set(self.settings):
+                raise ValueError(
+                    f"a checkpoint looks at {sorted(clash)[0]} itself; give what must stay the"
+                    f" same another name than {sorted(clash)[0]}="
+                )
+            self.about = own | self.settings
             self.made, self.due = 0, False  # optimizer steps; whether to write after the batch
             self.kept = Checkpoints(self.folder).read(device_of(self.learn))
             if self.kept:
