@@ -113,8 +113,8 @@ def same_or_refuse(kept: dict, now: dict, folder: Path):
     "Raise where a cache was made of something else."
     changed = [k for k in now if kept.get(k) != now[k]]
     if changed:
-        told = lambda v: re.fullmatch("[0-9a-f]{24}", v) is None  # a digest says nothing
-        said = lambda a, b: f" (kept: {a}, now: {b})" if told(a) or told(b) else ""
+        bare = lambda v: re.sub("(, )?[0-9a-f]{24}", "", v)  # digests say nothing
+        said = lambda a, b: f" (kept: {bare(a)}, now: {bare(b)})" if bare(a) != bare(b) else ""
         some = "; ".join(k + said(kept.get(k, "nothing"), now[k]) for k in changed)
         raise ValueError(
             f"the answers in {folder} were made with something else: {some}. Delete the folder, or"
@@ -300,7 +300,7 @@ def has_room(folder: Path, rows: int, one: dict[str, Tensor]):
             " fewer views or layers, half=True, or another folder"
         )
 
-
+# %% ../../nbs/train/10_cache.ipynb #d2522052
 AGAIN = {"float32": 1e-3, "half": 2e-2}  # how far two answers to one image may be apart
 
 
@@ -328,7 +328,7 @@ def asked_again(folder: Path, dl, teacher: Teacher, norm, layers: tuple):
                     " give another one, and it answers anew"
                 )
 
-
+# %% ../../nbs/train/10_cache.ipynb #89dbba2e
 def fill(folder: Path, dl, teacher: Teacher, norm, layers: tuple, half: bool, log):
     "Ask the teacher for what is not there yet."
     if all_answered(folder, dl):  # also where nobody may write

@@ -354,7 +354,7 @@ def about_pixels(dls: Any) -> dict:
         "views": getattr(getattr(dls.train, "ticket", None), "views", None),
     }
 
-
+# %% ../../nbs/train/09_resume.ipynb #8dd59e16
 def about_learner(learn: Learner) -> dict:
     "What a Learner was made of: networks, method, loss, data."
     step, train, valid = step_of(learn), learn.dls.train, learn.dls.valid

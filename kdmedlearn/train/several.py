@@ -95,7 +95,7 @@ def gathered_objects(o: Any) -> list:
     dist.all_gather_object(out, o)
     return out
 
-# %% ../../nbs/train/12_several.ipynb #ed585178
+# %% ../../nbs/train/12_several.ipynb #8c7ef61f
 def same_or_stop(mine: dict):
     "Raise in all processes where one of them has something else than the first."
     for k, of in [(k, [o[k] for o in gathered_objects(mine)]) for k in mine]:
@@ -106,13 +106,13 @@ def same_or_stop(mine: dict):
                     f" process {rank}; nothing that a training is made of may depend on the rank"
                 )
 
-
-def first_image(ds: Any) -> str:
-    "A checksum of the first image of a set, or nothing where it has none."
+# %% ../../nbs/train/12_several.ipynb #8ada2b41
+def first_image(ds: Any) -> str | None:
+    "A checksum of the first image of a set; None where it has none that can be read."
     try:
         return f"{crc32(np.ascontiguousarray(np.asarray(ds[0][0])).tobytes()):08x}"
-    except (TypeError, ValueError, IndexError):
-        return ""
+    except (TypeError, ValueError, IndexError, KeyError):
+        return None
 
 
 class Together(Callback):

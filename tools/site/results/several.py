@@ -53,6 +53,11 @@ TESTED = (
     ),
     "each validation image is counted once, in accuracy, validation loss and the terms",
     (
+        "processes that would train otherwise are stopped before the first step, with what differs:"
+        " the method, the number of epochs or images, the batch size, the first validation image,"
+        " the optimizer's rates"
+    ),
+    (
         "`kdmedlearn distill` under `torchrun` writes one folder, with the teacher, the student and"
         " the scores of one process with the joint batch"
     ),
