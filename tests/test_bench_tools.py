@@ -66,6 +66,7 @@ def test_growth(folder):
     assert [r["processes"] for r in found["processes"]] == [1, 2]
     page = several.page()
     assert "| images | asking once | files | opening again |" in page and "| 2 |" in page
+    assert f"| {found['images'][0]['kept to alone']:.2f} |" in page  # a ratio has no seconds
 
 
 @pytest.mark.slow
