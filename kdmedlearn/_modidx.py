@@ -3036,6 +3036,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'kdmedlearn/train/resume.py'),
                                          'kdmedlearn.train.resume.PlacedLoader.standing': ( 'train/resume.html#placedloader.standing',
                                                                                             'kdmedlearn/train/resume.py'),
+                                         'kdmedlearn.train.resume.about': ('train/resume.html#about', 'kdmedlearn/train/resume.py'),
                                          'kdmedlearn.train.resume.about_fit': ('train/resume.html#about_fit', 'kdmedlearn/train/resume.py'),
                                          'kdmedlearn.train.resume.about_learner': ( 'train/resume.html#about_learner',
                                                                                     'kdmedlearn/train/resume.py'),

@@ -709,11 +709,11 @@ def try_out(make_student, teachers: List[str], dls, method):
 # %% ../nbs/cli.ipynb #2e66ce9b
 def train_teacher(teacher: str, dls, epochs: int, lr: float, going):
     "A new network, trained on `dls`; `going`: folder of its checkpoints, None: none are kept."
+    import torch
+
     from kdmedlearn.evaluation.compare import scoring_of
     from kdmedlearn.experiments.experiment import EVERY, fit_with_line
     from kdmedlearn.train.resume import Checkpoint
-    import torch
-
     from kdmedlearn.train.teachers import fit_teacher
 
     typer.echo(f"training the teacher {teacher}, {epochs} epochs")

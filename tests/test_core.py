@@ -1068,3 +1068,13 @@ def test_gradients_come_back_to_a_map_in_the_order_of_its_memory(method):
     step(x, y).loss.backward()
     (g,) = student.back
     assert g.any() and g.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_in_a_learner_too():
+    student = Apart().to(memory_format=torch.channels_last)
+    dls = data(24, 8, 2)
+    learn = distill(dls, student, Apart(), Feature(pairs={"conv": "conv"}))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+    taught = [g for g in student.back if g.any()]
+    assert taught and all(g.is_contiguous(memory_format=torch.channels_last) for g in taught)

@@ -131,13 +131,15 @@ def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
 # %% ../../nbs/core/10_step.ipynb #199527cc
-def same_order(f: Any) -> Any:
-    """`f`, a map that was read; what comes back to it lies in memory as it does. The gradient of
-    `F.mse_loss` lies otherwise where a map is channels-last, and slows all layers before it."""
-    if isinstance(f, Tensor) and f.ndim == 4 and f.requires_grad and not f.is_contiguous():
-        if f.is_contiguous(memory_format=torch.channels_last):
-            f.register_hook(lambda g: g.contiguous(memory_format=torch.channels_last))
-    return f
+def same_order(features: dict):
+    """The gradients of maps that were read will lie in memory as the maps do. That of `F.mse_loss`
+    lies otherwise where a map is channels-last, and slows all layers before it."""
+    last = torch.channels_last
+    maps = [f for f in features.values() if isinstance(f, Tensor) and f.ndim == 4]
+    for f in maps:
+        turned = not f.is_contiguous() and f.is_contiguous(memory_format=last)
+        if f.requires_grad and turned:
+            f.register_hook(lambda g: g.contiguous(memory_format=last))
 
 
 def as_tuple(batch: Any) -> tuple:
@@ -157,8 +159,7 @@ class StudentAndTeachers(nn.Module):
     def run_student(self, xb: tuple, layers: Any = ()) -> Outputs:
         "The student's logits and maps for its input `xb`."
         out, feats = read(self.student, layers, *xb, layouts=self.layouts)
-        feats = {k: same_order(v) for k, v in plain(feats).items()}
-        return Outputs(plain(main_output(out)), feats)
+        return Outputs(plain(main_output(out)), plain(feats))
 
     def ask(self, xb: tuple, layers: list | None = None) -> tuple:
         "What each teacher says to the student's input `xb`; `layers`: names for each."
@@ -335,6 +336,7 @@ class DistillStep(StudentAndTeachers):
         if valid is None:
             valid = valid_pixels(target, self.loss_func, self.task)
         valid = all_valid_behind(valid, n_images(student.out))
+        same_order(student.features)
         task = lambda z: plain(self.loss_func(first(z, n_images(yb)), *yb))
         return Pass(student, teachers, target, valid, self.task, task)
 

@@ -6,8 +6,8 @@
 __all__ = ['LISTS', 'OF_CLOCK', 'OF_LEARNER', 'can_keep', 'packed', 'unpacked', 'hold', 'let_go', 'checksum', 'Checkpoints',
            'marks', 'same_marks', 'PlacedLoader', 'placed', 'step_of', 'counted', 'holders', 'attributes', 'gradient',
            'state_of', 'put_state', 'said', 'shapes', 'digest', 'size', 'about_loss', 'about_pixels', 'about_learner',
-           'highest', 'course', 'settings_of', 'about_fit', 'differences', 'same_training', 'rest_of_epoch', 'begin_at',
-           'OneProcess', 'alone', 'best_is_there', 'Checkpoint']
+           'highest', 'course', 'settings_of', 'about_fit', 'about', 'differences', 'same_training', 'rest_of_epoch',
+           'begin_at', 'OneProcess', 'alone', 'best_is_there', 'Checkpoint']
 
 # %% ../../nbs/train/09_resume.ipynb #854fbd03
 import inspect
@@ -417,6 +417,17 @@ def about_fit(learn: Learner) -> dict:
     }
 
 
+def about(learn: Learner, settings: dict) -> dict:
+    "All of it, with settings of the user's own; ValueError where one has a name that is taken."
+    own = about_learner(learn) | about_fit(learn)
+    for name in set(own) & set(settings):
+        raise ValueError(
+            f"a checkpoint looks at {name} itself; give what must stay the same another name than"
+            f" {name}="
+        )
+    return own | settings
+
+
 def differences(kept: Any, now: Any, name: str = "") -> list[str]:
     "What is otherwise than it was, in words."
     if isinstance(kept, dict) and isinstance(now, dict):
@@ -562,13 +573,7 @@ class Checkpoint(Callback):
         with self.one.enter(self.learn, self.folder):
             self.learn.dls = placed(self.learn.dls)
             self.loader = self.learn.dls.train
-            own = about_learner(self.learn) | about_fit(self.learn)
-            if clash := set(own) & set(self.settings):
-                raise ValueError(
-                    f"a checkpoint looks at {sorted(clash)[0]} itself; give what must stay the"
-                    f" same another name than {sorted(clash)[0]}="
-                )
-            self.about = own | self.settings
+            self.about = about(self.learn, self.settings)
             self.made, self.due = 0, False  # optimizer steps; whether to write after the batch
             self.kept = Checkpoints(self.folder).read(device_of(self.learn))
             if self.kept:

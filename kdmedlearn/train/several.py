@@ -106,7 +106,7 @@ def same_or_stop(mine: dict):
                     f" process {rank}; nothing that a training is made of may depend on the rank"
                 )
 
-# %% ../../nbs/train/12_several.ipynb #8ada2b41
+
 def first_image(ds: Any) -> str | None:
     "A checksum of the first image of a set; None where it has none that can be read."
     try:
@@ -114,7 +114,7 @@ def first_image(ds: Any) -> str | None:
     except (TypeError, ValueError, IndexError, KeyError):
         return None
 
-
+# %% ../../nbs/train/12_several.ipynb #8ada2b41
 class Together(Callback):
     "Trains a Learner in the processes that `torchrun` or `accelerate launch` have started."
 

@@ -78,7 +78,8 @@ turn). With teachers:
 
 {teachers}
 
-With processes, each with one thread and 32 images in a batch, so that two make half as many steps:
+With processes, each with one thread and 32 images in a batch, so that two make half as many
+steps{later}:
 
 {processes}
 
@@ -117,4 +118,5 @@ def page():
     f = read("growth")
     tables = {k: grown(f[k], k) for k in ("images", "teachers", "processes")}
     own = {k: f[k] for k in ("command", "device", "torch")}
+    own["later"] = f.get("processes later", "")
     return (text + fill(GROWTH, threads=threads_of(f), **own, **tables)).rstrip("\n") + "\n"
