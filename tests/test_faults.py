@@ -2,6 +2,7 @@
 files."""
 
 import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from helpers import folder_set
 from kdmedlearn import cache_teacher, distill, Feature, phantom_dls, Response
@@ -132,6 +134,42 @@ def test_workers_whose_making_is_interrupted_are_taken_down(monkeypatch, started
     gc.collect()
     assert not errors
     for p in processes:
+        p.join(20)
+        assert p.exitcode is not None
+
+
+def interrupted_at(line: int) -> bool:
+    "Interrupt the making of two workers at its `line`th line; whether it has as many."
+    seen, made = [], _MultiProcessingDataLoaderIter.__init__.__code__
+
+    def counts(frame, event, arg):
+        if event == "line":
+            seen.append(frame.f_lineno)
+            if len(seen) == line:
+                raise KeyboardInterrupt
+        return counts
+
+    traced = sys.gettrace()
+    sys.settrace(lambda frame, event, arg: counts if frame.f_code is made else None)
+    try:
+        list(batches(DataLoader(list(range(4)), bs=2, num_workers=2)))
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(traced)
+    assert len(seen) < line
+    return False
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")
+def test_an_interrupt_at_any_line_of_the_making_is_an_interrupt(monkeypatch):
+    errors, line = [], 1
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: errors.append((line, u.exc_value)))
+    while interrupted_at(line):
+        line += 1
+    gc.collect()
+    assert not errors and line > 40
+    for p in multiprocessing.active_children():
         p.join(20)
         assert p.exitcode is not None
 

@@ -126,9 +126,11 @@ def complete(tb):
     "PyTorch cannot take away workers whose making was interrupted: it misses what it notes last."
     for frame, _ in walk_tb(tb):
         made = frame.f_locals.get("self")
-        if isinstance(made, _MultiProcessingDataLoaderIter) and not hasattr(
-            made, "_workers_status"
-        ):
+        if not isinstance(made, _MultiProcessingDataLoaderIter):
+            continue
+        if not hasattr(made, "_workers"):  # it has made none: nothing is to be taken away
+            made._shutdown = True
+        elif not hasattr(made, "_workers_status"):
             made._workers_status = [True] * len(made._workers)
             last = frame.f_locals.get("w")  # of no list yet
             if last is not None and last not in made._workers and last.is_alive():
