@@ -2583,6 +2583,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'kdmedlearn/models/small.py'),
                                          'kdmedlearn.models.small.SmallCNN.forward': ( 'models/small.html#smallcnn.forward',
                                                                                        'kdmedlearn/models/small.py'),
+                                         'kdmedlearn.models.small.channels_last_images': ( 'models/small.html#channels_last_images',
+                                                                                           'kdmedlearn/models/small.py'),
                                          'kdmedlearn.models.small.small_student': ( 'models/small.html#small_student',
                                                                                     'kdmedlearn/models/small.py'),
                                          'kdmedlearn.models.small.small_teacher': ( 'models/small.html#small_teacher',

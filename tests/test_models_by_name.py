@@ -48,6 +48,26 @@ def test_every_name_of_ours_makes_a_model(name):
     assert not is_yours(name)
 
 
+# inside they are timm's and segmentation_models_pytorch's
+NOT_OURS = ("lite0_unet", *(n for n in MODELS.names(masks=True) if n.startswith("polyp_pvt")))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "name", [n for n in MODELS.names() + MODELS.names(masks=True) if n not in NOT_OURS]
+)
+def test_ours_work_with_the_channels_last_of_grey_images_too(name, channels):
+    make = create_mask_model if is_mask_model(name) else create_model
+    m = make(name, 2, in_chans=channels)
+    first = next(c for c in m.modules() if isinstance(c, nn.Conv2d))
+    maps = []
+    first.register_forward_hook(lambda m, x, y: maps.append(y))
+    with torch.no_grad():
+        m.eval()(torch.rand(2, channels, 64, 64))
+    assert not maps[0].is_contiguous()
+    assert maps[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_names_are_known_without_importing_the_models():
     code = (
         "import sys; from kdmedlearn.models.registry import MODELS; assert 'small_student' in"

@@ -6,10 +6,10 @@
 __all__ = ['CHANNELS', 'DEPTH', 'STRIDES', 'SeparableBlock', 'GuidedStudent', 'parameter_table']
 
 # %% ../../nbs/models/06_guided.ipynb #cdf4c843
-import torch
 from torch import Tensor, nn
 
 from ..core.checks import factor, image_batch, is_number, number
+from .small import channels_last_images
 
 # %% ../../nbs/models/06_guided.ipynb #b9b9e3cc
 class SeparableBlock(nn.Module):
@@ -78,8 +78,7 @@ class GuidedStudent(nn.Module):
                 f"GuidedStudent needs images of at least 32 x 32 pixels, got {x.shape[2]} x"
                 f" {x.shape[3]}; enlarge them"
             )
-        # channels last: the same numbers, faster on a CPU
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(channels_last_images(x))
         for i in range(1, len(CHANNELS)):
             x = getattr(self, f"stage{i}")(x)
         return self.head(x.mean((2, 3)))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import image_batch
+from .small import channels_last_images
 
 # %% ../../nbs/models/05_unet.ipynb #b0c6d82f
 class TwoConvs(nn.Sequential):
@@ -70,10 +71,7 @@ class UNet(nn.Module):
                 f"height and width must be divisible by {m} (it halves them {m.bit_length() - 1}"
                 f" times), got {size[0]} x {size[1]}; resize the images"
             )
-        x, seen = (
-            self.stem(x.contiguous(memory_format=torch.channels_last)),
-            [],
-        )  # the same numbers, faster on a CPU
+        x, seen = self.stem(channels_last_images(x)), []
         for i, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if i else x)
             seen.append(x)
