@@ -103,8 +103,11 @@ def test_losses_beside_one_another_are_ranked_and_ties_called_ties(monkeypatch):
     ]
     search = [{"arm": "DKD", "method": "DKD()", "valid accuracy": 0.9}]
     made = dict(command="c", search=search, runs=runs)
-    monkeypatch.setattr(losses, "read", lambda name: made)
+    before = [{"arm": "taught on all images", "draw": d, "test accuracy": 0.78} for d in (0, 3)]
+    of = dict(mri_losses=made, mri_unlabelled=dict(runs=before))
+    monkeypatch.setattr(losses, "read", of.get)
     page = losses.page()
+    assert "differ by +2.0 points" in page  # the one draw that both have
     assert "ahead of it: DKD; level with it: DIST." in page and "behind" not in page
     assert page.index("| DKD | `DKD()` | 85.0") < page.index("| Response |")
     assert "| DIST | `DIST()` | 80.0 ± 10.0 | +0.0 ± 10.0 |" in page and "3 draws" in page

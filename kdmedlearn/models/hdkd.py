@@ -179,9 +179,10 @@ class DFLT(nn.Module):
         """(B, C, 2 h, 2 w) -> (B, h w, 4 C): row by row; inside a patch place by place, the
         channels of a place together."""
         return (
-            x.unflatten(3, (-1, 2))
+            x.permute(0, 2, 3, 1)  # first, so that the gradient comes back channels last
             .unflatten(2, (-1, 2))
-            .permute(0, 2, 4, 3, 5, 1)
+            .unflatten(1, (-1, 2))
+            .transpose(2, 3)
             .flatten(3)
             .flatten(1, 2)
         )

@@ -7,6 +7,7 @@ __all__ = ['ChannelAttention', 'SpatialAttention', 'CBAM', 'conv_layer', 'MBCSA'
 
 # %% ../../nbs/models/02_mbcsa.ipynb #32a77dac
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../../nbs/models/02_mbcsa.ipynb #2de73766
@@ -33,7 +34,8 @@ class ChannelAttention(nn.Module):
         return self.excite(self.act(self.squeeze(v)))  # v: (B, width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, top = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        # a pooled maximum gives its gradient back in the order of `x` in memory, an amax does not
+        mean, top = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
         return (self.shared(mean) + self.shared(top)).sigmoid()
 
 # %% ../../nbs/models/02_mbcsa.ipynb #abf3b5dd
