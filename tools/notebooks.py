@@ -67,8 +67,19 @@ def clean(nb):
                 o["metadata"] = nbformat.from_dict({})
             if "text" in o:
                 o["text"] = re.sub(r" at 0x[0-9a-f]{6,}", "", o["text"])
-        c.outputs = [o for o in c.outputs if o.output_type == "stream" or o.get("data")]
+        c.outputs = joined(o for o in c.outputs if o.output_type == "stream" or o.get("data"))
     return nb
+
+
+def joined(outputs) -> list:
+    "Outputs with prints that follow one another in one piece, however busy the machine was."
+    out = []
+    for o in outputs:
+        if out and o.output_type == "stream" == out[-1].output_type and o.name == out[-1].name:
+            out[-1].text += o.text
+        else:
+            out.append(o)
+    return out
 
 
 def execute(path, timeout=600, **kw):
