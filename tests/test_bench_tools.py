@@ -95,7 +95,7 @@ def test_the_cost_of_a_student(tmp_path, monkeypatch):
 
 def test_losses_beside_one_another_are_ranked_and_ties_called_ties(monkeypatch):
     losses = importlib.import_module("results.losses")
-    score = {"Response": (0.8, 0.7, 0.9), "DKD": (0.85, 0.75, 0.95), "DIST": (0.7, 0.9, 0.8)}
+    score = {"Response": (0.8, 0.7, 0.9), "DKD": (0.85, 0.75, 0.95), "DIST": (0.81, 0.69, 0.9)}
     runs = [
         {"arm": a, "draw": d, "test accuracy": v, "method": f"{a}()"}
         for a, of in score.items()
@@ -110,6 +110,8 @@ def test_losses_beside_one_another_are_ranked_and_ties_called_ties(monkeypatch):
     assert "differ by +2.0 points" in page  # the one draw that both have
     assert "ahead of it: DKD; level with it: DIST." in page and "behind" not in page
     assert page.index("| DKD | `DKD()` | 85.0") < page.index("| Response |")
-    assert "| DIST | `DIST()` | 80.0 ± 10.0 | +0.0 ± 10.0 |" in page and "3 draws" in page
+    assert "| DIST | `DIST()` | 80.0 ± 10.5 | +0.0 |" in page and "3 draws" in page
+    # what is left of a two-way table of the three
+    assert "error of a difference is 0.5 points" in page
     made["runs"] = []
     assert losses.page() == ""
