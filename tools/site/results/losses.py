@@ -66,7 +66,7 @@ def again(arms):
     apart = ", ".join(f"{100 * v:+.1f}" for v in d)
     return (
         f" {BASE} is the arm *taught on all images* of the part above, trained anew, and its"
-        f" teacher too; the two differ by {apart} points: so much is chance within a draw."
+        f" teacher too; the two differ by {apart} points. So a gap in the ranking says little."
     )
 
 
