@@ -12,7 +12,7 @@ help:
 	@echo "make test         all tests, every notebook included"
 	@echo "make quick        the tests for the inner loop: no browser, no notebook, nothing slow"
 	@echo "make bench        what a step of each method costs on this machine, against the least that it must do"
-	@echo "make format       code as the project has it: black, long comments and docstrings wrapped"
+	@echo "make format       code as the project has it: ruff, long comments and docstrings wrapped"
 	@echo "make lab          JupyterLab, opened on the course"
 	@echo "make docs         the documentation site, in docs/_build/html"
 	@echo "make notebooks    export the library, execute every notebook again, remake README.md"

@@ -140,13 +140,13 @@ def versions() -> dict:
         "python": sys.version.split()[0]
     }
 
-# %% ../nbs/cli.ipynb #fa82290d
+# %% ../nbs/cli.ipynb #60987201
 def sets_sentence(test, res) -> str:
     n, v = test.n, res["learners"]["student alone"].dls.valid.n
     by_chance = "other images would give another mean"
     if res.get("score", "accuracy") == "accuracy":
         by_chance = (
-            f"chance alone moves an accuracy there by about {50 / v**.5:.1f} points (one standard"
+            f"chance alone moves an accuracy there by about {50 / v**0.5:.1f} points (one standard"
             " error)"
         )
     if test is res["learners"]["student alone"].dls.valid or same_images(
@@ -706,7 +706,7 @@ def try_out(make_student, teachers: List[str], dls, method):
     except RuntimeError as e:
         raise ValueError(str(e)) from e
 
-# %% ../nbs/cli.ipynb #2e66ce9b
+# %% ../nbs/cli.ipynb #bb3d888b
 def train_teacher(teacher: str, dls, epochs: int, lr: float, going):
     "A new network, trained on `dls`; `going`: folder of its checkpoints, None: none are kept."
     import torch
@@ -1166,7 +1166,7 @@ def probe_folder(asked: Asked):
         write_report(run / "report.html", f"Will it pay? {found.answer}", parts)
         typer.echo(f"report: {run / 'report.html'}")
 
-# %% ../nbs/cli.ipynb #63591067
+# %% ../nbs/cli.ipynb #a9d7c10f
 @app.command("bench")
 def bench_methods(
     methods: Optional[List[str]] = typer.Argument(None, help="names; default: all methods"),
@@ -1304,7 +1304,7 @@ def make_page(
         serve = f"python -m http.server --bind 127.0.0.1 --directory {page}"
         typer.echo(f"{page}; see it: " + ("open it in a browser" if single else serve))
 
-# %% ../nbs/cli.ipynb #d1b4e4d3
+# %% ../nbs/cli.ipynb #b910b240
 def course_dir() -> Path:
     "Where the notebooks are: inside an installed package, or beside it in a checkout."
     import kdmedlearn
@@ -1323,7 +1323,7 @@ def course_dir() -> Path:
 def notebooks(
     folder: Path = typer.Argument(
         ..., help="folder to copy the course to; made if it does not exist"
-    )
+    ),
 ):
     "Copy the chapters and tutorials."
     with _Told():

@@ -1,4 +1,4 @@
-import os, sys
+import gc, os, sys
 from pathlib import Path
 
 # The numbers in the tests are a processor's. KDMEDLEARN_TEST_GPU=1 lets them see a GPU: those that
@@ -24,6 +24,12 @@ def _in_tmp(tmp_path, monkeypatch):
 
 
 LONG = ("experiments/03_probe", "tutorials/", "test_notebook_runs", "test_browser")
+
+
+def pytest_collection_finish():
+    "No collection of garbage looks again through what the libraries have brought."
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

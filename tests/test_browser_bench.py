@@ -89,9 +89,9 @@ def test_train_pause_stop_and_come_back(lab):
         color = s.js(
             "() => getComputedStyle(document.querySelector('.js-plotly-plot .x2tick text')).fill"
         )
-        assert (
-            min(float(v) for v in re.findall(r"[\d.]+", color)[:3]) > 150
-        ), f"tick labels are {color} on the dark theme"
+        assert min(float(v) for v in re.findall(r"[\d.]+", color)[:3]) > 150, (
+            f"tick labels are {color} on the dark theme"
+        )
         assert not s.errors
 
 

@@ -41,7 +41,7 @@ def make(student=None, teacher=None, method="response", dls=None, **kw):
         net(8) if teacher is None else teacher,
         method=method,
         loss_func=F.cross_entropy,
-        **kw
+        **kw,
     )
 
 
@@ -89,9 +89,10 @@ def test_teacher_does_not_run_at_weight_zero():
 
 def test_teacher_in_its_own_normalisation():
     dls = data()
-    mean, std = torch.tensor([0.4, 0.5, 0.6]).reshape(1, 3, 1, 1), torch.tensor(
-        [0.2, 0.3, 0.4]
-    ).reshape(1, 3, 1, 1)
+    mean, std = (
+        torch.tensor([0.4, 0.5, 0.6]).reshape(1, 3, 1, 1),
+        torch.tensor([0.2, 0.3, 0.4]).reshape(1, 3, 1, 1),
+    )
     norm = Normalize(mean, std)
     dls.train.after_batch.add(norm)
     dls.valid.after_batch.add(norm)
@@ -173,8 +174,9 @@ def test_gradient_accumulation_sees_the_distilled_loss():
         s.norm.eval()
         s.norm.train = lambda mode=True: s.norm  # batch norm would see other batches
         learn = make(s, t, Response(alpha=0.5), opt_func=SGD, cbs=cbs)
-        x, y = torch.cat([b[0] for b in data(bs=8).valid] * 2), torch.cat(
-            [b[1] for b in data(bs=8).valid] * 2
+        x, y = (
+            torch.cat([b[0] for b in data(bs=8).valid] * 2),
+            torch.cat([b[1] for b in data(bs=8).valid] * 2),
         )
         learn.dls.train = [(x[i::n], y[i::n]) for i in range(n)]
         with learn.no_bar(), learn.no_logging():

@@ -104,9 +104,10 @@ def test_count_trouble():
 
 
 def test_stand_ins_are_the_same_for_the_same_seed(home, tmp_path):
-    again, other = write_phantom_endoscopy(
-        tmp_path / "a", n_per_class=10, size=32
-    ), write_phantom_endoscopy(tmp_path / "b", n_per_class=10, size=32, seed=1)
+    again, other = (
+        write_phantom_endoscopy(tmp_path / "a", n_per_class=10, size=32),
+        write_phantom_endoscopy(tmp_path / "b", n_per_class=10, size=32, seed=1),
+    )
     names = lambda p: {f.relative_to(p) for f in p.rglob("*.jpg")}
     assert names(again) == names(home / "kvasir") and not names(again) & names(other)
     assert all((again / f).read_bytes() == (home / "kvasir" / f).read_bytes() for f in names(again))

@@ -227,10 +227,13 @@ def test_batchmean_is_the_released_value_times_the_classes():
 
 
 def test_feature_loss_counts_later_pairs_more():
-    a, b = {"x": torch.zeros(2, 3, 4, 4), "y": torch.zeros(2, 3, 4, 4)}, {
-        "x": torch.ones(2, 3, 4, 4),
-        "y": torch.ones(2, 3, 4, 4),
-    }
+    a, b = (
+        {"x": torch.zeros(2, 3, 4, 4), "y": torch.zeros(2, 3, 4, 4)},
+        {
+            "x": torch.ones(2, 3, 4, 4),
+            "y": torch.ones(2, 3, 4, 4),
+        },
+    )
     assert [
         feature_losses(a, b, [("x", "x"), ("y", "y")], beta).item() for beta in (0, 1, 2, 3)
     ] == [2, 3, 5, 9]

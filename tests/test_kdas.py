@@ -28,8 +28,9 @@ from kdmedlearn.train.recipes import kdas_recipe
 
 _, VALUES = golden("kdas")
 value = lambda name: torch.tensor(VALUES[name])
-student_map, teacher_map = lambda: value("kdas.student_map").requires_grad_(), lambda: value(
-    "kdas.teacher_map"
+student_map, teacher_map = (
+    lambda: value("kdas.student_map").requires_grad_(),
+    lambda: value("kdas.teacher_map"),
 )
 tiny = lambda n=1: UNet(n, widths=(4, 8))
 
@@ -146,9 +147,10 @@ def test_half_precision_is_computed_in_float32(dtype):
         20 * torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(k)) for k in (0, 1)
     )
     s, t = s.to(dtype), t.to(dtype)
-    p = lambda a, b: KDAS(scale="raw").terms(
-        Pass(Outputs(a), (Outputs(b),), None)
-    ) | BernoulliKL().terms(Pass(Outputs(a), (Outputs(b),), None))
+    p = lambda a, b: (
+        KDAS(scale="raw").terms(Pass(Outputs(a), (Outputs(b),), None))
+        | BernoulliKL().terms(Pass(Outputs(a), (Outputs(b),), None))
+    )
     outside = p(s.float(), t.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = p(s, t)

@@ -464,9 +464,10 @@ def test_save_and_score_give_the_same_numbers(files, tmp_path):
     )
     assert np.allclose(summary(t), summary(again.loc[t.index]), atol=1e-12)
     for k in range(10, 16):
-        with Image.open(out / f"{k}.png") as p, Image.open(
-            files / "validation" / "images" / f"{k}.png"
-        ) as im:
+        with (
+            Image.open(out / f"{k}.png") as p,
+            Image.open(files / "validation" / "images" / f"{k}.png") as im,
+        ):
             assert p.mode == "L" and p.size == im.size
     with pytest.raises(FileExistsError, match="overwrite=True"):
         save_masks(net, data.valid, out)

@@ -36,8 +36,9 @@ def test_shapes_and_same_seed_same_images(task):
 
 @pytest.mark.parametrize("task", ["classify", "segment"])
 def test_an_image_does_not_depend_on_how_many_are_asked_for(task):
-    (x, y), (x2, y2) = phantom(P.CHUNK + 9, 32, task, seed=3), phantom(
-        P.CHUNK + 3, 32, task, seed=3
+    (x, y), (x2, y2) = (
+        phantom(P.CHUNK + 9, 32, task, seed=3),
+        phantom(P.CHUNK + 3, 32, task, seed=3),
     )
     assert np.array_equal(x[: len(x2)], x2) and np.array_equal(y[: len(y2)], y2)
     assert task == "classify" or len({m.tobytes() for m in y}) == len(y)  # and no scene comes twice

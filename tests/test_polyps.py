@@ -34,8 +34,9 @@ def said(f, *a, **kw):
 
 
 def test_stand_ins_are_the_same_for_the_same_seed(home, tmp_path):
-    again, other = write_phantom_polyps(tmp_path / "a", 10, 3, 32), write_phantom_polyps(
-        tmp_path / "b", 10, 3, 32, seed=1
+    again, other = (
+        write_phantom_polyps(tmp_path / "a", 10, 3, 32),
+        write_phantom_polyps(tmp_path / "b", 10, 3, 32, seed=1),
     )
     for f in (home / "kvasir").rglob("*.jpg"):
         rel = f.relative_to(home / "kvasir")

@@ -195,20 +195,25 @@ def f(x):
     assert rubric.checked_share([src]) == 9 / 15
 
 
-def formatted_cells(name):
-    for src in rubric.exported(chapters()[name]):
-        if formatting.stable(src, formatting.LIBRARY).rstrip("\n") != src.rstrip("\n"):
-            yield src
+def test_code_is_as_make_format_leaves_it():
+    "Cells, tools and tests."
+    assert not list(formatting.changes(formatting.everything())), "make format"
 
 
-@pytest.mark.slow
-def test_code_is_as_black_formats_it():
-    "Exported cells, tools and tests, in black's stable style."
-    wrong = [name for name in chapters() if any(formatted_cells(name))]
-    for p in (*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")):
-        src = p.read_text(encoding="utf-8")
-        wrong += [p.name] * (formatting.stable(src, formatting.LIBRARY) != src)
-    assert not wrong, "make format"
+def test_the_format_of_what_is_not_yet_formatted(tmp_path):
+    "A changed cell alone is written, and its outputs stay."
+    long = "x = " + " + ".join(["'one'"] * 20) + "  # a comment at the end"
+    cells = [nbformat.v4.new_code_cell(s) for s in ("f( 1,2 );", "#| export\na = 1", long)]
+    for c in cells:
+        c.outputs = [nbformat.v4.new_output("stream", text="said")]
+    path = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    (_, new) = formatting.changes([path])[path]
+    assert new[:2] == ["f(1, 2);", "#| export\na = 1"]
+    assert '    + "one"\n' in new[2] and max(map(len, new[2].split("\n"))) <= 88
+    module = tmp_path / "b.py"
+    module.write_text("x = {'a':1}\n")
+    assert formatting.changes([module])[module] == (None, ['x = {"a": 1}'])
 
 
 def test_types_are_shipped():
@@ -285,9 +290,9 @@ def test_imports_go_down_the_floors():
         for other in imported(name, path):
             there = other.split(".")[0]
             if there in floor and there != room:
-                assert (
-                    floor[there] < floor[room]
-                ), f"{name} (floor {floor[room]}) imports {other} (floor {floor[there]})"
+                assert floor[there] < floor[room], (
+                    f"{name} (floor {floor[room]}) imports {other} (floor {floor[there]})"
+                )
 
 
 def test_a_room_imports_the_libraries_that_its_row_names():
@@ -356,12 +361,12 @@ def test_results_page_comes_from_the_results_files():
 @pytest.mark.slow
 def test_the_rubric_page_and_the_course_table_are_up_to_date():
     found = rubric.rows()
-    assert (ROOT / "docs" / "rubric.md").read_text() == rubric.page(
-        found
-    ), "run python tools/rubric.py"
+    assert (ROOT / "docs" / "rubric.md").read_text() == rubric.page(found), (
+        "run python tools/rubric.py"
+    )
     index = (ROOT / "README.md").read_text()
     for name, what, j in found:
         if name.startswith("tutorials/"):
-            assert re.search(
-                rf"\]\(nbs/{name}\.ipynb\).*\| {j['time']} \|", index
-            ), f"the course table has {name} not, or with another time than {j['time']}"
+            assert re.search(rf"\]\(nbs/{name}\.ipynb\).*\| {j['time']} \|", index), (
+                f"the course table has {name} not, or with another time than {j['time']}"
+            )

@@ -149,9 +149,11 @@ def test_a_changed_file_of_weights_is_read_or_refused(tmp_path_factory, place, v
 
 json_like = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["run", "status", "history", "params", "host", "process", "x"]), inner
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["run", "status", "history", "params", "host", "process", "x"]), inner
+        )
     ),
     max_leaves=12,
 )

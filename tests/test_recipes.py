@@ -231,9 +231,9 @@ def test_a_training_is_pytorchs(recipe, theirs):
             pass  # the Learner looks at them too
     for (k, u), v in zip(a.state_dict().items(), b.state_dict().values()):
         if not k.startswith(("conv.bias", "norm.running")):
-            assert torch.allclose(
-                u, v, atol=1e-4
-            ), k  # batch norm undoes that bias: its gradient is noise
+            assert torch.allclose(u, v, atol=1e-4), (
+                k
+            )  # batch norm undoes that bias: its gradient is noise
 
 
 # ---- augmentation

@@ -350,8 +350,9 @@ def test_three_classes_and_a_border_from_the_command_line(tmp_path):
     r = command(tmp_path, "--classes", "wall,polyp,tool", "--ignore", 255, "--method", "pixelkl")
     assert r.exit_code == 0, r.output
     run = tmp_path / "runs" / "set"
-    about, config = about_model(run / "student.safetensors"), json.loads(
-        (run / "config.json").read_text()
+    about, config = (
+        about_model(run / "student.safetensors"),
+        json.loads((run / "config.json").read_text()),
     )
     assert (about["arch"], about["vocab"]) == ("small_unet", NAMES)
     assert (config["classes"], config["ignore"]) == ("wall,polyp,tool", "255")

@@ -104,8 +104,9 @@ def test_the_scores_are_of_the_validation_images(dls, tmp_path):
         for x, y in dls.valid:
             hit.append((m(x).argmax(1) == y).float())
             ys.append(y)
-    hit, ys = torch.cat([torch.as_tensor(h) for h in hit]), torch.cat(
-        [torch.as_tensor(y) for y in ys]
+    hit, ys = (
+        torch.cat([torch.as_tensor(h) for h in hit]),
+        torch.cat([torch.as_tensor(y) for y in ys]),
     )
     assert ts.table.accuracy.iloc[0] == pytest.approx(hit.mean().item())
     assert ts.recall.loc["small_student"].tolist() == pytest.approx(
@@ -280,9 +281,10 @@ def test_trained_ones_are_only_scored(dls, tmp_path, no_fit):
         small_student(), tmp_path / "from_file.safetensors", "small_student", CLASSES, norm=own
     )
     before = fingerprint(load_teacher(p).model)
-    t, learn = Teacher(
-        GuidedStudent(), norm=([0.3] * 3, [0.4] * 3), vocab=CLASSES, name="mine"
-    ), Learner(dls, small_teacher())
+    t, learn = (
+        Teacher(GuidedStudent(), norm=([0.3] * 3, [0.4] * 3), vocab=CLASSES, name="mine"),
+        Learner(dls, small_teacher()),
+    )
     ts = teachers(dls, [t, p, learn], cache=tmp_path / "c", **quiet)
     assert [o.name for o in ts] == ["mine", "from_file", "SmallCNN"] and list(ts.table.weights) == [
         "given"

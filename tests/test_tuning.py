@@ -694,9 +694,9 @@ def test_nothing_is_left_after_twenty_starts_and_stops(tmp_path):
             tensors = n if i == 1 else tensors
     assert threading.active_count() == threads and hooks() == 0
     assert not [r for r in made if r() is not None]
-    assert (
-        n <= tensors
-    ), f"{n - tensors} tensors more after the twentieth stop than after the second"
+    assert n <= tensors, (
+        f"{n - tensors} tensors more after the twentieth stop than after the second"
+    )
     assert len(b.runs.all()) == 20
     b.close()
 

@@ -496,8 +496,9 @@ def test_large_places_are_averaged_and_their_share_is_not():
 
 def test_mbcsa_takes_teachers_learners_and_masks(classes, masks):
     t = Teacher(hdkd().train(), norm=(norm_of(classes)[0].flatten(), norm_of(classes)[1].flatten()))
-    a, b = mbcsa_attention(t, classes.valid), mbcsa_attention(
-        Learner(classes, t.model, loss_func=nn.CrossEntropyLoss())
+    a, b = (
+        mbcsa_attention(t, classes.valid),
+        mbcsa_attention(Learner(classes, t.model, loss_func=nn.CrossEntropyLoss())),
     )
     assert (
         torch.allclose(a.seen.spatial["stage2.0"], b.seen.spatial["stage2.0"], atol=1e-5)

@@ -1,18 +1,17 @@
-"""Format code as the project has it: black, and what black leaves, long comments and docstrings.
+"""Format code as the project has it: ruff, and what ruff leaves, long comments and docstrings.
 
     python tools/format.py [--check] [FILES]
 
 100 characters in .py files and exported cells, 88 in all other cells, since the site cuts what is
 longer. Without FILES everything. With --check nothing is written; exit 1 and a list, where
-something would change.
+something would change. A string that is too long stays: where to cut it is for its writer to say.
 """
 
-import argparse, ast, io, re, sys, textwrap, tokenize
+import argparse, ast, io, re, subprocess, sys, textwrap, tokenize
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import black
 import nbformat
-from black.mode import Preview
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from notebooks import ROOT, notebooks, with_fixed_ids
@@ -23,21 +22,20 @@ MAGIC = re.compile(r"^[%!]", re.M)
 NOT_PROSE = re.compile(r"\s|[-*|>#$`]|\d+\.|.*\\")  # how lines begin that are no running text
 
 
-def stable(src, width):
-    "`src` in black's stable style; the directives of nbdev keep their form."
-    src = re.sub(r"^#\|", "# |", src, flags=re.M)  # black's form: what it changes it reads twice
-    return directives(black.format_str(src, mode=black.Mode(line_length=width)))
-
-
-def split_strings(src, width):
-    "`src` with strings over `width` split, which only black's preview does."
-    features = {Preview.string_processing}
-    mode = black.Mode(line_length=width, preview=True, enabled_features=features)
-    return directives(black.format_str(src, mode=mode))
-
-
-def directives(src):
-    return re.sub(r"^# \|", "#|", src, flags=re.M)
+def stable(pieces):
+    "Each (source, width) in ruff's stable style: two runs of ruff for any number of them."
+    with TemporaryDirectory() as d:
+        files = [Path(d, f"{i}-{width}.py") for i, (_, width) in enumerate(pieces)]
+        for file, (src, _) in zip(files, pieces):
+            file.write_text(src, encoding="utf-8")
+        for width in {w for _, w in pieces}:
+            call = [sys.executable, "-m", "ruff", "format", "--isolated", "--no-cache", "--quiet"]
+            call += [
+                f"--line-length={width}",
+                *(f.name for f in files if f.stem.endswith(f"-{width}")),
+            ]
+            subprocess.run(call, cwd=d, check=True)
+        return [f.read_text(encoding="utf-8") for f in files]
 
 
 def wrap(text, width):
@@ -61,7 +59,7 @@ def one_line_docstring(line, text, width):
     "A docstring of one line that is too long, as the lines of a longer one."
     pad = line[: len(line) - len(line.lstrip())]
     out = wrap(text, width - len(pad) - 3)
-    if len(out) == 1:  # black would join the closing quotes with it
+    if len(out) == 1:  # ruff would join the closing quotes with it
         out = wrap(text, width - len(pad) - 6)
     if out[-1].endswith('"'):
         out[-1] += " "
@@ -117,7 +115,7 @@ def wrap_docstrings(src, width):
 
 # --- comments
 def wrap_comments(src, width):
-    "Comments on lines that are too long, above their code; black puts nothing of them elsewhere."
+    "Comments on lines that are too long, above their code; ruff puts nothing of them elsewhere."
     lines = src.split("\n")
     tokens = list(tokenize.generate_tokens(io.StringIO(src).readline))
     for t in reversed([t for t in tokens if t.type == tokenize.COMMENT]):
@@ -134,44 +132,68 @@ def wrap_comments(src, width):
     return "\n".join(lines)
 
 
+def wrapped_lines(src, width):
+    if max(map(len, src.split("\n"))) <= width:
+        return src
+    return wrap_comments(wrap_docstrings(src, width), width)
+
+
 # --- cells and files
-def formatted(src, width):
-    "`src` as the project has it, without a newline at its end."
-    silent = src.rstrip().endswith(";")  # the output of the last expression is not shown
-    for _ in range(2):
-        src = stable(split_strings(directives(src), width), width)
-        src = wrap_comments(wrap_docstrings(src, width), width)
-    return stable(src, width).rstrip("\n") + ";" * silent
+def formatted(pieces):
+    "The sources of (source, width) as the project has them, without a newline at their ends."
+    new = stable(pieces)
+    for _ in range(2):  # what was wrapped may be joined with other lines
+        widths = [w for _, w in pieces]
+        wrapped = [wrapped_lines(s, w) for s, w in zip(new, widths)]
+        again = [i for i, s in enumerate(wrapped) if s != new[i]]
+        for i, s in zip(again, stable([(wrapped[i], widths[i]) for i in again])):
+            new[i] = s
+    # a semicolon at the end keeps the output of the last expression from being shown
+    silent = [src.rstrip().endswith(";") for src, _ in pieces]
+    return [s.rstrip("\n") + ";" * quiet for s, quiet in zip(new, silent)]
 
 
 def width_of(cell):
     return LIBRARY if EXPORT.search(cell.source) else OTHER_CELLS
 
 
-def format_notebook(path, check):
+def cells_of(nb):
     "Cells with magics stay as they are."
-    nb, changed = nbformat.read(path, 4), False
-    for c in nb.cells:
-        if c.cell_type == "code" and c.source.strip() and not MAGIC.search(c.source):
-            new = formatted(c.source, width_of(c))
-            changed |= new != c.source
-            c.source = new
-    if changed and not check:
-        nbformat.write(with_fixed_ids(nb), path)
-    return changed
+    code = (c for c in nb.cells if c.cell_type == "code")
+    return [c for c in code if c.source.strip() and not MAGIC.search(c.source)]
 
 
-def format_module(path, check):
-    old = path.read_text(encoding="utf-8")
-    new = formatted(old, LIBRARY) + "\n"
-    if new != old and not check:
-        path.write_text(new, encoding="utf-8")
-    return new != old
+def read(path):
+    "A file's notebook, if it is one, and its sources with their widths."
+    if path.suffix != ".ipynb":
+        return None, [(path.read_text(encoding="utf-8"), LIBRARY)]
+    nb = nbformat.read(path, 4)
+    return nb, [(c.source, width_of(c)) for c in cells_of(nb)]
+
+
+def write(path, nb, sources):
+    if nb is None:
+        return path.write_text(sources[0] + "\n", encoding="utf-8")
+    for cell, src in zip(cells_of(nb), sources):
+        cell.source = src
+    nbformat.write(with_fixed_ids(nb), path)
 
 
 def everything():
     modules = [p for d in ("tools", "tests") for p in sorted((ROOT / d).rglob("*.py"))]
     return [ROOT / "setup.py", ROOT / "docs" / "conf.py", *modules, *notebooks()]
+
+
+def changes(paths):
+    "Path -> its notebook and new sources, of files that are not as the project has them."
+    files = {p: read(p) for p in paths}
+    new = iter(formatted([piece for _, pieces in files.values() for piece in pieces]))
+    out = {}
+    for path, (nb, pieces) in files.items():
+        sources = [next(new) for _ in pieces]
+        if any(src != old.rstrip("\n") for src, (old, _) in zip(sources, pieces)):
+            out[path] = nb, sources
+    return out
 
 
 def main():
@@ -181,12 +203,11 @@ def main():
     p.add_argument("files", nargs="*", type=Path)
     p.add_argument("--check", action="store_true")
     a = p.parse_args()
-    changed = []
-    for path in a.files or everything():
-        work = format_notebook if path.suffix == ".ipynb" else format_module
-        if work(path, a.check):
-            changed.append(path)
-            print("would change" if a.check else "changed", path)
+    changed = changes(a.files or everything())
+    for path, (nb, sources) in changed.items():
+        print("would change" if a.check else "changed", path)
+        if not a.check:
+            write(path, nb, sources)
     return 1 if a.check and changed else 0
 
 

@@ -244,9 +244,10 @@ def same_answers(found: dict, tolerance: float):
             f" and {tolerance:g} is allowed; nothing was written"
         )
 
-# %% ../../nbs/clinic/04_export.ipynb #50711e87
+# %% ../../nbs/clinic/04_export.ipynb #a77fa1a8
 def calibration_of(
-    learn: Learner, test=None  # a loader of images that are scored
+    learn: Learner,
+    test=None,  # a loader of images that are scored
 ) -> dict | None:  # "temperature", "words" for the card, and of `test` the "ECE" of the answers
     "The temperature that fits the validation images; None unless an image has one class."
     if kind_of(learn.dls) != "classes":
@@ -270,7 +271,7 @@ def calibration_of(
         found["ECE"] = float(ece(logits / tau, y))
     return found
 
-# %% ../../nbs/clinic/04_export.ipynb #35d0b85c
+# %% ../../nbs/clinic/04_export.ipynb #3ca8528d
 def scores_of(model: nn.Module, dl) -> list:  # of `Score`
     "Scores of `model` on the images of `dl`, with 95% intervals."
     if kind_of(dl) == "masks":

@@ -15,7 +15,7 @@ from torch import nn, Tensor
 
 from .outputs import Outputs, Pass
 
-# %% ../../nbs/core/11_processes.ipynb #e6443467
+# %% ../../nbs/core/11_processes.ipynb #91f3f777
 def processes() -> int:
     "How many processes train together."
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -45,7 +45,7 @@ def gathered(x: Tensor) -> Tensor:  # (B, ...) of this process -> (processes x B
     the losses of all processes want from these B images. Every process must have as many."""
     return _Gather.apply(x) if several() else x
 
-# %% ../../nbs/core/11_processes.ipynb #57cd02d3
+# %% ../../nbs/core/11_processes.ipynb #05fa611b
 def gather_outputs(o: Outputs) -> Outputs:
     "Logits and maps of all processes."
     return Outputs(gather_any(o.out), {k: gather_any(v) for k, v in o.features.items()})
@@ -62,13 +62,14 @@ def gather_pass(p: Pass) -> Pass:
     if not several():
         return p
     teachers = tuple(map(gather_outputs, p.teachers))
-    target, valid = gather_any(p.target), (
-        p.valid if p.valid is None else gathered(p.valid.float()) > 0
+    target, valid = (
+        gather_any(p.target),
+        (p.valid if p.valid is None else gathered(p.valid.float()) > 0),
     )
     student = gather_outputs(p.student)
     return p._replace(student=student, teachers=teachers, target=target, valid=valid)
 
-# %% ../../nbs/core/11_processes.ipynb #6aa81500
+# %% ../../nbs/core/11_processes.ipynb #c76a19a7
 class SyncNorm(nn.modules.batchnorm._BatchNorm):
     "Batch norm with the mean and variance of all processes' images."
 

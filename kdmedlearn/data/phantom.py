@@ -123,7 +123,7 @@ class Scene:
     def paint(self, colour, alpha):
         self.rgb += alpha[:, None] * (np.array(colour, np.float32).reshape(3, 1, 1) - self.rgb)
 
-# %% ../../nbs/data/01_phantom.ipynb #545ea004
+# %% ../../nbs/data/01_phantom.ipynb #97902e12
 @dataclass
 class Place:
     "Coordinates of a sign: `r` = 1 on its edge, `R` its radius in image units."
@@ -138,9 +138,10 @@ def place(s: Scene, cx, cy, R) -> Place:
     "A bent, turned and stretched disc of radius about `R` around (`cx`, `cy`)."
     turn, stretch = s.rand(0, 2 * np.pi), s.rand(0.8, 1.25)
     x, y = s.x - cx + 0.05 * s.noise(6), s.y - cy + 0.05 * s.noise(6)
-    u, v = (np.cos(turn) * x + np.sin(turn) * y) / R * stretch, (
-        np.cos(turn) * y - np.sin(turn) * x
-    ) / R / stretch
+    u, v = (
+        (np.cos(turn) * x + np.sin(turn) * y) / R * stretch,
+        (np.cos(turn) * y - np.sin(turn) * x) / R / stretch,
+    )
     return Place(u, v, np.sqrt(u * u + v * v) * (1 + 0.07 * np.clip(s.noise(5), -2, 2)), R)
 
 
@@ -302,7 +303,7 @@ LAYERS = [
     globals()[sign] for sign in SIGNS
 ]  # in the order of the table: later layers lie over earlier ones
 
-# %% ../../nbs/data/01_phantom.ipynb #169ee066
+# %% ../../nbs/data/01_phantom.ipynb #a54928a0
 def bubbles(s: Scene, share: float):
     "Up to four bright rings, each there with probability `share`."
     for _ in range(4):
@@ -317,8 +318,9 @@ def bubbles(s: Scene, share: float):
 def frame(s: Scene) -> np.ndarray:  # (n, size, size) True where the picture is
     "The visible part: a disc or an octagon."
     x, y, corner = np.abs(s.x), np.abs(s.y), s.rand(1.35, 1.6)
-    disc, octagon = np.sqrt(x * x + y * y) / s.rand(1.02, 1.25), np.maximum(
-        np.maximum(x, y) / 0.97, (x + y) / corner
+    disc, octagon = (
+        np.sqrt(x * x + y * y) / s.rand(1.02, 1.25),
+        np.maximum(np.maximum(x, y) / 0.97, (x + y) / corner),
     )
     return np.where(s.rand() < 0.5, disc, octagon) < 1
 
@@ -379,7 +381,7 @@ def second_polyp(s: Scene, a) -> np.ndarray:  # (n, size, size) True on the seco
     polyp(s, a * there, at)
     return there & (at.r < 1)
 
-# %% ../../nbs/data/01_phantom.ipynb #86c9bd6c
+# %% ../../nbs/data/01_phantom.ipynb #474e1933
 TASKS, CHUNK = ("classify", "segment"), 32
 
 
@@ -422,8 +424,9 @@ def phantom(
     check_phantom(n, size, task, seed, difficulty)
     segment = task == "segment"
     y = np.full(n, CLASSES.index("polyps")) if segment else balanced_labels(n, seed)
-    x, masks = np.empty((n, size, size, 3), np.uint8), np.empty(
-        (n, size, size) if segment else (0,), np.uint8
+    x, masks = (
+        np.empty((n, size, size, 3), np.uint8),
+        np.empty((n, size, size) if segment else (0,), np.uint8),
     )
     for i in range(0, n, CHUNK):
         ids = range(i, min(i + CHUNK, n))
@@ -495,12 +498,9 @@ def __getattr__(name):
         return ReadShot
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-# %% ../../nbs/data/01_phantom.ipynb #c756eb66
-MEAN, STD = (0.52, 0.32, 0.28), (
-    0.27,
-    0.18,
-    0.16,
-)  # of the pixels at difficulty .5, between 0 and 1, for red, green, blue
+# %% ../../nbs/data/01_phantom.ipynb #a847d177
+# of the pixels at difficulty .5, between 0 and 1, for red, green, blue
+MEAN, STD = (0.52, 0.32, 0.28), (0.27, 0.18, 0.16)
 CODES = ["background", "polyp"]
 
 
@@ -509,7 +509,7 @@ def split_seeds(seed: int) -> tuple:  # three different integers
     check_phantom(1, 32, "classify", seed, 0)
     return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(3))
 
-# %% ../../nbs/data/01_phantom.ipynb #1d31e3b4
+# %% ../../nbs/data/01_phantom.ipynb #feeed226
 def phantom_dls(
     n_train: int = 1000,
     n_valid: int = 1000,  # images
@@ -522,7 +522,7 @@ def phantom_dls(
     device=None,  # fastai's default where None
     num_workers: int = 0,  # the images are in memory: workers would only cost
     n_unlabelled: int = 0,  # images without a label beside them, as `dls.rest`
-    **kw  # passed on to `Datasets.dataloaders`
+    **kw,  # passed on to `Datasets.dataloaders`
 ) -> DataLoaders:
     "fastai DataLoaders of phantoms, for classification or segmentation."
     for n in (n_train, n_valid):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['seconds_of', 'in_turn', 'ratio', 'Alive', 'peak_bytes', 'n_params', 'flops', 'file_bytes', 'ms_per_image', 'cost']
 
-# %% ../../nbs/evaluation/03_cost.ipynb #9b0c9a2a
+# %% ../../nbs/evaluation/03_cost.ipynb #83c03946
 import tempfile
 import weakref
 from collections.abc import Callable

@@ -8,7 +8,7 @@ __all__ = ['THRESHOLDS', 'STEPS', 'EMPTY', 'MEASURES', 'foreground_logit', 'dice
            'bootstrap', 'file_masks', 'in_order', 'calm', 'images_and_masks', 'mask_predictions', 'evaluate_masks',
            'worst_figure', 'save_masks', 'all_paired', 'score_folder']
 
-# %% ../../nbs/evaluation/02_masks.ipynb #aeab9606
+# %% ../../nbs/evaluation/02_masks.ipynb #e9bfc37b
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -570,7 +570,7 @@ def worst_figure(
     plt.close(fig)  # shown once, by whoever receives it
     return fig
 
-# %% ../../nbs/evaluation/02_masks.ipynb #0619e22b
+# %% ../../nbs/evaluation/02_masks.ipynb #a014f628
 def _room_for(stems, folder, overwrite):
     "Raise where predictions called `stems` would overwrite one another, or files of `folder`."
     twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) < len(stems) else []
@@ -603,8 +603,9 @@ def save_masks(
     """Write the predictions of `model` on `dl` as 8-bit PNGs, 255 for probability 1, with the names
     of the images."""
     _, items, files, names = in_order(dl)
-    stems, folder = [Path(o).stem for o in items] if files else [str(n) for n in names], Path(
-        folder
+    stems, folder = (
+        [Path(o).stem for o in items] if files else [str(n) for n in names],
+        Path(folder),
     )
     _room_for(stems, folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)

@@ -192,7 +192,7 @@ def sgm_loss(
     loss = F.mse_loss(F.adaptive_avg_pool2d(s, (t.shape[-2], t.shape[-1])), t)
     return loss if scale == "raw" else loss / t.square().mean().clamp_min(1e-12)
 
-# %% ../../nbs/methods/07_kdas.ipynb #daeae6bd
+# %% ../../nbs/methods/07_kdas.ipynb #58bb2c71
 class KDAS(Method, name="kdas"):
     """(1 - alpha) task + alpha (attention * T^2 KL + sgm * SGM) (Trinh et al. 2023). Several heads:
     attention on each, SGM on the first. Several teachers: the mean. Pixels that the task loss

@@ -101,7 +101,7 @@ class _PerPixel(_OnMaps):
         a = self.weight_of("alpha", pct)
         return {"task": 1 - a, self.term: a}
 
-# %% ../../nbs/methods/06_pixels.ipynb #7795bb4d
+# %% ../../nbs/methods/06_pixels.ipynb #50e470a3
 class BernoulliKL(_PerPixel, name="bernoullikl"):
     """Response distillation for maps of one logit a pixel (B, 1, H, W): (1 - alpha) task + alpha
     T^2 KL of the yes/no answers (Hinton et al. 2015, pixel by pixel)."""

@@ -115,7 +115,7 @@ class _AnswerMethod(Method):
         each = [self.losses(p, t.out) for t in p.teachers]
         return {k: torch.stack([losses[k] for losses in each]).mean() for k in each[0]}
 
-# %% ../../nbs/methods/01_response.ipynb #eb9b2bf9
+# %% ../../nbs/methods/01_response.ipynb #e913b2c9
 class Response(_AnswerMethod, name="response"):
     """Response distillation: (1 - alpha) task + alpha T^2 KL (Hinton et al. 2015; Gammulle et al.
     2023). Several teachers: the mean. Several labels an image: label by label."""

@@ -37,7 +37,7 @@ def soft_structure_loss(
     iou = (1 + total(torch.minimum(p, y))) / (1 + total(torch.maximum(p, y)))
     return not_below_zero((kl + 1 - iou).mean())
 
-# %% ../../nbs/methods/09_soft_masks.ipynb #be0d5fd3
+# %% ../../nbs/methods/09_soft_masks.ipynb #29b150ac
 class SoftMasks(_PerPixel, name="softmasks"):
     """(1 - alpha) task + alpha structure loss against the teacher's probabilities, for maps of one
     logit (Wang et al. 2023). Several heads: each; several teachers: the mean. Pixels that the task

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHANNELS', 'DEPTH', 'STRIDES', 'SeparableBlock', 'GuidedStudent', 'parameter_table']
 
-# %% ../../nbs/models/06_guided.ipynb #cdf4c843
+# %% ../../nbs/models/06_guided.ipynb #1a9d0d34
 from torch import Tensor, nn
 
 from ..core.checks import factor, image_batch, is_number, number
@@ -47,7 +47,7 @@ def _depths(depth) -> tuple:
         )
     return tuple(d)
 
-# %% ../../nbs/models/06_guided.ipynb #b00ef4f2
+# %% ../../nbs/models/06_guided.ipynb #a2ceea87
 class GuidedStudent(nn.Module):
     "Depthwise-separable CNN: (B, `in_chans`, H, W) with H, W >= 32 -> (B, `num_classes`) logits."
 

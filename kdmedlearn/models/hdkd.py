@@ -8,7 +8,7 @@ __all__ = ['SMALL', 'HDKD_NAMES', 'IN_HDKD', 'load_released', 'image_side', 'Sta
            'hdkd_teacher_small', 'hdkd_student_small', 'hdkd_student_small_plain', 'read_state', 'sizes_of',
            'load_released_hdkd']
 
-# %% ../../nbs/models/03_hdkd.ipynb #578564c5
+# %% ../../nbs/models/03_hdkd.ipynb #34193c1a
 import math, re
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def image_side(img_size) -> tuple:  # (H, W)
     can_be_halved(tuple(pair), 4, "HDKD")
     return tuple(pair)
 
-# %% ../../nbs/models/03_hdkd.ipynb #bd1cda12
+# %% ../../nbs/models/03_hdkd.ipynb #2becd8d0
 class Stages(nn.Module):
     """The three convolutional stages that teacher and student share: (B, `in_chans`, H, W) -> (B,
     `widths[2]`, H/8, W/8)."""
@@ -70,7 +70,7 @@ class Stages(nn.Module):
         image_side(tuple(x.shape[2:]))
         return self.stage3(self.stage2(self.stage1(channels_last_images(x))))
 
-# %% ../../nbs/models/03_hdkd.ipynb #06c94a5b
+# %% ../../nbs/models/03_hdkd.ipynb #cf6f646a
 class HDKDTeacher(Stages):
     """The CNN teacher: (B, `in_chans`, H, W), H and W multiples of 16, -> (B, `num_classes`) logits
     (EL-Assiouti et al. 2024)."""
@@ -102,8 +102,9 @@ class HDKDTeacher(Stages):
         return self.forward_head(self.forward_features(x))
 
     def reset_classifier(self, num_classes: int):
-        self.num_classes, self.head = num_classes, nn.Linear(self.head.in_features, num_classes).to(
-            self.head.weight
+        self.num_classes, self.head = (
+            num_classes,
+            nn.Linear(self.head.in_features, num_classes).to(self.head.weight),
         )
 
 # %% ../../nbs/models/03_hdkd.ipynb #da890426
@@ -145,7 +146,7 @@ def mlp(
         nn.Linear(dim, int(dim * ratio)), nn.GELU(), nn.Linear(int(dim * ratio), dim)
     )
 
-# %% ../../nbs/models/03_hdkd.ipynb #f93fc051
+# %% ../../nbs/models/03_hdkd.ipynb #56438cf7
 class DFLT(nn.Module):
     """Distilled feature-level transformer: maps (B, `n_in`, 2 h, 2 w) -> the class token and, if
     `distilled`, the distillation token (B, 1 or 2, `dim`)."""
@@ -303,7 +304,7 @@ class HDKDStudent(Stages):
             )
         self.dflt.grid = tuple(new)
 
-# %% ../../nbs/models/03_hdkd.ipynb #1592ef13
+# %% ../../nbs/models/03_hdkd.ipynb #b8e672f9
 from timm.models import register_model
 
 
@@ -313,7 +314,7 @@ def _made(
     pretrained_cfg=None,
     pretrained_cfg_overlay=None,
     cache_dir=None,
-    **kwargs
+    **kwargs,
 ):
     if pretrained:
         raise ValueError(

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['ChannelAttention', 'SpatialAttention', 'CBAM', 'conv_layer', 'MBCSA', 'SqueezeExcite', 'MBConv']
 
-# %% ../../nbs/models/02_mbcsa.ipynb #32a77dac
+# %% ../../nbs/models/02_mbcsa.ipynb #353cd027
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../../nbs/models/02_mbcsa.ipynb #2de73766
+# %% ../../nbs/models/02_mbcsa.ipynb #86e3934c
 class ChannelAttention(nn.Module):
     """Which channels matter: (B, `width`, H, W) -> weights (B, `width`, 1, 1) in (0, 1) (Woo et al.
     2018)."""
@@ -72,7 +72,7 @@ class CBAM(nn.Module):
         y = self.channel(x) * x
         return torch.addcmul(x, self.spatial(y), y)  # x + spatial(y) * y, in one pass over memory
 
-# %% ../../nbs/models/02_mbcsa.ipynb #8819149c
+# %% ../../nbs/models/02_mbcsa.ipynb #62dac6e4
 def conv_layer(
     n_in: int,
     n_out: int,  # channels
@@ -85,7 +85,7 @@ def conv_layer(
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(n_out),
-        *[nn.GELU()] * act
+        *[nn.GELU()] * act,
     )
 
 # %% ../../nbs/models/02_mbcsa.ipynb #5164727b

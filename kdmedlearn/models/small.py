@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.checks import image_batch
 
-# %% ../../nbs/models/01_small.ipynb #b5698da2
+# %% ../../nbs/models/01_small.ipynb #7443afd6
 class ConvBlock(nn.Module):
     """3x3 convolution, batch norm, ReLU on (B, `n_in`, H, W); `residual` adds the input before the
     ReLU."""
@@ -24,14 +24,16 @@ class ConvBlock(nn.Module):
         self.shortcut = (
             None
             if not residual
-            else nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
+            else nn.Identity()
+            if n_in == n_out
+            else nn.Conv2d(n_in, n_out, 1, bias=False)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.conv(x))
         return self.act(y if self.shortcut is None else y + self.shortcut(x))
 
-# %% ../../nbs/models/01_small.ipynb #5d1c0a72
+# %% ../../nbs/models/01_small.ipynb #09163c91
 def channels_last_images(x: Tensor) -> Tensor:
     """The same images (B, C, H, W) with the channels last in memory: networks are faster with them
     on a CPU."""
@@ -39,7 +41,7 @@ def channels_last_images(x: Tensor) -> Tensor:
         return x.squeeze(1).unsqueeze(-1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
-# %% ../../nbs/models/01_small.ipynb #5b88b3c7
+# %% ../../nbs/models/01_small.ipynb #d7541c9a
 class SmallCNN(nn.Module):
     "Four-stage CNN: (B, `in_chans`, H, W) with H, W >= 16 -> (B, `num_classes`) logits."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TwoConvs', 'UNet', 'small_unet', 'large_unet']
 
-# %% ../../nbs/models/05_unet.ipynb #83ba04ae
+# %% ../../nbs/models/05_unet.ipynb #3f9f9487
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class TwoConvs(nn.Sequential):
             ]
         )
 
-# %% ../../nbs/models/05_unet.ipynb #7a4579c4
+# %% ../../nbs/models/05_unet.ipynb #feaab08b
 class UNet(nn.Module):
     """U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger
     et al. 2015)."""

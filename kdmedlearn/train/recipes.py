@@ -158,7 +158,7 @@ class Recipe:
         learn.fit(r.epochs, r.lr, wd=r.wd, cbs=cbs, reset_opt=True)
         return learn
 
-# %% ../../nbs/train/03_recipes.ipynb #dfd6ec4f
+# %% ../../nbs/train/03_recipes.ipynb #600a6839
 HDKD_COMMON = dict(epochs=200, bs=16, size=224, augment="hdkd", norm="imagenet")
 
 
@@ -179,7 +179,7 @@ def hdkd_student_recipe(**changes) -> Recipe:  # changes: fields of `Recipe`
         warmup=5,
         warmup_lr=2e-5,
         min_lr=2e-5,
-        **HDKD_COMMON
+        **HDKD_COMMON,
     ).changed(**changes)
 
 # %% ../../nbs/train/03_recipes.ipynb #6ee25eee

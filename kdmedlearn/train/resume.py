@@ -389,8 +389,8 @@ def highest(f: Any) -> float:
 
 def course(f: Any) -> list:
     "A schedule at five shares of the training, relative to its largest value."
-    at = [np.asarray(f(p), float).reshape(-1) / highest(f) for p in (0, 0.25, 0.5, 0.75, 1)]
-    return [v.round(6).tolist() for v in at]
+    top, at = highest(f), (0, 0.25, 0.5, 0.75, 1)
+    return [(np.asarray(f(p), float).reshape(-1) / top).round(6).tolist() for p in at]
 
 
 def settings_of(o: Any) -> dict:

@@ -57,7 +57,7 @@ from ..models.weights import about_model, keep_model, load_model, load_teacher, 
 from .trial import CheckedLearner, class_names
 from ..viz.figures import recall_figure
 
-# %% ../../nbs/train/05_teachers.ipynb #5a50f9b5
+# %% ../../nbs/train/05_teachers.ipynb #c18e6d8c
 def fit_teacher(
     dls,
     model: nn.Module,
@@ -65,7 +65,7 @@ def fit_teacher(
     lr: float = 3e-3,
     seed: int = 0,
     fit=Learner.fit_one_cycle,  # (learn, epochs, lr): how it is trained
-    **kwargs  # for `Learner`
+    **kwargs,  # for `Learner`
 ) -> Learner:
     "A Learner that has trained `model` on `dls`, by default with fastai's one-cycle policy."
     of_type("model", model, nn.Module, "a network to train")
@@ -138,7 +138,7 @@ def train_phantom_teacher(
         )
     return learn
 
-# %% ../../nbs/train/05_teachers.ipynb #30c5b01c
+# %% ../../nbs/train/05_teachers.ipynb #397dde54
 def score_on(teacher: Teacher, dl) -> dict:
     """The main score of `teacher` on `dl`, as `save_model` keeps it: the metric's name, its value,
     the number of images."""
@@ -204,7 +204,7 @@ def suspects(t: Teacher, dls) -> str:
 # %% ../../nbs/train/05_teachers.ipynb #2a36e701
 DEFAULT_ARCHS = ("resnet10t", "starnet_s050", "shvit_s1")  # the last two need timm 1.0.16
 
-# %% ../../nbs/train/05_teachers.ipynb #1346b5d8
+# %% ../../nbs/train/05_teachers.ipynb #076d75c9
 class TeacherSet(list):
     """Teachers of the same classes: a list that `distill` takes, with what the validation images
     say of them."""
@@ -225,7 +225,7 @@ class TeacherSet(list):
             return super().__getitem__(i)
         return TeacherSet(
             super().__getitem__(i),
-            *(None if t is None else t.iloc[i] for t in (self.table, self.recall))
+            *(None if t is None else t.iloc[i] for t in (self.table, self.recall)),
         )
 
     def _shown(self):

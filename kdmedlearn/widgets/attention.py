@@ -89,7 +89,7 @@ def names_in(dl) -> list:
 def class_of(k: int, names: list) -> str:
     return str(names[k]) if names else f"class {k}"
 
-# %% ../../nbs/widgets/04_attention.ipynb #0b6d6f13
+# %% ../../nbs/widgets/04_attention.ipynb #b4e9bf53
 def ask(t: Teacher, xb: tuple, norm, layers=()) -> Outputs:
     """What `t` says to the inputs `xb`, normalised by `norm`, and the outputs of `layers`; on the
     CPU, wherever `t` lives."""
@@ -107,7 +107,9 @@ def cpu(o):
     return (
         o.float().cpu()
         if isinstance(o, Tensor)
-        else tuple(map(cpu, o)) if isinstance(o, (list, tuple)) else o
+        else tuple(map(cpu, o))
+        if isinstance(o, (list, tuple))
+        else o
     )
 
 
@@ -115,7 +117,7 @@ def distinct(names) -> list:
     "The same names, numbered where they repeat."
     names = list(map(str, names))
     return [
-        f"{n} {names[:i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)
+        f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)
     ]
 
 
@@ -284,7 +286,7 @@ class RelationView(Live):
         maps = by_teacher(asks[None, None], len(self.seen.names))[0, 0]
         return dict(matrix=a, maps=maps, shares=maps.sum(1))
 
-# %% ../../nbs/widgets/04_attention.ipynb #47815f70
+# %% ../../nbs/widgets/04_attention.ipynb #7d5b4b94
 def relation_attention(
     learn=None,  # the Learner of distill(..., RelationAttention()) or Ensemble(AttentionFusion())
     dl=None,  # DataLoader with labels; None: the Learner's validation images
@@ -336,7 +338,9 @@ def relation_attention(
         layers = (
             [layers] * len(teachers)
             if isinstance(layers, str)
-            else layers if layers is not None else (fusion.fitted_on or {}).get("layers") or None
+            else layers
+            if layers is not None
+            else (fusion.fitted_on or {}).get("layers") or None
         )
     if layers and len(layers) != len(teachers):
         raise ValueError(f"{len(layers)} layers for {len(teachers)} teachers; name one for each")

@@ -91,13 +91,15 @@ def see_all(ts: dict, dl, items):  # -> ClassAnswers or Masks
         return Masks(shown, y, p, {n: dice_each(v, y) for n, v in p.items()})
     return ClassAnswers(shown, y, p, shared_classes(ts, p, names_in(dl)))
 
-# %% ../../nbs/widgets/05_compare.ipynb #ccb5031a
+# %% ../../nbs/widgets/05_compare.ipynb #03062976
 def probabilities(name: str, out) -> Tensor:  # (B, C) logits -> (B, C)
     if not isinstance(out, Tensor) or out.ndim != 2:
         kind = (
             tuple(out.shape)
             if isinstance(out, Tensor)
-            else f"{len(out)} maps" if isinstance(out, (tuple, list)) else type(out).__name__
+            else f"{len(out)} maps"
+            if isinstance(out, (tuple, list))
+            else type(out).__name__
         )
         raise ValueError(
             f"{name} answers with {kind} where the loader has one class an image; expected logits"
@@ -300,7 +302,7 @@ class CompareView(Look):
         f.layout.title = f"{self.at.value} of {len(at)}: image {i + 1} of the loader"
         return f
 
-# %% ../../nbs/widgets/05_compare.ipynb #4934189f
+# %% ../../nbs/widgets/05_compare.ipynb #4e9cec60
 def class_frame(s: ClassAnswers) -> go.Figure:
     M = len(s.p)
     f = make_subplots(
@@ -339,9 +341,9 @@ def draw_classes(f, s: ClassAnswers, i: int):
     for k, (name, p) in enumerate(s.p.items()):
         names, values, colours = top_bars(p[i], y, s.vocab)
         f.data[k + 1].update(y=names, x=[round(v, 4) for v in values], marker_color=colours)
-        f.layout.annotations[k + 1].text = (
-            f"{name}: {'right' if int(p[i].argmax()) == y else 'wrong'}"
-        )
+        f.layout.annotations[
+            k + 1
+        ].text = f"{name}: {'right' if int(p[i].argmax()) == y else 'wrong'}"
 
 # %% ../../nbs/widgets/05_compare.ipynb #febe83b6
 def mask_frame(s: Masks) -> go.Figure:

@@ -7,7 +7,7 @@ __all__ = ['TEMPERATURES', 'MOST', 'entropy_bits', 'pull', 'ranking', 'TeacherAn
            'answers_in', 'batch_of', 'hesitant', 'fused_answers', 'answers_of', 'shown_classes', 'gradient_range',
            'round_below', 'page_arrays', 'TemperatureView', 'temperature']
 
-# %% ../../nbs/widgets/01_temperature.ipynb #1defc141
+# %% ../../nbs/widgets/01_temperature.ipynb #50fba97d
 import math
 from typing import NamedTuple
 
@@ -204,7 +204,7 @@ def _choose(dl, n_inp, z, n):
     y = _labels(batch_of(dl, list(range(len(z))))[n_inp:]) or z.argmax(1).tolist()
     return hesitant(z, y, n)
 
-# %% ../../nbs/widgets/01_temperature.ipynb #eb961f51
+# %% ../../nbs/widgets/01_temperature.ipynb #07a6f635
 TEMPERATURES = (0.5, 1, 2, 3, 4, 6, 8, 12, 20)  # for the range of the gradient
 MOST = 12  # classes shown
 
@@ -231,7 +231,7 @@ def gradient_range(a: TeacherAnswers) -> float:
             for z in a.teachers.values()
             for T in TEMPERATURES
             for sq in (True, False)
-        )
+        ),
     )
 
 

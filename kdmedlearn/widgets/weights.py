@@ -203,7 +203,7 @@ def _elsewhere(v, r: Range):
 def _schedule(v) -> bool:
     return callable(v) and not isinstance(v, (nn.Module, type))
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #4a58bf49
+# %% ../../nbs/widgets/02_loss_weights.ipynb #13397d54
 def sorted_params(
     step: DistillStep,  # a twin: its hyperparameters are tried
     p: Pass,  # a batch as seen by student and teachers
@@ -228,7 +228,9 @@ def sorted_params(
             kind = (
                 "terms"
                 if terms() != before[1]
-                else "weights" if method.weights(pct) != before[0] else "fixed"
+                else "weights"
+                if method.weights(pct) != before[0]
+                else "fixed"
             )
         except (ValueError, TypeError, RuntimeError, IndexError):
             kind = "fixed"  # a number that shapes were made from
@@ -331,7 +333,7 @@ def weighed(m: Measured, weights: dict) -> Weighed:
         cosines(gram),
     )
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #ff0d5ded
+# %% ../../nbs/widgets/02_loss_weights.ipynb #8e1748f2
 def quarrels(names: list, cos: Tensor) -> list:  # of sentences
     "In words: which terms pull against each other, and which the total makes worse."
     K, said = len(names) - 1, []
@@ -339,7 +341,7 @@ def quarrels(names: list, cos: Tensor) -> list:  # of sentences
         (float(cos[i, j]), names[i], names[j]) for i in range(K) for j in range(i) if cos[i, j] < 0
     )
     said += [
-        f"{b} and {a} pull {'slightly ' * (c > -.1)}against each other (cosine {c:.2f})"
+        f"{b} and {a} pull {'slightly ' * (c > -0.1)}against each other (cosine {c:.2f})"
         for c, a, b in pairs[:3]
     ]
     said += [

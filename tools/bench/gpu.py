@@ -104,14 +104,17 @@ def loaders(a):
 
 
 def main(a):
-    clock, out = Clock(a.minutes), {
-        "command": "python tools/bench/gpu.py" + " --tiny" * a.tiny,
-        "card": torch.cuda.get_device_name() if a.device == "cuda" else "none",
-        "torch": torch.__version__,
-        "steps": [],
-        "loaders": [],
-        "left out": [],
-    }
+    clock, out = (
+        Clock(a.minutes),
+        {
+            "command": "python tools/bench/gpu.py" + " --tiny" * a.tiny,
+            "card": torch.cuda.get_device_name() if a.device == "cuda" else "none",
+            "torch": torch.__version__,
+            "steps": [],
+            "loaders": [],
+            "left out": [],
+        },
+    )
 
     def keep(kind, entry, said):
         print(said, flush=True)

@@ -141,8 +141,9 @@ class Wrong:
 
     def __init__(self, ds, n_classes, share, seed=0):
         r = np.random.default_rng(seed)
-        self.ds, self.lie = ds, np.where(
-            r.random(len(ds)) < share, r.integers(0, n_classes, len(ds)), -1
+        self.ds, self.lie = (
+            ds,
+            np.where(r.random(len(ds)) < share, r.integers(0, n_classes, len(ds)), -1),
         )
 
     def __getitem__(self, i):
@@ -383,8 +384,7 @@ def signals(case, memos, views, test):
             "attention mixture": fitted(lambda: AttentionFusion(answer="mixture"), ms, views),
         }
         zs = {
-            t.name
-            + (" (bad)" if t is memos["bad one"] else ""): (
+            t.name + (" (bad)" if t is memos["bad one"] else ""): (
                 i,
                 tested.answers[i],
                 train.answers[i],

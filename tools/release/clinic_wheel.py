@@ -60,10 +60,10 @@ build-backend = "setuptools.build_meta"
 
 [project]
 name = "kdmedlearn-clinic"
-version = "{cfg['version']}"
+version = "{cfg["version"]}"
 description = "Ask students of kdmedlearn about images, without PyTorch. Not a medical device."
 readme = "README.md"
-requires-python = ">={cfg['min_python']}"
+requires-python = ">={cfg["min_python"]}"
 license = "Apache-2.0"
 dependencies = {list(REQUIRES)}
 

@@ -170,16 +170,17 @@ def write_phantom_endoscopy(
         _write_lists(rows, top, path, n_per_class)
     return path
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #f59fad7f
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #13c02a4c
 def count_trouble(
     labels,  # class of each image
     expected: dict,  # class: images
 ) -> list:  # sentences, none where all is as expected
     "What differs from the published counts."
     seen = pd.Series(list(labels)).value_counts()
-    lost, extra = [c for c in expected if c not in seen], [
-        c for c in seen.index if c not in expected
-    ]
+    lost, extra = (
+        [c for c in expected if c not in seen],
+        [c for c in seen.index if c not in expected],
+    )
     wrong = [
         f"{c} {seen[c]} (expected {n})" for c, n in expected.items() if c in seen and seen[c] != n
     ]
@@ -364,16 +365,17 @@ def hyper_kvasir(
     _warn_counts(path, count_trouble(t.label, HYPER_COUNTS))
     return table_dls(t, path, size=size, test=None, **dict(modality="endoscopy") | kw)
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #30884b90
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #d516b711
 _FETCH_ARGS = [k for k in signature(download).parameters if k not in ("url", "to")]
 
 
 def _fetch_set(to, folder, name, kw, folds=False):
     "The folder of a set, fetched and unpacked unless it is there; the file of folds likewise."
     _check_names(kw, f"download_{name.replace('-', '_')}", ["to", *_FETCH_ARGS])
-    at, sums = Path(to) / folder, [
-        k for k in ("sha256", "md5", "size") if kw.get(k) is not None
-    ]  # these are of the archive
+    at, sums = (
+        Path(to) / folder,
+        [k for k in ("sha256", "md5", "size") if kw.get(k) is not None],
+    )  # these are of the archive
     there = at.is_dir()
     if there and sums:
         warnings.warn(
@@ -412,7 +414,7 @@ def download_hyper_kvasir(
     the licence on datasets.simula.no/hyper-kvasir first."""
     return _fetch_set(to, "labeled-images", "hyper-kvasir", kw, folds=True)
 
-# %% ../../../nbs/data/sets/02_endoscopy.ipynb #c85b8593
+# %% ../../../nbs/data/sets/02_endoscopy.ipynb #674e59bf
 def load_medmnist():
     "The package medmnist, or the command that installs it."
     try:
@@ -433,7 +435,7 @@ def medmnist_sets() -> pd.DataFrame:  # by flag: task, classes, channels, train,
             classes=len(v["label"]),
             channels=v["n_channels"],
             **v["n_samples"],
-            license=v["license"]
+            license=v["license"],
         )
         for k, v in load_medmnist().INFO.items()
         if "multi-label" not in v["task"] and not k.endswith("3d")
