@@ -13,7 +13,9 @@ from kdmedlearn.widgets import question, temperature
 from kdmedlearn.widgets.attention import FusionSeen, GatesSeen, KDASView, MapsSeen, MBCSAView
 from kdmedlearn.widgets.attention import RelationView
 from kdmedlearn.widgets.weights import Measured, weighed, weights_page
+from kdmedlearn.models.small import small_student
 from kdmedlearn.widgets.filming import film, plane, Shown, Take
+from kdmedlearn.widgets.student import student_page
 
 pytestmark = pytest.mark.browser
 PAGE = "<!doctype html><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
@@ -432,3 +434,53 @@ def test_a_table_sorts_as_python_does_and_names_are_words(show):
     assert page.title() == "" and not page.locator("td img").count()
     body, wide = page.evaluate("[document.body.scrollWidth, innerWidth]")
     assert body <= wide  # a wide table moves in its own frame
+
+
+def two_students():
+    "Two networks that remember something, and three images."
+    g = torch.Generator().manual_seed(0)
+    nets = {}
+    for name in ("alone", "taught"):
+        torch.manual_seed(len(name))
+        nets[name] = small_student(3)
+        for _ in range(3):
+            nets[name](2 * torch.randn(8, 3, 24, 24))
+        nets[name].eval()
+    images = torch.randint(0, 256, (3, 24, 24, 3), generator=g).byte().numpy()
+    norm = (torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25]))
+    return student_page(nets, images, [0, 2, 1], ["a", "b", "c"], norm)
+
+
+def test_students_in_a_page_answer_as_in_python(show):
+    w = two_students()
+    page = show(w)
+    change = dict(image=3, light=0.65, noise=0.21, cover=7, across=3, down=20)
+    names = dict(
+        zip(change, ("image", "light", "noise", "square", "from the left", "from the top"))
+    )
+    for key, value in change.items():
+        drag(page, names[key], value)
+        w.move(**{key: value})
+        for seen, p in zip(numbers(page), w.numbers().values()):
+            np.testing.assert_allclose(seen, p.numpy(), atol=1e-6, err_msg=key)
+    assert page.locator(".said").text_content().startswith("It is: b.")
+
+
+def test_a_square_follows_the_pointer(show):
+    page = show(two_students())
+    before = numbers(page)
+    at = page.locator("canvas").bounding_box()
+    page.mouse.move(at["x"] + at["width"] / 4, at["y"] + at["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(at["x"] + at["width"] / 2, at["y"] + 3 * at["height"] / 4, steps=3)
+    page.mouse.up()
+    values = [s.input_value() for s in page.get_by_role("slider").all()[3:]]
+    assert values == ["6", "12", "18"] and numbers(page) != before
+    page.mouse.move(at["x"] + 2, at["y"] + 2)  # not pressed: it stays
+    assert page.get_by_role("slider", name="from the left").input_value() == "12"
+
+
+@pytest.mark.parametrize("width", (400, 1280))
+def test_students_fit_the_page(show, width):
+    page = show(two_students(), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,7 +1,9 @@
 "Trainings that are kept: what answers from the file, what trains, what is refused."
 
+import ast
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import nbformat
@@ -26,6 +28,31 @@ def test_each_page_reads_what_it_recorded():
         assert re.search(rf'recorded\(\s*"{name}"', code)
         assert "trained now" not in said, name
         assert recorded(name).runs, name
+
+
+def functions_of(cells):
+    "The functions of a page as text, and the names that its call of `recorded` counts as code."
+    found, uses = {}, []
+    for c in cells:
+        src = "".join(c["source"])
+        if c["cell_type"] != "code" or re.search(r"^[%!]", src, re.M):
+            continue
+        for n in ast.walk(ast.parse(src)):
+            if isinstance(n, ast.FunctionDef) and n.col_offset == 0:
+                first = min([n.lineno, *(d.lineno for d in n.decorator_list)])
+                found[n.name] = "\n".join(src.split("\n")[first - 1 : n.end_lineno])
+            if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "recorded":
+                uses += [[e.id for k in n.keywords for e in k.value.elts]]
+    return found, uses
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_what_is_kept_was_made_by_the_code_that_stands(file):
+    (page,) = (ROOT / "nbs").glob(f"*/{file.stem.removeprefix('recorded_')}.ipynb")
+    code, uses = functions_of(json.loads(page.read_text())["cells"])
+    for name, kept in json.loads(file.read_text())["code"].items():
+        made = ["\n".join(code[n].strip() for n in [name, *more]) for more in uses]
+        assert kept in [sha256(m.encode()).hexdigest()[:16] for m in made], name
 
 
 TOLD = re.compile(r"(\d+\.\d)(?= points| ±|\)| \(standard error)|(?<=± )(\d+\.\d)")

@@ -16,6 +16,8 @@ _home = {
     "plane": "filming",
     "phantom_film": "filming",
     "wave_film": "filming",
+    "live_students": "student",
+    "student_page": "student",
     "question": "asking",
     "check": "exercise",
 }
