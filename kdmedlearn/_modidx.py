@@ -3353,6 +3353,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'kdmedlearn/viz/pictures.py'),
                                          'kdmedlearn.viz.pictures.data_url': ('viz/pictures.html#data_url', 'kdmedlearn/viz/pictures.py'),
                                          'kdmedlearn.viz.pictures.pictures': ('viz/pictures.html#pictures', 'kdmedlearn/viz/pictures.py'),
+                                         'kdmedlearn.viz.pictures.shortened': ('viz/pictures.html#shortened', 'kdmedlearn/viz/pictures.py'),
                                          'kdmedlearn.viz.pictures.small': ('viz/pictures.html#small', 'kdmedlearn/viz/pictures.py')},
             'kdmedlearn.viz.tables': { 'kdmedlearn.viz.tables.Sortable': ('viz/table.html#sortable', 'kdmedlearn/viz/tables.py'),
                                        'kdmedlearn.viz.tables.Sortable.__init__': ( 'viz/table.html#sortable.__init__',

@@ -672,3 +672,26 @@ def test_attention_shows_the_labelled_images_alone():
     learn, dls = beside("segment", unet, KDAS())
     seen, want = (kdas_attention(learn, d.train).seen for d in (learn.dls, dls))
     assert len(seen.masks) == 6 and torch.equal(seen.masks, want.masks)
+
+
+def test_long_names_leave_room_for_the_image(classes, monkeypatch):
+    long = [f"a finding with a name that does not come to an end, {i}" for i in range(8)]
+    monkeypatch.setattr(classes.valid, "vocab", long, raising=False)
+    monkeypatch.setattr(classes, "vocab", long, raising=False)
+    w = compare({f"a model, {'x' * 60} {i}": net(num_classes=8) for i in range(2)}, classes.valid)
+    w.kind.value = "all images"
+    fig = w.draw()
+    for axis in (fig.layout.yaxis2, fig.layout.yaxis3):
+        assert all(
+            len(t) <= 24 and t.endswith(v[-3:]) for t, v in zip(axis.ticktext, axis.tickvals)
+        )
+    assert len(fig.layout.xaxis.title.text) <= 34
+    assert all(len(a.text) <= 48 for a in fig.layout.annotations)
+
+
+def test_the_bench_before_its_first_run_has_the_axis_of_a_score():
+    from kdmedlearn.viz.figures import runs_figure
+
+    assert tuple(runs_figure([], lines={"teacher": 0.5}).layout.yaxis.range) == (0, 1.05)
+    run = dict(run=1, history={"accuracy": [0.1, 0.2]})
+    assert runs_figure([run]).layout.yaxis.range is None

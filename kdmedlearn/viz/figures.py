@@ -144,6 +144,8 @@ def runs_figure(
                     hovertemplate=f"run {r['run']}, epoch %{{x}}: %{{y}}<extra></extra>",
                 )
     lines_to_beat(fig, lines or {})
+    if not any(r["history"].get(score) for r in runs):  # nothing is drawn as yet
+        fig.update_yaxes(range=[0, 1.05 * max([1, *(lines or {}).values()])], row=1, col=1)
     fig.update_xaxes(title=caption("epoch", 11), rangemode="tozero")
     return fig.update_layout(
         height=70 + 210 * (-(-len(columns) // n)),

@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from ..core.teacher import as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
-from ..viz.pictures import add_pictures, caption, change_pictures
+from ..viz.pictures import add_pictures, caption, change_pictures, shortened
 from .attention import ask, batches, check_loader, names_in, undisturbed
 from .panel import Look, WIDTH
 
@@ -337,13 +337,14 @@ def class_frame(s: ClassAnswers) -> go.Figure:
 def draw_classes(f, s: ClassAnswers, i: int):
     y = int(s.y[i])
     change_pictures(f.data[:1], [s.pictures[i]])
-    f.layout.xaxis.title = caption(f"true class: {s.vocab[y]}", 13, 4)
+    f.layout.xaxis.title = caption(f"true class: {shortened(s.vocab[y], 22)}", 13, 4)
     for k, (name, p) in enumerate(s.p.items()):
         names, values, colours = top_bars(p[i], y, s.vocab)
         f.data[k + 1].update(y=names, x=[round(v, 4) for v in values], marker_color=colours)
-        f.layout.annotations[
-            k + 1
-        ].text = f"{name}: {'right' if int(p[i].argmax()) == y else 'wrong'}"
+        said = [shortened(n, 24) for n in names]
+        f.layout[f"yaxis{k + 2}"].update(tickvals=names, ticktext=said)
+        judged = "right" if int(p[i].argmax()) == y else "wrong"
+        f.layout.annotations[k + 1].text = f"{shortened(name, 40)}: {judged}"
 
 # %% ../../nbs/widgets/05_compare.ipynb #febe83b6
 def mask_frame(s: Masks) -> go.Figure:
