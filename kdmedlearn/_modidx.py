@@ -3742,6 +3742,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'kdmedlearn/widgets/student.py'),
                                             'kdmedlearn.widgets.student.StudentPage.__init__': ( 'widgets/student.html#studentpage.__init__',
                                                                                                  'kdmedlearn/widgets/student.py'),
+                                            'kdmedlearn.widgets.student.StudentPage.move': ( 'widgets/student.html#studentpage.move',
+                                                                                             'kdmedlearn/widgets/student.py'),
                                             'kdmedlearn.widgets.student.StudentPage.numbers': ( 'widgets/student.html#studentpage.numbers',
                                                                                                 'kdmedlearn/widgets/student.py'),
                                             'kdmedlearn.widgets.student.answers': ( 'widgets/student.html#answers',

@@ -62,13 +62,13 @@ function answer({ layers, head }, image, side) {
   return softmax([...head.b].map((b, k) => mean.reduce((z, v, c) => z + v * head.w[k * head.n + c], b)));
 }
 
-// An image (3, side, side) from 0 to 1 as the reader has changed it: light, noise, a grey square.
-function changed(image, noise, side, { light, noise: amount, cover, across, down }) {
+// An image (3, side, side) from 0 to 1 as the reader has changed it: light, noise, a square.
+function changed(image, noise, side, colour, { light, noise: amount, cover, across, down }) {
   const area = side * side, low = (at) => Math.round(at - cover / 2);
   return Float64Array.from({ length: 3 * area }, (_, i) => {
     const k = Math.floor(i / area), r = Math.floor((i % area) / side), c = i % side;
     const inside = (v, at) => v >= low(at) && v < low(at) + cover;
-    if (inside(r, down) && inside(c, across)) return 0.5;
+    if (inside(r, down) && inside(c, across)) return colour[k];
     const at = 3 * (r * side + c) + k;
     const v = (image[at] / 255) * light + amount * (noise[at] / 127.5 - 1);
     return Math.min(1, Math.max(0, v));
@@ -97,7 +97,7 @@ function bars(names, truth, nets, answers) {
     ]);
     const label = node("text", { x: NAME - 8, y: top + nets.length * thick / 2 + 4,
       "text-anchor": "end", "font-size": 12, "font-weight": c === truth ? 700 : 400 },
-    cut(name, 20), node("title", {}, name));
+    cut(name, 23), node("title", {}, name));
     return [label, own];
   });
   const first = (p) => p.indexOf(Math.max(...p));
@@ -118,7 +118,7 @@ function render({ model, el }) {
     slider(model, "light", "light", { min: 0.3, max: 1.7, step: 0.05, show: share }),
     slider(model, "noise", "noise", { min: 0, max: 0.4, step: 0.01, show: share }),
     slider(model, "cover", "square", { min: 0, max: side / 2, step: 1, show: (v) => `${v} pixels` }),
-    mid("across", "from the left"), mid("down", "from the top"),
+    mid("across", "square, from the left"), mid("down", "square, from the top"),
   ];
   const canvas = node("canvas", { width: side, height: side, role: "img",
     style: "width: 100%; max-width: 15em; aspect-ratio: 1; image-rendering: pixelated;"
@@ -129,25 +129,31 @@ function render({ model, el }) {
     change(model, { across: of(e.clientX - at.left, at.width),
       down: of(e.clientY - at.top, at.height), cover: now.cover || Math.round(side / 4) });
   };
+  let waits = null; // a hand moves more often than a picture is drawn
+  const soon = (e) => {
+    if (!waits) requestAnimationFrame(() => { const last = waits; waits = null; put(last); });
+    waits = e;
+  };
   canvas.addEventListener("pointerdown", (e) => { canvas.setPointerCapture(e.pointerId); put(e); });
-  canvas.addEventListener("pointermove", (e) => { if (e.buttons) put(e); });
-  const graph = node("div"), said = node("p", { class: "said", role: "status" });
+  canvas.addEventListener("pointermove", (e) => { if (e.buttons) soon(e); });
+  const graph = node("div"), said = node("p", { class: "said" });
   const key = legend(...nets.map((n, k) => [INK[k % INK.length], n.name]));
   const parts = [
-    node("div", { class: "controls" }, controls.map((c) => c.box)),
     node("div", { class: "columns", style: "max-width: 52em" },
       node("div", {}, node("div", {}, canvas, said)),
       node("div", { style: "max-width: 34em" }, node("div", {}, key, graph))),
+    node("div", { class: "controls" }, controls.map((c) => c.box)),
   ];
   const draw = (state) => {
     controls.forEach((c) => c.sync(state));
-    const i = state.image - 1, shown = changed(images[i], noise, side, state);
+    const i = state.image - 1, shown = changed(images[i], noise, side, arrays.mean, state);
     paint(canvas, shown, side);
     canvas.setAttribute("aria-label", `Image ${state.image}: ${names[truth[i]]}`);
     const area = side * side, { mean, std } = arrays;
     const x = shown.map((v, j) => (v - mean[Math.floor(j / area)]) / std[Math.floor(j / area)]);
     const answers = nets.map((net) => answer(net, x, side));
-    said.replaceChildren("It is: ", node("b", {}, names[truth[i]]), ". Drag the square over it.");
+    said.replaceChildren("True class: ", node("b", {}, names[truth[i]]),
+      ". Drag on the image to cover a part.");
     graph.replaceChildren(bars(names, truth[i], nets, answers));
     el.numbers = answers;
   };

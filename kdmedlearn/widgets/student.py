@@ -6,7 +6,7 @@
 __all__ = ['half', 'folded', 'answers', 'changed', 'in_letters', 'sent', 'StudentPage', 'student_page', 'trained_student',
            'from_letters', 'received', 'phantom_students', 'phantom_images', 'live_students']
 
-# %% ../../nbs/widgets/09_student.ipynb #69601a32
+# %% ../../nbs/widgets/09_student.ipynb #76a1e16b
 import base64
 from functools import lru_cache
 from typing import Any
@@ -30,7 +30,7 @@ from ..train.teachers import phantom_teacher
 from ..viz.live import Live
 from .filming import KIND
 
-# %% ../../nbs/widgets/09_student.ipynb #4ba56557
+# %% ../../nbs/widgets/09_student.ipynb #779f9d7c
 def half(v: Tensor) -> Tensor:
     "`v` as 16 bits hold it."
     return v.detach().cpu().half().double()
@@ -40,6 +40,8 @@ def folded(net: SmallCNN) -> dict:  # "layers": of (w, b), "head": (w, b), float
     "A student's convolutions with their batch norm in them, and its head, rounded to 16 bits."
     if not isinstance(net, SmallCNN):
         raise TypeError(f"{type(net).__name__} is no SmallCNN; the page computes these alone")
+    if net.in_chans != 3:
+        raise ValueError(f"a student of {net.in_chans} channels; the page shows coloured images")
     blocks = [b for s in net.stages for b in getattr(net, s) if hasattr(b, "conv")]
     plain_chain = isinstance(net.stem, nn.Identity) and len(blocks) == len(net.stages)
     if not plain_chain or any(b.shortcut is not None for b in blocks):
@@ -52,7 +54,10 @@ def folded(net: SmallCNN) -> dict:  # "layers": of (w, b), "head": (w, b), float
         factor = b.norm.weight / (b.norm.running_var + b.norm.eps).sqrt()
         shift = b.norm.bias - factor * b.norm.running_mean
         layers.append((half(b.conv.weight * factor[:, None, None, None]), half(shift)))
-    return dict(layers=layers, head=(half(net.head.weight), half(net.head.bias)))
+    found = dict(layers=layers, head=(half(net.head.weight), half(net.head.bias)))
+    if not all(v.isfinite().all() for o in (*layers, found["head"]) for v in o):
+        raise ValueError("a weight is nan, or beyond what 16 bits hold (65504)")
+    return found
 
 # %% ../../nbs/widgets/09_student.ipynb #eea48450
 def answers(net: dict, x: Tensor) -> Tensor:  # (B, 3, H, W), normalised -> (B, C)
@@ -63,7 +68,7 @@ def answers(net: dict, x: Tensor) -> Tensor:  # (B, 3, H, W), normalised -> (B, 
         x = F.max_pool2d(x, 2) if i < len(net["layers"]) - 1 else x
     return F.linear(x.mean((2, 3)), *net["head"]).softmax(1)
 
-# %% ../../nbs/widgets/09_student.ipynb #0ec150f1
+# %% ../../nbs/widgets/09_student.ipynb #3f8b69fb
 def changed(
     image: np.ndarray,  # (S, S, 3) uint8
     noise: np.ndarray,  # (S, S, 3) uint8
@@ -72,12 +77,13 @@ def changed(
     cover: int = 0,  # side of the square, in pixels
     across: int = 0,  # its centre, from the left
     down: int = 0,  # and from the top
+    colour: Any = 0.5,  # of the square, from 0 to 1: one number, or three
 ) -> np.ndarray:  # (3, S, S), from 0 to 1
     "An image as the reader changed it."
     x = np.clip(image / 255 * light + amount * (noise / 127.5 - 1), 0, 1)
     low = lambda at: int(np.floor(at - cover / 2 + 0.5))
     here = lambda at: slice(max(0, low(at)), max(0, low(at) + cover))
-    x[here(down), here(across)] = 0.5
+    x[here(down), here(across)] = colour
     return x.transpose(2, 0, 1)
 
 # %% ../../nbs/widgets/09_student.ipynb #4a97d779
@@ -93,13 +99,13 @@ def sent(name: str, net: dict) -> dict:
     layer = lambda w, b: dict(w=in_letters(w), b=in_letters(b), n=w.shape[1])
     return dict(name=name, layers=[layer(*o) for o in net["layers"]], head=layer(*net["head"]))
 
-# %% ../../nbs/widgets/09_student.ipynb #918e541a
+# %% ../../nbs/widgets/09_student.ipynb #f695e63f
 class StudentPage(Live):
     "Students that answer to an image which the reader changes."
 
     def __init__(self, nets: dict, images: np.ndarray, truth, names, norm):
-        self.nets = {k: n if isinstance(n, dict) else folded(n) for k, n in nets.items()}
-        self.images, self.norm = images, [plain(v).flatten().double() for v in norm]
+        self.nets = nets
+        self.images, self.norm = images, norm
         n, side = images.shape[:2]
         self.noise = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
         arrays = dict(
@@ -119,10 +125,18 @@ class StudentPage(Live):
             "student", arrays, ranges, image=1, light=1.0, noise=0.0, cover=0, **middle
         )
 
+    def move(self, **values):
+        for k in ("image", "cover", "across", "down"):
+            if values.get(k, 0) != int(values.get(k, 0)):
+                raise ValueError(f"{k}={values[k]!r}; it moves in whole steps")
+        super().move(**values)
+
     def numbers(self) -> dict:  # name -> (C,) probabilities
         "The answers to the image as it is now."
         s = dict(self.state)
-        x = changed(self.images[s.pop("image") - 1], self.noise, amount=s.pop("noise"), **s)
+        mean, std = self.norm
+        s |= dict(amount=s.pop("noise"), colour=mean.numpy())
+        x = changed(self.images[s.pop("image") - 1], self.noise, **s)
         mean, std = (v[:, None, None] for v in self.norm)
         x = (torch.from_numpy(x) - mean) / std
         return {k: answers(net, x[None])[0] for k, net in self.nets.items()}
@@ -130,13 +144,13 @@ class StudentPage(Live):
 
 def student_page(
     nets: dict,  # name -> a network such as `small_student`, one to three
-    images: Any,  # (N, S, S, 3) uint8, N of 1 to 24
-    truth: Any,  # (N,) the right classes
+    images: Any,  # (N, S, S, 3) uint8, N of 1 to 24, S of 16 to 96
+    truth: Any,  # (N,) the right classes, from 0
     names: Any,  # of the classes
-    norm: tuple,  # mean and std of the students, from 0 to 1
+    norm: tuple,  # mean and std of the students, three values each, from 0 to 1
 ) -> StudentPage:
     "A widget whose page runs students on images that the reader darkens, disturbs and covers."
-    images = np.asarray(images)
+    images, truth, names = np.asarray(images), list(truth), list(names)
     if (
         images.ndim != 4
         or images.dtype != np.uint8
@@ -146,17 +160,30 @@ def student_page(
             f"images of shape {images.shape} and type {images.dtype}; expected square ones"
             " (N, S, S, 3) of bytes, before normalisation"
         )
-    if not 1 <= len(images) <= 24 or not 1 <= len(nets) <= 3:
+    if not isinstance(nets, dict) or not 1 <= len(nets) <= 3 or not 1 <= len(images) <= 24:
         raise ValueError(
-            f"{len(images)} images and {len(nets)} students; a page holds 1 to 24 and 1 to 3"
+            "expected one to three students by name, {'taught': student}, and 1 to 24 images; got"
+            f" {len(images)} images and {type(nets).__name__} of {len(nets) if isinstance(nets, dict) else 1}"
         )
+    if not 16 <= images.shape[1] <= 96:
+        raise ValueError(f"images of {images.shape[1]} pixels; the page computes 16 to 96")
+    nets = {k: n if isinstance(n, dict) else folded(n) for k, n in nets.items()}
     for name, net in nets.items():
-        classes = net["head"][1].numel() if isinstance(net, dict) else net.num_classes
-        if classes != len(names):
-            raise ValueError(f"{name} has {classes} classes, and there are {len(names)} names")
-    return StudentPage(nets, images, truth, names, norm)
+        if net["head"][1].numel() != len(names):
+            raise ValueError(
+                f"{name} has {net['head'][1].numel()} classes, and there are {len(names)} names"
+            )
+    if len(truth) != len(images) or not all(0 <= int(c) < len(names) for c in truth):
+        raise ValueError(
+            f"truth {truth}; expected for each of {len(images)} images a class from 0 to"
+            f" {len(names) - 1}"
+        )
+    mean, std = (torch.as_tensor(plain(v)).flatten().double().cpu() for v in norm)
+    if not len(mean) == len(std) == 3 or not (std > 0).all():
+        raise ValueError(f"norm of {mean.tolist()} and {std.tolist()}; expected three of each")
+    return StudentPage(nets, images, truth, names, [mean, std])
 
-# %% ../../nbs/widgets/09_student.ipynb #a3c2542c
+# %% ../../nbs/widgets/09_student.ipynb #66624094
 def trained_student(student, steps=500, seed=0):
     "The weights of a student as its name says, in letters."
     own = phantom_dls(200, 200, seed=seed, n_unlabelled=2000, **KIND)
@@ -172,7 +199,7 @@ def trained_student(student, steps=500, seed=0):
         fit_steps(learn, steps, 1e-2, looks=1)
     return sent(student, folded(net))
 
-# %% ../../nbs/widgets/09_student.ipynb #94347895
+# %% ../../nbs/widgets/09_student.ipynb #9225883c
 def from_letters(text: str, shape: tuple) -> Tensor:
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), "<f2").astype("f8")).view(shape)
 
@@ -204,4 +231,6 @@ def live_students(of_each: int = 2) -> StudentPage:
     "The two students, and some images of each class."
     images, truth, names, norm = phantom_images()
     picks = [i for c in range(len(names)) for i in np.flatnonzero(np.equal(truth, c))[:of_each]]
-    return student_page(phantom_students(), images[picks], np.take(truth, picks), names, norm)
+    page = student_page(phantom_students(), images[picks], np.take(truth, picks), names, norm)
+    page.move(light=0.6)  # where the two differ
+    return page
