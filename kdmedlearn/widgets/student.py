@@ -232,5 +232,5 @@ def live_students(of_each: int = 2) -> StudentPage:
     images, truth, names, norm = phantom_images()
     picks = [i for c in range(len(names)) for i in np.flatnonzero(np.equal(truth, c))[:of_each]]
     page = student_page(phantom_students(), images[picks], np.take(truth, picks), names, norm)
-    page.move(light=0.6)  # where the two differ
+    page.move(light=0.6)  # where the two differ more often
     return page
