@@ -151,36 +151,31 @@ def student_page(
 ) -> StudentPage:
     "A widget whose page runs students on images that the reader darkens, disturbs and covers."
     images, truth, names = np.asarray(images), list(truth), list(names)
-    if (
-        images.ndim != 4
-        or images.dtype != np.uint8
-        or images.shape[1:] != (images.shape[1],) * 2 + (3,)
-    ):
-        raise ValueError(
-            f"images of shape {images.shape} and type {images.dtype}; expected square ones"
-            " (N, S, S, 3) of bytes, before normalisation"
-        )
-    if not isinstance(nets, dict) or not 1 <= len(nets) <= 3 or not 1 <= len(images) <= 24:
-        raise ValueError(
-            "expected one to three students by name, {'taught': student}, and 1 to 24 images; got"
-            f" {len(images)} images and {type(nets).__name__} of {len(nets) if isinstance(nets, dict) else 1}"
-        )
-    if not 16 <= images.shape[1] <= 96:
-        raise ValueError(f"images of {images.shape[1]} pixels; the page computes 16 to 96")
+    side = images.shape[1] if images.ndim == 4 else 0
+    nets = nets if isinstance(nets, dict) else {}
     nets = {k: n if isinstance(n, dict) else folded(n) for k, n in nets.items()}
-    for name, net in nets.items():
-        if net["head"][1].numel() != len(names):
-            raise ValueError(
-                f"{name} has {net['head'][1].numel()} classes, and there are {len(names)} names"
-            )
-    if len(truth) != len(images) or not all(0 <= int(c) < len(names) for c in truth):
-        raise ValueError(
-            f"truth {truth}; expected for each of {len(images)} images a class from 0 to"
-            f" {len(names) - 1}"
-        )
+    classes = {k: n["head"][1].numel() for k, n in nets.items()}
     mean, std = (torch.as_tensor(plain(v)).flatten().double().cpu() for v in norm)
-    if not len(mean) == len(std) == 3 or not (std > 0).all():
-        raise ValueError(f"norm of {mean.tolist()} and {std.tolist()}; expected three of each")
+    needs = {
+        f"images of shape {images.shape} and type {images.dtype}; expected square ones (N, S, S, 3)"
+        " of bytes, before normalisation": images.shape[1:] == (side, side, 3)
+        and images.dtype == np.uint8,
+        f"{len(images)} images of {side} pixels; the page computes 1 to 24 of 16 to 96 pixels": (
+            1 <= len(images) <= 24 and 16 <= side <= 96
+        ),
+        f"{len(nets)} students; expected one to three by name, such as {{'taught': student}}": (
+            1 <= len(nets) <= 3
+        ),
+        f"students of {classes} classes, and there are {len(names)} names": set(classes.values())
+        == {len(names)},
+        f"truth {truth}; expected for each of {len(images)} images a class from 0 to"
+        f" {len(names) - 1}": len(truth) == len(images) and set(truth) <= set(range(len(names))),
+        f"norm of {mean.tolist()} and {std.tolist()}; expected three of each, the second above 0": (
+            len(mean) == len(std) == 3 and bool((std > 0).all())
+        ),
+    }
+    if unmet := [message for message, met in needs.items() if not met]:
+        raise ValueError(unmet[0])
     return StudentPage(nets, images, truth, names, [mean, std])
 
 # %% ../../nbs/widgets/09_student.ipynb #66624094
