@@ -115,3 +115,24 @@ def test_losses_beside_one_another_are_ranked_and_ties_called_ties(monkeypatch):
     assert "error of a difference is 0.5 points" in page
     made["runs"] = []
     assert losses.page() == ""
+
+
+def test_shares_of_masks_are_judged_by_both_errors(monkeypatch):
+    part = importlib.import_module("results.unlabelled")
+    score = {
+        "teacher": (0.9, 0.9, 0.9),
+        "alone": (0.70, 0.72, 0.74),
+        "sure": (0.80, 0.82, 0.84),
+        "by luck": (0.70, 0.72, 0.88),
+        "worse": (0.60, 0.62, 0.64),
+    }
+    runs = [
+        {"arm": a, "draw": d, "share": 0.1, "test dice": v}
+        for a, of in score.items()
+        for d, v in enumerate(of)
+    ]
+    said = part.share_of_masks(runs, 0.1)
+    assert "above the student alone: sure; below the student alone: worse." in said
+    assert "| by luck | 3 | 76.7 ± 9.9 | +4.7 |" in said and "10% of the masks" in said
+    few = part.share_of_masks([r for r in runs if r["draw"] < 2], 0.1)
+    assert "So few draws decide nothing." in few and "sure;" not in few

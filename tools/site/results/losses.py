@@ -2,7 +2,7 @@
 kvasir_losses.json; nothing where no draw was run."""
 
 from results.shared import fill, mean, pct, read, RESULTS, table, with_spread
-from results.unlabelled import by_arm, differences
+from results.unlabelled import balanced, by_arm, differences, pooled
 
 MRI = """
 ## Which loss? On brain MRI
@@ -45,22 +45,6 @@ What the search saw, Dice on the validation images of one draw:
 
 {search}
 """
-
-
-def balanced(arms):
-    "The same arms, with the draws that all of them have."
-    draws = sorted(set.intersection(*map(set, arms.values())))
-    return {name: {d: of[d] for d in draws} for name, of in arms.items()}
-
-
-def pooled(arms):
-    """The standard error of a difference of two arms, from what is left of all accuracies when the
-    means of arms and of draws are taken out."""
-    table = [list(of.values()) for of in arms.values()]
-    k, n = len(table), len(table[0])
-    rows, columns = [mean(r) for r in table], [mean(c) for c in zip(*table)]
-    left = [v - r - c + mean(rows) for r, of in zip(rows, table) for c, v in zip(columns, of)]
-    return (2 * sum(v * v for v in left) / ((k - 1) * (n - 1)) / n) ** 0.5
 
 
 def verdict(arms, base, sure):
