@@ -47,7 +47,8 @@ KVASIR = """
 
 `{command}`
 
-700 images to train on, a share of which keeps its masks; the draw is the unit of the error. The teacher is a U-Net on EfficientNet-Lite0 with ImageNet weights, fine-tuned on those
+700 images to train on, a share of which keeps its masks; the draw is the unit of the error. The
+teacher is a U-Net on EfficientNet-Lite0 with ImageNet weights, fine-tuned on those
 masks alone; the student is a U-Net of 71 thousand parameters. Both see 128 pixels. 1,000 steps of
 16 images in every arm but the longer ones (3,000). Rate and augmentation were chosen for the
 student alone, with a tenth of the masks, on the validation images of another draw. Mean Dice in
