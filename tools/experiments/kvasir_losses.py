@@ -27,12 +27,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from kvasir_unlabelled import ARMS as FIRST
 from kvasir_unlabelled import RECIPE, scored, STEPS, test_of, trained
-from runs import asked, file_of, keep, kept_runs, one_run, restore
+from losses import compare_losses
+from runs import file_of, keep, kept_runs, one_run
 
 from kdmedlearn import BernoulliKL, CWD, KDAS, PseudoLabels, SoftMasks
-from kdmedlearn.experiments.report import write_json
 
-SHARE, SEARCHED = 0.1, 100
+SHARE = 0.1
 ARMS = {  # name -> settings to choose from, the first that of kvasir_unlabelled.py
     "Bernoulli KL": [BernoulliKL(T=2.0, alpha=a) for a in (0.9, 0.5, 1.0)],
     "soft masks": [SoftMasks(alpha=a) for a in (0.9, 0.5, 1.0)],
@@ -62,31 +62,5 @@ def one(a, kind, name, method, draw) -> dict:
     return row
 
 
-def chosen(a, name):
-    "The setting of an arm that is best on validation images."
-    return max(ARMS[name], key=lambda m: one(a, "search", name, m, SEARCHED)["valid dice"])
-
-
-def search(a):
-    for name in a.arms or ARMS:
-        print(name, chosen(a, name), flush=True)
-
-
-def run(a):
-    best = {name: chosen(a, name) for name in a.arms or ARMS}
-    for draw in a.draws:
-        for name, method in best.items():
-            one(a, "run", name, method, draw)
-
-
-def collect(a):
-    rows = kept_runs(a.cache / "losses")
-    command = "python tools/experiments/kvasir_losses.py run DATA CACHE"
-    of = lambda kind: [r for r in rows if r["kind"] == kind]
-    write_json(a.out, dict(command=command, recipe=RECIPE, search=of("search"), runs=of("run")))
-
-
 if __name__ == "__main__":
-    args = asked(__doc__, ARMS, 3, "masks", ("search", "run", "collect", "restore"))
-    back = lambda a: restore(a.out, a.cache / "losses")
-    {"search": search, "run": run, "collect": collect, "restore": back}[args.what](args)
+    compare_losses(__doc__, "kvasir_losses", ARMS, RECIPE, 3, "masks", "valid dice", one)

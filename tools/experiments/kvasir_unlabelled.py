@@ -28,7 +28,7 @@ Plan, written before the runs.
 
 One change after a first draw: images with a mask had eight views, too, 560 in all with a tenth of
 the masks, and on validation images a student taught on those alone was worse than the student
-alone (Dice .68 and .70). Those runs are not used.
+alone. Those runs are not used.
 """
 
 import sys, warnings

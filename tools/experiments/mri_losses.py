@@ -22,13 +22,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from losses import compare_losses
 from mri_unlabelled import RECIPE, scored, trained
-from runs import asked, kept_runs, one_run, restore
+from runs import one_run
 
 from kdmedlearn import DIST, DKD, NKD, OFA, PseudoLabels, Response, Standardised, TfKD
-from kdmedlearn.experiments.report import write_json
 
-STEPS, SEARCHED = 1000, 100
+STEPS = 1000
 ARMS = {  # name -> settings to choose from, the default first
     "Response": [Response(alpha=a) for a in (0.9, 0.5, 1.0)],
     "Standardised": [Standardised(alpha=a) for a in (0.99, 0.9, 1.0)],
@@ -41,45 +41,18 @@ ARMS = {  # name -> settings to choose from, the default first
 }
 
 
-def one(a, kind, name, method, draw, test) -> dict:
+def one(a, kind, name, method, draw) -> dict:
     "The scores of one training, kept."
     key = (
         dict(kind=kind, draw=draw, share=a.share, arm=name, method=repr(method), steps=STEPS)
         | RECIPE
     )
     beside = method.labels != "needed"
-    go = lambda: scored(*trained(a.data, a.cache, how=method, beside=beside, **key), test)
+    go = lambda: scored(*trained(a.data, a.cache, how=method, beside=beside, **key), kind == "run")
     row = one_run(a.cache / "losses", key, go)
     print(row, flush=True)
     return row
 
 
-def chosen(a, name):
-    "The setting of an arm that is best on validation images."
-    score = lambda m: one(a, "search", name, m, SEARCHED, False)["valid accuracy"]
-    return max(ARMS[name], key=score)
-
-
-def search(a):
-    for name in a.arms or ARMS:
-        print(name, chosen(a, name), flush=True)
-
-
-def run(a):
-    best = {name: chosen(a, name) for name in a.arms or ARMS}
-    for draw in a.draws:
-        for name, method in best.items():
-            one(a, "run", name, method, draw, True)
-
-
-def collect(a):
-    rows = kept_runs(a.cache / "losses")
-    command = "python tools/experiments/mri_losses.py run DATA CACHE"
-    of = lambda kind: [r for r in rows if r["kind"] == kind]
-    write_json(a.out, dict(command=command, recipe=RECIPE, search=of("search"), runs=of("run")))
-
-
 if __name__ == "__main__":
-    args = asked(__doc__, ARMS, 5, "labels", ("search", "run", "collect", "restore"))
-    back = lambda a: restore(a.out, a.cache / "losses")
-    {"search": search, "run": run, "collect": collect, "restore": back}[args.what](args)
+    compare_losses(__doc__, "mri_losses", ARMS, RECIPE, 5, "labels", "valid accuracy", one)
