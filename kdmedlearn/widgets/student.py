@@ -133,11 +133,10 @@ class StudentPage(Live):
 
     def numbers(self) -> dict:  # name -> (C,) probabilities
         "The answers to the image as it is now."
-        s = dict(self.state)
-        mean, std = self.norm
-        s |= dict(amount=s.pop("noise"), colour=mean.numpy())
-        x = changed(self.images[s.pop("image") - 1], self.noise, **s)
-        mean, std = (v[:, None, None] for v in self.norm)
+        s, (mean, std) = dict(self.state), (v[:, None, None] for v in self.norm)
+        image = self.images[s.pop("image") - 1]
+        s |= dict(amount=s.pop("noise"), colour=self.norm[0].numpy())
+        x = changed(image, self.noise, **s)
         x = (torch.from_numpy(x) - mean) / std
         return {k: answers(net, x[None])[0] for k, net in self.nets.items()}
 
