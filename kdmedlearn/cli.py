@@ -1175,6 +1175,8 @@ def bench_methods(
     bs: Optional[int] = typer.Option(None, min=2, help="images in a batch; default: the method's"),
     device: str = typer.Option("cpu", help="cpu, or cuda"),
     out: Optional[Path] = typer.Option(None, help="a JSON file with all that was measured"),
+    student: Optional[str] = typer.Option(None, help="its network; default: the method's"),
+    teacher: Optional[str] = typer.Option(None, help="of each teacher; default: the method's"),
 ):
     "What a step of each method costs, as multiples of the least that it must do."
     with _Told():
@@ -1194,10 +1196,10 @@ def bench_methods(
             raise ValueError(f"--device {device} is none; cpu or cuda") from None
         if gpu and not torch.cuda.is_available():
             raise ValueError(f"--device {device}: PyTorch sees no GPU here; leave it out for cpu")
-        table = bench(methods or None, rounds, size, bs, device, log=typer.echo)
+        said = dict(rounds=rounds, size=size, bs=bs, device=device, student=student, teacher=teacher)
+        table = bench(methods or None, **said, log=typer.echo)
         typer.echo("\n" + table.round(1).to_string())
         if out:
-            said = dict(rounds=rounds, size=size, bs=bs, device=device)
             write_json(out, facts(table, **{k: v for k, v in said.items() if v is not None}))
             typer.echo(f"\nkept in {out}")
 

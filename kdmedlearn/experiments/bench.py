@@ -60,13 +60,21 @@ class Case:
     bs: int
 
     @classmethod
-    def of(cls, method: str, size: int | None = None, bs: int | None = None) -> "Case":
-        "The case of a method; ValueError where nothing fits."
+    def of(
+        cls,
+        method: str,
+        size: int | None = None,  # pixels a side
+        bs: int | None = None,  # images in a batch
+        student: str | None = None,  # names of networks for the method's tasks
+        teacher: str | None = None,  # of each of its teachers
+    ) -> "Case":
+        "The case of a method, with your choice in place of its own; ValueError where nothing fits."
         tasks = as_method(method).tasks
-        for task, student, teachers, px, n in BY_TASK:
+        for task, own, teachers, px, n in BY_TASK:
             if task in tasks:
-                student, teachers = OWN.get(method, (student, teachers))
-                return cls(method, task, student, teachers, size or px, bs or n)
+                own, teachers = OWN.get(method, (own, teachers))
+                teachers = (teacher,) * len(teachers) if teacher else teachers
+                return cls(method, task, student or own, teachers, size or px, bs or n)
         raise ValueError(f"{method} serves {', '.join(sorted(tasks))}, and no case is made for it")
 
     @property
@@ -270,15 +278,21 @@ def bench(
     bs: int | None = None,  # images in a batch; None: as the case has it
     device: Any = "cpu",
     log: Any = print,
+    student: str | None = None,  # names of networks; None: as the case has them
+    teacher: str | None = None,
 ) -> pd.DataFrame:  # a row for each method; `.attrs`: all seconds, and bytes of each way
     """What a step of each method costs, as multiples of its bound: median over rounds, with the
     middle half of them; the memory of the student's step alone, and taught."""
     number("rounds", rounds, 1, whole=True)
     keep_freed_memory()
     log, rows, times, peaks = log or (lambda line: None), {}, {}, {}
-    for name in [methods] if isinstance(methods, str) else methods or known_methods():
-        case = Case.of(name, size, bs)
-        log(f"{name}: {case.student}, {len(case.teachers)} teacher(s), {case.bs} of {case.size} px")
+    names = [methods] if isinstance(methods, str) else methods or known_methods()
+    cases = {name: Case.of(name, size, bs, student, teacher) for name in names}
+    for case in cases.values() if student or teacher else ():
+        Ready(case, device).step()  # what does not fit is told before anything is timed
+    for name, case in cases.items():
+        taught = " + ".join(case.teachers)
+        log(f"{name}: {case.student} by {taught}, {case.bs} images of {case.size} px")
         ready = Ready(case, device)
         ways = ways_of(ready)
         times[name] = in_turn(ways, rounds, measure=partial(seconds_of, device=device))
