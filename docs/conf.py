@@ -154,6 +154,8 @@ def clean(src, dst):
                 fig = pio.from_json(json.dumps(data.pop(PLOTLY)), skip_invalid=True)
                 # the picture of a widget: its text takes the page's colour
                 widget = fig.layout.paper_bgcolor == CLEAR
+                # on the page's own ground, light or dark; widgets.css gives the words its colour
+                fig.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)
                 shown = drawn(fig, c, i, about)
                 data["text/html"] = script + (
                     f'<div class="kdm">{shown}</div>{NOTE}' if widget else shown

@@ -3356,6 +3356,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'kdmedlearn.viz.pictures.pictures': ('viz/pictures.html#pictures', 'kdmedlearn/viz/pictures.py'),
                                          'kdmedlearn.viz.pictures.shortened': ('viz/pictures.html#shortened', 'kdmedlearn/viz/pictures.py'),
                                          'kdmedlearn.viz.pictures.small': ('viz/pictures.html#small', 'kdmedlearn/viz/pictures.py')},
+            'kdmedlearn.viz.style': { 'kdmedlearn.viz.style.figure': ('viz/style.html#figure', 'kdmedlearn/viz/style.py'),
+                                      'kdmedlearn.viz.style.subplots': ('viz/style.html#subplots', 'kdmedlearn/viz/style.py')},
             'kdmedlearn.viz.tables': { 'kdmedlearn.viz.tables.Sortable': ('viz/table.html#sortable', 'kdmedlearn/viz/tables.py'),
                                        'kdmedlearn.viz.tables.Sortable.__init__': ( 'viz/table.html#sortable.__init__',
                                                                                     'kdmedlearn/viz/tables.py'),

@@ -1166,7 +1166,7 @@ def probe_folder(asked: Asked):
         write_report(run / "report.html", f"Will it pay? {found.answer}", parts)
         typer.echo(f"report: {run / 'report.html'}")
 
-# %% ../nbs/cli.ipynb #a9d7c10f
+# %% ../nbs/cli.ipynb #b86870c6
 @app.command("bench")
 def bench_methods(
     methods: Optional[List[str]] = typer.Argument(None, help="names; default: all methods"),
@@ -1196,7 +1196,9 @@ def bench_methods(
             raise ValueError(f"--device {device} is none; cpu or cuda") from None
         if gpu and not torch.cuda.is_available():
             raise ValueError(f"--device {device}: PyTorch sees no GPU here; leave it out for cpu")
-        said = dict(rounds=rounds, size=size, bs=bs, device=device, student=student, teacher=teacher)
+        said = dict(
+            rounds=rounds, size=size, bs=bs, device=device, student=student, teacher=teacher
+        )
         table = bench(methods or None, **said, log=typer.echo)
         typer.echo("\n" + table.round(1).to_string())
         if out:

@@ -24,7 +24,7 @@ const LOOK = `
 .kdm-live p { margin: .3em 0; }
 .kdm-live .controls { display: flex; flex-wrap: wrap; gap: .3em 1.4em; margin: .2em 0 .5em; }
 .kdm-live .controls label { display: flex; align-items: center; gap: .5em; min-height: 2em; }
-.kdm-live input[type=range] { width: min(15em, 45vw); accent-color: #1f77b4; margin: 0; }
+.kdm-live input[type=range] { width: min(15em, 45vw); accent-color: #0072b2; margin: 0; }
 .kdm-live output { min-width: 3em; font-variant-numeric: tabular-nums; }
 .kdm-live select { max-width: 60vw; font: inherit; }
 .kdm-live button { font: inherit; min-width: 5em; }

@@ -2,7 +2,7 @@
 
 const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
 const POLES = [[5, 48, 97], [67, 147, 195], [247, 247, 247], [214, 96, 77], [103, 0, 31]];
-const DOTS = "#2ca02c", ASKS = "#ff7f0e";
+const DOTS = "#009e73", ASKS = "#d55e00";
 
 const PANELS = `
 .kdm-live .columns.panels { gap: .8em;
@@ -16,7 +16,7 @@ const PANELS = `
 .kdm-live .layers > :first-child { position: static; display: block; height: auto; }
 .kdm-live .layers text { fill: #fff; stroke: #000; stroke-width: 2.5px; paint-order: stroke; }
 .kdm-live .ramp { display: inline-block; width: 8em; height: .7em; margin: 0 .5em; }
-.kdm-live .share { height: .5em; background: #1f77b4; min-width: 1px; }
+.kdm-live .share { height: .5em; background: #0072b2; min-width: 1px; }
 `;
 
 function colour(stops, v) { // v from 0 to 1

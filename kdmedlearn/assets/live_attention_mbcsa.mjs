@@ -1,6 +1,6 @@
 // Channel and spatial weights of the blocks of a model, image by image, beside their means.
 
-const BAR = "#1f77b4", MEAN = "#ff7f0e", LONG = 520, HIGH = 150, LEFT = 30;
+const BAR = "#0072b2", MEAN = "#d55e00", LONG = 520, HIGH = 150, LEFT = 30;
 
 // Share of the variance of maps, over images and places, that their mean map explains.
 function fixedShare(maps) {

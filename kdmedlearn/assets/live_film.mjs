@@ -1,6 +1,6 @@
 // A training as a film: accuracy up to a frame, and the student's answers at it beside the teacher's.
 
-const STUDENT = "#1f77b4", TEACHER = "#ff7f0e", GREY = "#888888";
+const STUDENT = "#0072b2", TEACHER = "#d55e00", GREY = "#808080";
 const ROW = 17, NAMES = 108, WIDE = 270, HIGH = 150, LEFT = 38;
 
 // The take that agrees with most of what is chosen and contradicts least of it.

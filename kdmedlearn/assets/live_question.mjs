@@ -1,6 +1,6 @@
 // One question, some answers; what is said to the one that was chosen.
 
-const RIGHT = "#2ca02c", WRONG = "#d62728";
+const RIGHT = "#009e73", WRONG = "#d55e00";
 
 function numbers(arrays, { chosen }) {
   return { right: chosen >= 0 && arrays.answers[chosen].right };

@@ -1,6 +1,6 @@
 // Networks that the page runs itself, on an image that the reader changes.
 
-const INK = ["#7f7f7f", "#d62728", "#1f77b4"], WIDE = 420, ROW = 34, NAME = 150, REACH = 210;
+const INK = ["#808080", "#0072b2", "#d55e00"], WIDE = 420, ROW = 34, NAME = 150, REACH = 210;
 
 function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));

@@ -10,7 +10,7 @@ const TABLE = `
 .kdm-live .number { text-align: right; }
 .kdm-live tbody tr:hover { background: #8882; }
 .kdm-live th button { all: unset; cursor: pointer; font-weight: 600; }
-.kdm-live th button:focus-visible { outline: 2px solid #1f77b4; outline-offset: 2px; }
+.kdm-live th button:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
 `;
 
 // The rows' numbers, sorted by a column; rows without a value stand last either way.

@@ -1,6 +1,6 @@
 // Soft targets, their entropy and the gradient on the student, at a temperature moved by hand.
 
-const GREY = "#888888", OTHER = "#ff7f0e", STUDENT = "#1f77b4", RAISED = "#2ca02c", LOWERED = "#d62728";
+const GREY = "#808080", OTHER = "#d55e00", STUDENT = "#0072b2", RAISED = "#009e73", LOWERED = "#9f40ff";
 const ROW = 17, NAMES = 108, WIDE = 270; // of the drawings, in their own units
 
 // Everything that is shown, for each image: arrays are logits, the state is T, squared, teacher.

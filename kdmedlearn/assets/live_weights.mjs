@@ -1,7 +1,7 @@
 // The terms of a loss on one batch, under weights moved by hand: from their values and the inner
 // products of their gradients, which no weight changes.
 
-const HEARD = "#1f77b4", ALONE = "#888888", WITH = [31, 119, 180], AGAINST = [214, 39, 40];
+const HEARD = "#0072b2", ALONE = "#808080", WITH = [0, 114, 178], AGAINST = [213, 94, 0];
 
 function numbers(arrays, state) {
   const w = arrays.names.map((n) => state[n]), K = w.length, { gram, values } = arrays;
@@ -28,7 +28,7 @@ function bar(share, colour, words) {
     node("span", { class: "said", style: "white-space: nowrap" }, words));
 }
 
-function shade(c) { // red against, blue with
+function shade(c) { // orange against, blue with
   if (c === null) return "transparent";
   return `rgba(${(c < 0 ? AGAINST : WITH).join(", ")}, ${0.75 * Math.abs(c)})`;
 }

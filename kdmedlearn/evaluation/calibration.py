@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['calibration', 'reliability', 'ece', 'reliability_figure', 'fit_temperature', 'DividedBy', 'calibrated', 'fidelity']
 
-# %% ../../nbs/evaluation/05_calibration.ipynb #2e65be82
+# %% ../../nbs/evaluation/05_calibration.ipynb #f1516118
 from copy import deepcopy
 
 import pandas as pd
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import Tensor
 
 from ..core.checks import same_logits
 from ..core.teacher import as_teachers, Teacher
 from .classes import predictions
+from ..viz.style import figure, GREY
 
 # %% ../../nbs/evaluation/05_calibration.ipynb #64571819
 def calibration(logits: Tensor, y: Tensor) -> dict:
@@ -33,7 +34,7 @@ def calibration(logits: Tensor, y: Tensor) -> dict:
         "negative log-likelihood": float(F.cross_entropy(logits, y)),
     }
 
-# %% ../../nbs/evaluation/05_calibration.ipynb #278c7629
+# %% ../../nbs/evaluation/05_calibration.ipynb #33a566c9
 def reliability(
     logits: Tensor,  # (N, C)
     y: Tensor,  # (N,)
@@ -61,17 +62,14 @@ def ece(logits: Tensor, y: Tensor, bins: int = 15) -> float:
 
 def reliability_figure(models: dict, bins: int = 15) -> go.Figure:  # name -> (logits, labels)
     "Accuracy against sureness for each model, beside the line where they are equal."
-    fig = go.Figure(
-        layout=dict(
-            height=400,
-            margin=dict(t=50, b=45),
-            legend=dict(orientation="h", y=-0.25),  # beside the plot it leaves no room on a phone
-            title="Accuracy against sureness",
-            xaxis=dict(title="probability of the answer given", range=[0, 1]),
-            yaxis=dict(title="share that is right", range=[0, 1.02]),
-        )
+    fig = figure(
+        height=400,
+        legend=dict(orientation="h", y=-0.25),  # beside the plot it leaves no room on a phone
+        title="Accuracy against sureness",
+        xaxis=dict(title="probability of the answer given", range=[0, 1]),
+        yaxis=dict(title="share that is right", range=[0, 1.02]),
     )
-    line = dict(color="#888", dash="dot")
+    line = dict(color=GREY, dash="dot")
     fig.add_scatter(x=[0, 1], y=[0, 1], line=line, name="as sure as right", mode="lines")
     for name, (logits, y) in models.items():
         t = reliability(logits, y, bins)

@@ -7,7 +7,6 @@ __all__ = ['class_logits', 'region_counts', 'region_scores', 'region_means', 'cl
            'score_regions', 'RegionDice']
 
 # %% ../../nbs/evaluation/06_regions.ipynb #7bd10cad
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F

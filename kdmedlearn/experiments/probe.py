@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANSWERS', 'Difference', 'difference', 'answer', 'Probe', 'right_on', 'trials', 'probe']
 
-# %% ../../nbs/experiments/03_probe.ipynb #f37d6f72
+# %% ../../nbs/experiments/03_probe.ipynb #717bee43
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..evaluation.classes import predictions
 from ..evaluation.compare import kind_of
 from ..train.budget import fit_steps
 from ..train.distillation import distill
+from ..viz.style import figure, GREY
 
 # %% ../../nbs/experiments/03_probe.ipynb #85c86850
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def answer(headroom: Difference, early: Difference, gain: Difference, least: flo
         return "no gain", f"the taught student is no better: {gain}"
     return "too little known", f"the interval holds a gain and none: {gain}"
 
-# %% ../../nbs/experiments/03_probe.ipynb #2ed48c0d
+# %% ../../nbs/experiments/03_probe.ipynb #758ed8ce
 @dataclass(frozen=True)
 class Probe:
     "What a probe has found; printed, it answers in words."
@@ -148,7 +149,7 @@ class Probe:
             "gain, short training": self.early,
             "headroom": self.headroom,
         }
-        fig = go.Figure(
+        fig = figure(
             go.Scatter(
                 x=[100 * d.mean for d in rows.values()],
                 y=list(rows),
@@ -157,7 +158,7 @@ class Probe:
                 marker_size=11,
             )
         )
-        fig.add_vline(0, line_dash="dot", line_color="#888")
+        fig.add_vline(0, line_dash="dot", line_color=GREY)
         fig.update_layout(
             height=240,
             margin=dict(t=45, b=45, l=10),
@@ -166,7 +167,7 @@ class Probe:
         )
         return fig
 
-# %% ../../nbs/experiments/03_probe.ipynb #72c54446
+# %% ../../nbs/experiments/03_probe.ipynb #8e7c320e
 def right_on(model, dl) -> tuple:  # (N,) bool; (N,) int: the class; (N, C) logits; labels
     "On which images of `dl` a model is right, and what it says."
     logits, y = predictions(model, dl)

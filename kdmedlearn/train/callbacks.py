@@ -6,7 +6,6 @@
 __all__ = ['scaled_side', 'rescaled', 'check_scales', 'ScaledBatches', 'MultiScale', 'ClipValue']
 
 # %% ../../nbs/train/04_callbacks.ipynb #671ee9ff
-import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision

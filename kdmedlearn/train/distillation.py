@@ -67,7 +67,7 @@ class Tally:
     def mean(self, k: str) -> float:  # NaN where the term was never computed
         return float(self.sums[k]) / self.seen[k] if k in self.sums else float("nan")
 
-# %% ../../nbs/train/02_distillation.ipynb #fe3ed7fe
+# %% ../../nbs/train/02_distillation.ipynb #eaa64fb4
 class DistillCallback(Callback):
     "Trains the Learner's model with a `DistillStep`."
 
@@ -247,7 +247,7 @@ class DistillLearner(CheckedLearner):
         self.distill.forget()
         return super().export(*args, **kwargs)
 
-# %% ../../nbs/train/02_distillation.ipynb #2a8daa34
+# %% ../../nbs/train/02_distillation.ipynb #771091ce
 class TermColumns(Callback):
     """Adds the terms of the Learner's `DistillCallback` to the recorder's values and to the
     progress table."""
@@ -287,7 +287,7 @@ def smaller_is_better(c: TrackerCallback):
         if c.best is not None and not np.isfinite(c.best):
             c.best = None  # nothing was seen yet
 
-# %% ../../nbs/train/02_distillation.ipynb #dfba8822
+# %% ../../nbs/train/02_distillation.ipynb #ca03d0a7
 class TeachersFirst(Callback):
     """Asks the teachers before the student runs: what they computed on the way is gone when the
     student needs memory. Then the student gets a plain tensor."""

@@ -10,7 +10,6 @@ __all__ = ['CHOICES', 'HDKD_COMMON', 'check_recipe', 'Recipe', 'hdkd_teacher_rec
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 
-import torch
 from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, SchedNo, combine_scheds
 from fastai.learner import Learner
 from fastai.optimizer import Adam

@@ -35,7 +35,7 @@ from ..core.trial import several_classes, untouched
 from ..data.loaders import deaf_workers, lost_interrupts
 from .finite import items_of
 
-# %% ../../nbs/train/01_trial.ipynb #3e455b84
+# %% ../../nbs/train/01_trial.ipynb #af89bea2
 def two_loaders(dls: Any):
     "Raise unless `dls` has a loader to train on, with a batch, and one to validate on."
     if not hasattr(dls, "train"):
@@ -73,7 +73,7 @@ def device_of(learn: Learner) -> Any:
     device = getattr(learn.dls, "device", None)
     return device or next((p.device for p in learn.model.parameters()), torch.device("cpu"))
 
-# %% ../../nbs/train/01_trial.ipynb #76f10b8d
+# %% ../../nbs/train/01_trial.ipynb #7817dfcd
 def first_images(learn: Learner, device: Any, n: int = 2) -> tuple[tuple, tuple]:
     "Inputs and targets of `n` images of the Learner's data."
     return images_of(learn.dls, device, n)
@@ -95,7 +95,7 @@ def batch_of(dl: Any) -> Any:
     except NOT_COLLATED as e:
         raise no_batch(dl, e) from e
 
-# %% ../../nbs/train/01_trial.ipynb #8e095933
+# %% ../../nbs/train/01_trial.ipynb #3f6ac2a5
 NOT_COLLATED = (AssertionError, AttributeError, RuntimeError, TypeError)
 
 

@@ -6,7 +6,7 @@
 __all__ = ['train_run', 'as_taught', 'without_teacher', 'fit_as_long', 'about_task', 'compared_once', 'check_task', 'new_student',
            'AnswersAlone', 'same_classes', 'teacher_line', 'validated', 'tune', 'wanted_ranges']
 
-# %% ../../nbs/tuning/02_search.ipynb #f3abcd61
+# %% ../../nbs/tuning/02_search.ipynb #57fe3011
 import time
 from copy import deepcopy
 from dataclasses import dataclass

@@ -17,7 +17,6 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from PIL import Image
-from plotly.subplots import make_subplots
 from scipy.ndimage import binary_erosion
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -25,6 +24,7 @@ from torch.nn.functional import interpolate
 from ..core.teacher import as_teachers, norm_of
 from ..evaluation.masks import dice, foreground_logit
 from ..viz.pictures import add_pictures, caption, change_pictures, shortened
+from ..viz.style import GREEN, GREY, ORANGE, subplots
 from .attention import ask, batches, check_loader, names_in, undisturbed
 from .panel import Look, WIDTH
 
@@ -212,7 +212,7 @@ def mask_kinds(s: Masks) -> dict:
     }
 
 # %% ../../nbs/widgets/05_compare.ipynb #8fdee97c
-RIGHT, WRONG, OTHER, BLUE = "#2ca02c", "#d62728", "#888888", np.array([0, 160, 255], np.float32)
+RIGHT, WRONG, OTHER, BLUE = GREEN, ORANGE, GREY, np.array([0, 160, 255], np.float32)
 
 
 def top_bars(
@@ -305,7 +305,7 @@ class CompareView(Look):
 # %% ../../nbs/widgets/05_compare.ipynb #4e9cec60
 def class_frame(s: ClassAnswers) -> go.Figure:
     M = len(s.p)
-    f = make_subplots(
+    f = subplots(
         M,
         2,
         specs=[[{"rowspan": M}, {}], *[[None, {}]] * (M - 1)],
@@ -349,7 +349,7 @@ def draw_classes(f, s: ClassAnswers, i: int):
 # %% ../../nbs/widgets/05_compare.ipynb #febe83b6
 def mask_frame(s: Masks) -> go.Figure:
     M = len(s.p)
-    f = make_subplots(1, M + 1, subplot_titles=[" "] * (M + 1), horizontal_spacing=0.015)
+    f = subplots(1, M + 1, subplot_titles=[" "] * (M + 1), horizontal_spacing=0.015)
     add_pictures(f, s.pictures[0], [(1, k + 1) for k in range(M + 1)])
     return f.update_layout(
         width=max(WIDTH, 180 * (M + 1)),

@@ -1,5 +1,5 @@
 """The part of docs/results.md on what a step of every method costs, from
-docs/results/bench_methods.json."""
+docs/results/bench_methods.json and, with larger networks, bench_large*.json."""
 
 from results.shared import fill, read, RESULTS, table
 
@@ -25,6 +25,17 @@ teachers' weights take; and the time in which the loader makes a batch:
 On a processor this counts the tensors that PyTorch's operations make, on a GPU what PyTorch has
 allocated.
 """
+LARGER = """
+### With larger networks
+
+{commands}
+
+{rows}
+
+The networks above are so small that what a method computes itself can be seen beside them. A
+student that people use makes most of it vanish. What stays is MGD's generator, whose layers of 3 x 3
+are as wide as the teacher's last map.
+"""
 MEMORY = ("MB alone", "MB", "MB of teachers", "loader ms")
 WORDS = ("student alone", "student taught", "teachers' weights", "a batch from the loader")
 
@@ -40,9 +51,22 @@ def page():
         [m, *(f"{r[k]:.1f} {unit}" for k, unit in zip(MEMORY, units))]
         for m, r in f["table"].items()
     ]
-    return fill(
+    text = fill(
         TEXT,
         rows=table(["method", "step", *columns], rows),
         memory=table(["method", *WORDS], memory),
         **{k: f[k] for k in ("command", "threads", "device", "torch")},
     )
+    return text + larger(columns)
+
+
+def larger(columns):
+    "The same table from runs with networks of a practical size."
+    files = [read(p.stem) for p in sorted(RESULTS.glob("bench_large*.json"))]
+    rows = [
+        [m, f"{r['ms']:.0f} ms", *(r[c] for c in columns)]
+        for f in files
+        for m, r in f["table"].items()
+    ]
+    commands = "  \n".join(f"`{f['command']}` ({f['threads']} threads)" for f in files)
+    return fill(LARGER, commands=commands, rows=table(["method", "step", *columns], rows))
