@@ -24,6 +24,7 @@ from kdmedlearn.train.fusing import collect, fit_fusion, rows
 from kdmedlearn.viz.live import Live
 from kdmedlearn.viz.pictures import data_url, pictures, SIDE
 from kdmedlearn.widgets import compare, kdas_attention, mbcsa_attention, relation_attention
+from kdmedlearn.viz.style import GREEN, GREY, ORANGE
 from kdmedlearn.widgets.attention import KDASView, MapsSeen, MBCSAView, GatesSeen, MOST
 from kdmedlearn.widgets.attention import averaged, batches, fixed_share, pair_losses, row_weights
 from kdmedlearn.widgets.attention import fewer_places, FusionSeen, RelationView, undisturbed
@@ -573,11 +574,10 @@ def test_top_bars_show_the_true_class():
     assert top_bars(p, 4, list("abcde")) == (
         list("abce"),
         pytest.approx([0.5, 0.3, 0.1, 0.04]),
-        ["#d62728", "#888888", "#888888", "#2ca02c"],
+        [ORANGE, GREY, GREY, GREEN],
     )
     assert (
-        top_bars(p, 0, list("abcde"))[2][0] == "#2ca02c"
-        and len(top_bars(p[:2], 1, list("ab"))[0]) == 2
+        top_bars(p, 0, list("abcde"))[2][0] == GREEN and len(top_bars(p[:2], 1, list("ab"))[0]) == 2
     )
 
 

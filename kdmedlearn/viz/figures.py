@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .pictures import caption, data_url
 from kdmedlearn.viz.style import (
-    ALONE, BLUE, BROWN, figure, GREEN, GREY, MAGENTA, ORANGE, subplots, TAUGHT, VIOLET,
+    BLUE, BROWN, figure, GREEN, GREY, MAGENTA, OF_MODEL, ORANGE, subplots, VIOLET,
 )  # fmt: skip
 
 # %% ../../nbs/viz/02_figures.ipynb #2db18b7f
@@ -39,6 +39,7 @@ def compare_figure(
         f"{n}<br>{score} {r[score]:.3f}<br>{r['parameters']:,.0f}"
         f" parameters<br>{r['ms per image']:.2f} ms"
     )
+    middle = (df[cost].min() * df[cost].max()) ** 0.5  # words go inwards from there
     fig = figure(
         [
             go.Scatter(
@@ -46,9 +47,9 @@ def compare_figure(
                 y=[r[score]],
                 name=n,
                 mode="markers+text",
-                marker_size=size[n],
+                marker=dict(size=size[n], color=OF_MODEL.get(n)),
                 text=[f"{n}: {r[score]:.3f}"],
-                textposition="middle right",
+                textposition="top right" if r[cost] <= middle else "top left",
                 hovertext=[hover(n, r)],
                 hoverinfo="text",
             )
@@ -79,7 +80,6 @@ def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
     model."""
     if column not in history:
         raise ValueError(f"the history has no column {column!r}; it has {', '.join(history)}")
-    colors = {"student alone": ALONE, "student distilled": TAUGHT}
     on_valid = column in ("accuracy", "dice", "mean AUC", "valid_loss")
     where = "on the validation set" if on_valid else "in training"
     fig = figure(height=340, title=f"{column} {where}", xaxis_title="epoch", yaxis_title=column)
@@ -91,7 +91,7 @@ def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
                 name=model,
                 legendgroup=model,
                 showlegend=bool(seed == history["seed"].min()),
-                line_color=colors.get(model),
+                line_color=OF_MODEL.get(model),
                 hovertemplate=f"{model}, seed {seed}, epoch %{{x}}: %{{y:.3f}}<extra></extra>",
             )
     return fig
@@ -178,7 +178,7 @@ def recall_figure(
 ) -> go.Figure:
     "Heat map of recall: which teacher is good at which class."
     z = recall.to_numpy()
-    fig = figure(
+    return figure(
         go.Heatmap(
             z=z,
             x=list(recall.columns),
@@ -188,9 +188,7 @@ def recall_figure(
             colorscale="Blues",
             texttemplate="%{z:.2f}",
             colorbar=dict(title="recall"),
-        )
-    )
-    return fig.update_layout(
+        ),
         title="Share of each class that a teacher finds, validation images",
         yaxis_autorange="reversed",
         height=180 + 50 * len(z),

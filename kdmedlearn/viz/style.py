@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'VIOLET', 'BROWN', 'MAGENTA', 'GREY', 'COLORS', 'CLEAR', 'GRID', 'TEACHER', 'ALONE',
-           'TAUGHT', 'NAME', 'figure', 'subplots']
+           'TAUGHT', 'OF_MODEL', 'NAME', 'WIDE', 'figure', 'subplots']
 
 # %% ../../nbs/viz/00_style.ipynb #ac8a9dc4
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,6 +20,7 @@ VIOLET, BROWN, MAGENTA, GREY = "#9f40ff", "#994d26", "#e600bf", "#808080"
 COLORS = [BLUE, ORANGE, GREEN, VIOLET, BROWN, MAGENTA, GREY]
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,.3)"
 TEACHER, ALONE, TAUGHT = ORANGE, GREY, BLUE  # whose line it is, in all figures
+OF_MODEL = {"teacher": TEACHER, "student alone": ALONE, "student distilled": TAUGHT}
 
 # %% ../../nbs/viz/00_style.ipynb #35c4b8cb
 NAME = "kdmedlearn"
@@ -29,7 +31,7 @@ _axis = dict(
 pio.templates[NAME] = go.layout.Template(
     layout=dict(
         font=dict(family="system-ui, -apple-system, Segoe UI, sans-serif", size=13, color="#333"),
-        title=dict(x=0, xref="paper", xanchor="left", font=dict(size=15)),
+        title=dict(x=0.01, xanchor="left", font=dict(size=15)),
         colorway=COLORS,
         colorscale=dict(sequential="Viridis", diverging="RdBu"),
         paper_bgcolor="white",
@@ -37,15 +39,23 @@ pio.templates[NAME] = go.layout.Template(
         margin=dict(l=60, r=20, t=50, b=45),
         xaxis=_axis,
         yaxis=_axis,
-        legend=dict(bgcolor=CLEAR),
+        # below, over the whole width: beside the plot it leaves no room on a phone
+        legend=dict(bgcolor=CLEAR, orientation="h", yref="container", y=0, yanchor="bottom"),
         hoverlabel=dict(font=dict(size=13)),
-    )
+    ),
+    data=dict(heatmap=[dict(colorscale="Viridis")]),
 )
+WIDE = 46  # characters of a title that a phone shows
 
 
 def figure(data: Any = None, **layout) -> go.Figure:
-    "plotly's `Figure` in the package's template; `layout` as plotly names it."
-    return go.Figure(data, dict(template=NAME) | layout)
+    """plotly's `Figure` in the package's template; `layout` as plotly names it. A long title gets
+    lines that a phone shows whole."""
+    if isinstance(title := layout.get("title"), str):
+        lines = [o for line in title.split("<br>") for o in wrap(line, WIDE)]
+        layout["title"] = "<br>".join(lines)
+        layout.setdefault("margin_t", 50 + 18 * (len(lines) - 1))
+    return go.Figure(data, dict(template=NAME)).update_layout(**layout)
 
 
 def subplots(rows: int = 1, cols: int = 1, **kw) -> go.Figure:
