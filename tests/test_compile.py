@@ -62,8 +62,8 @@ def test_a_compiled_training_is_the_same_training(method):
 CASES = {
     "feature": (small_student, small_teacher, Feature(), None, 32),
     "hdkd": (
-        lambda: hdkd_student_small(num_classes=8, img_size=64),
-        lambda: hdkd_teacher_small(num_classes=8),
+        lambda: hdkd_student_small(num_classes=8, img_size=64, depths=(1, 1, 1), depth=1),
+        lambda: hdkd_teacher_small(num_classes=8, depths=(1, 1, 1)),
         HDKD(),
         None,
         64,
