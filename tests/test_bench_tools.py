@@ -136,3 +136,22 @@ def test_shares_of_masks_are_judged_by_both_errors(monkeypatch):
     assert "| by luck | 3 | 76.7 ± 9.9 | +4.7 |" in said and "10% of the masks" in said
     few = part.share_of_masks([r for r in runs if r["draw"] < 2], 0.1)
     assert "So few draws decide nothing." in few and "sure;" not in few
+
+
+def test_soft_answers_are_told_from_hard_ones_by_two_errors(monkeypatch):
+    part = importlib.import_module("results.softness")
+    soft = {"good": (0.80, 0.82, 0.84), "good, sure": (0.70, 0.72, 0.75), "noisy": (0.7, 0.8, 0.6)}
+    hard = {"good": (0.75, 0.77, 0.80), "noisy": (0.71, 0.72, 0.71)}
+    row = lambda case, arm, k, v: dict(kind="run", case=case, arm=arm, seed=k, accuracy=v)
+    arms = (("soft", soft), ("hard", hard))
+    runs = [row(c, a, k, v) for a, of in arms for c, vs in of.items() for k, v in enumerate(vs)]
+    said = dict(kind="teacher", seed=0, accuracy=0.9, sureness=0.95)
+    f = dict(command="c", steps=1000, runs=runs + [said | {"case": c} for c in soft])
+    monkeypatch.setattr(part, "read", lambda name: f)
+    monkeypatch.setattr(part, "RESULTS", Path(__file__).parent)
+    assert part.page() == ""  # no file
+    monkeypatch.setattr(part, "RESULTS", ROOT / "docs" / "results")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    page = part.page()
+    assert "Soft answers are ahead: good. Behind: good, sure. Level: noisy." in page
+    assert "| good, sure | 90.0 | 95.0 | 72.3 | 77.3 | -5.0 ± 0.0 |" in page

@@ -1,5 +1,6 @@
 """Networks of other libraries as student and as teacher: does a step train, or is it refused in
-words of ours? `zoo_members.txt` lists them; tools/zoo.py tries all, test_zoo.py a fortieth a day."""
+words of ours? `zoo_members.txt` lists them; tools/zoo.py tries all, test_zoo.py a fortieth a
+day."""
 
 import importlib.util
 import traceback

@@ -25,6 +25,7 @@ from results import (
     peers,
     phantom,
     several,
+    softness,
     step,
     unlabelled,
     widgets,
@@ -43,6 +44,7 @@ the last epoch counts, and the hyperparameters are the defaults.
 """
 PARTS = (
     unlabelled,
+    softness,
     losses,
     phantom,
     brain_mri,
