@@ -327,7 +327,7 @@ def class_frame(s: ClassAnswers) -> go.Figure:
             col=2,
         )
     f.update_xaxes(range=[0, 1.1], tickvals=[0, 0.5, 1], col=2)
-    f.update_yaxes(autorange="reversed", col=2, automargin=False)
+    f.update_yaxes(autorange="reversed", col=2, automargin=False, tickfont_size=11)
     f.update_xaxes(title=dict(text="probability", font_size=12), row=M, col=2)
     return f.update_layout(
         width=WIDTH, height=90 + 130 * M, margin=dict(l=10, r=20, t=75, b=50), title_font_size=14
