@@ -19,7 +19,7 @@ BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 VIOLET, BROWN, MAGENTA, GREY = "#9f40ff", "#994d26", "#e600bf", "#808080"
 COLORS = [BLUE, ORANGE, GREEN, VIOLET, BROWN, MAGENTA, GREY]
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,.3)"
-TEACHER, ALONE, TAUGHT = ORANGE, GREY, BLUE  # whose line it is, in all figures
+TEACHER, ALONE, TAUGHT = ORANGE, GREY, BLUE  # where they are drawn together
 OF_MODEL = {"teacher": TEACHER, "student alone": ALONE, "student distilled": TAUGHT}
 
 # %% ../../nbs/viz/00_style.ipynb #35c4b8cb
@@ -54,7 +54,8 @@ def figure(data: Any = None, **layout) -> go.Figure:
     if isinstance(title := layout.get("title"), str):
         lines = [o for line in title.split("<br>") for o in wrap(line, WIDE)]
         layout["title"] = "<br>".join(lines)
-        layout.setdefault("margin_t", 50 + 18 * (len(lines) - 1))
+        if "margin" not in layout:
+            layout["margin_t"] = 50 + 18 * (len(lines) - 1)
     return go.Figure(data, dict(template=NAME)).update_layout(**layout)
 
 

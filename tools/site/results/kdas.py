@@ -51,8 +51,9 @@ COST = """
 Polyp-PVT on PVTv2-B2 teaches Polyp-PVT on PVTv2-B0, batch and size as in the command, {device},
 {said_threads}, {repeats} rounds in which all take their turn: ratio {ratio:.3f}. In the last row the
 teacher's forward keeps its graph and the loss goes back through the teacher too, as in the released
-code; the loss is the same. That takes {released:.2f} times as long as a step here, and
-{most:.2f} times as long as the two networks without any term, which no code can undercut.
+code; the loss is the same. That takes {released:.2f} times as long as a step here. Without any
+term the two networks must run anyway, and against these it takes {most:.2f} times as long. All
+three are medians of the rounds' own ratios.
 """
 ARMS = {
     "alone": "alone",

@@ -8,49 +8,62 @@ TEXT = """
 
 `{command}`
 
-A teacher on images without labels gives two things: a label for each, and how it doubts. `Response`
-takes both, `PseudoLabels` the label alone. The student has 51 thousand parameters, 200 labelled
-images and 2,000 without a label, {steps:,} steps of 32, the recipe of the phantoms above. Three
-teachers of one network: the package's, one fitted on the student's own 200 labels, one on 2,000
-other images with four labels in ten drawn at random. *Calibrated* on validation images, and *sure*:
-logits times 4. *Four classes* and *two classes*: the first teacher, classes put together. Sureness
-is the mean probability of the answer given. Five seeds; the test images were scored once.
+A teacher on images without labels gives two things: a label for each, and how it doubts. *Soft* is
+`Response(T=1)`, which takes both; *hard* is `PseudoLabels`, which takes the label. Nothing else
+differs. *T = 4* is `Response` at its usual temperature. The student has 51 thousand parameters,
+{labels} labelled images and {more:,} without a label, {steps:,} steps of {batch}. Three teachers of
+one network: the package's, one fitted on the student's own {labels} labels, one on {others:,} other
+images of whose labels {redrawn:.0%} were drawn anew. *Calibrated* are their logits divided by the
+temperature that fits 1,000 labelled validation images. *Four classes* and *two classes*: the first
+teacher, neighbours in the list put together. Sureness is the mean probability of the answer given.
+The unit of the error is the seed; the test images were scored once.
 
 {rows}
 
 {verdict}
 """
-HEAD = ["teacher", "accuracy", "sureness", "soft", "hard", "soft minus hard"]
+HEAD = ["teacher", "seeds", "accuracy", "sureness", "alone", "hard", "soft", "T = 4"]
+T_OF_FIVE = 2.8  # standard errors of the mean of five that leave 5 % outside
 
 
 def page():
     if not (RESULTS / "softness.json").is_file():
         return ""
     f = read("softness")
-    of = {k: {} for k in ("teacher", "run")}
+    of = {}
     for r in f["runs"]:
-        of[r["kind"]].setdefault((r["case"], r.get("arm")), {})[r["seed"]] = r
-    cases = list(dict.fromkeys(case for case, _ in of["run"]))
-    cases.sort(key=lambda case: (case.endswith("classes"), case))  # a calibrated one after its own
+        of.setdefault((r["case"], r.get("arm")), {})[r["seed"]] = r
     rows, apart = [], {}
-    for case in cases:
-        said = of["teacher"][case, None].values()
-        soft, hard = of["run"][case, "soft"], of["run"].get((case.split(",")[0], "hard"), {})
-        d = [soft[s]["accuracy"] - hard[s]["accuracy"] for s in sorted(set(soft) & set(hard))]
-        if len(d) < 3:
+    for case in dict.fromkeys(case for case, _ in sorted(of, key=str)):
+        first = case.split(",")[0]  # a calibrated teacher has the hard answers of its own
+        base = case if case.endswith("classes") else "good"
+        arms = [of.get(k, {}) for k in ((base, "alone"), (first, "hard"), (case, "soft"))]
+        arms.append(of.get((case, "soft, T = 4"), {}))
+        seeds = sorted(set(arms[1]) & set(arms[2]))
+        if len(seeds) < 5:
             continue
-        apart[case] = (mean(d), error(d))
-        scores = [mean([r["accuracy"] for r in o.values()]) for o in (soft, hard)]
-        of_teacher = [mean([r[k] for r in said]) for k in ("accuracy", "sureness")]
-        rows.append([case, *map(pct, of_teacher), *map(pct, scores), with_error(d)])
+        points = lambda arm: pct(mean([r["accuracy"] for r in arm.values()])) if arm else ""
+        said = of[case, None].values()
+        teacher = [pct(mean([r[k] for r in said])) for k in ("accuracy", "sureness")]
+        d = [arms[2][s]["accuracy"] - arms[1][s]["accuracy"] for s in seeds]
+        apart[case] = d
+        rows.append([case, len(seeds), *teacher, *map(points, arms), with_error(d)])
     if not rows:
         return ""
-    helps = [c for c, (m, e) in apart.items() if m > 2 * e]
-    harms = [c for c, (m, e) in apart.items() if m < -2 * e]
-    level = [c for c in apart if c not in (*helps, *harms)]
-    said = {"Soft answers are ahead": helps, "Behind": harms, "Level": level}
-    verdict = "By two standard errors: " + " ".join(
-        f"{k}: {'; '.join(v)}." for k, v in said.items() if v
+    sign = {c: mean(d) / T_OF_FIVE / max(error(d), 1e-9) for c, d in apart.items()}
+    groups = {
+        "soft answers are ahead": [c for c, s in sign.items() if s > 1],
+        "behind": [c for c, s in sign.items() if s < -1],
+        "level": [c for c, s in sign.items() if abs(s) <= 1],
+    }
+    told = "; ".join(f"{k}: {', '.join(map(quoted, v))}" for k, v in groups.items() if v)
+    verdict = (
+        f"{len(rows)} comparisons, of which one in twenty would differ by chance. By"
+        f" {T_OF_FIVE} standard errors, {told}."
     )
-    rows_ = table(HEAD, rows)
-    return fill(TEXT, command=f["command"], steps=f["steps"], rows=rows_, verdict=verdict)
+    values = {k: f[k] for k in ("command", "labels", "more", "steps", "batch", "others", "redrawn")}
+    return fill(TEXT, rows=table([*HEAD, "soft minus hard"], rows), verdict=verdict, **values)
+
+
+def quoted(case):
+    return f"*{case}*"
