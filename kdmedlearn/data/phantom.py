@@ -7,7 +7,7 @@ __all__ = ['SIGNS', 'RECIPES', 'CLASSES', 'SIMILAR', 'LAYERS', 'TASKS', 'CHUNK',
            'Scene', 'Place', 'place', 'main_place', 'mucosa', 'light', 'folds', 'vessels', 'pale', 'border', 'erosions',
            'hole', 'slit', 'granular', 'ulcers', 'dye', 'cut_bed', 'polyp', 'bubbles', 'frame', 'camera', 'amounts',
            'render', 'second_polyp', 'check_phantom', 'balanced_labels', 'phantom', 'Shot', 'ReadShot', 'MaskCodes',
-           'class_of', 'mask_of', 'split_seeds', 'phantom_dls']
+           'Once', 'class_of', 'mask_of', 'split_seeds', 'phantom_dls']
 
 # %% ../../nbs/data/01_phantom.ipynb #f51bf7d1
 from dataclasses import dataclass
@@ -484,6 +484,25 @@ class MaskCodes(AddMaskCodes):
     loss_func = CrossEntropyLossFlat(axis=1)
 
 
+class Once(Datasets):
+    """Datasets that make each item once and keep it: nothing that makes one is random. Where you
+    have changed the transforms of items, each is made anew."""
+
+    def __init__(self, *args, **kw):
+        super().__init__(*args, **kw)
+        self.made, self.own = {}, self.of_items()
+
+    def of_items(self) -> list:
+        return [t for tl in self.tls for t in tl.tfms.fs]
+
+    def __getitem__(self, i):
+        if not isinstance(i, (int, np.integer)) or self.own != self.of_items():
+            return super().__getitem__(i)
+        if i not in self.made:
+            self.made[i] = super().__getitem__(i)
+        return self.made[i]
+
+
 def class_of(shot: Shot) -> str:
     return CLASSES[shot.target]
 
@@ -539,7 +558,7 @@ def phantom_dls(
         if task == "classify"
         else [mask_of, MaskCodes(CODES)]
     )
-    dsets = Datasets(items, [[ReadShot(size)], target], splits=splits)
+    dsets = Once(items, [[ReadShot(size)], target], splits=splits)
     device = default_device() if device is None else device
     stats = [
         t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)
@@ -554,5 +573,5 @@ def phantom_dls(
     )
     if n_unlabelled:
         x, _ = phantom(n_unlabelled, size, task, split_seeds(seed)[2], difficulty)
-        dls.rest = Datasets([Shot(image, None) for image in x], [[ReadShot(size)]])
+        dls.rest = Once([Shot(image, None) for image in x], [[ReadShot(size)]])
     return dls
