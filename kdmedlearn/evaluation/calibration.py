@@ -64,7 +64,6 @@ def reliability_figure(models: dict, bins: int = 15) -> go.Figure:  # name -> (l
     "Accuracy against sureness for each model, beside the line where they are equal."
     fig = figure(
         height=400,
-        legend=dict(orientation="h", y=-0.25),  # beside the plot it leaves no room on a phone
         title="Accuracy against sureness",
         xaxis=dict(title="probability of the answer given", range=[0, 1]),
         yaxis=dict(title="share that is right", range=[0, 1.02]),

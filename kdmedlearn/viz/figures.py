@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from .pictures import caption, data_url
-from kdmedlearn.viz.style import (
-    BLUE, BROWN, figure, GREEN, GREY, MAGENTA, OF_MODEL, ORANGE, subplots, VIOLET,
-)  # fmt: skip
+from .style import BLUE, BROWN, figure, GREEN, GREY, MAGENTA, OF_MODEL, ORANGE
+from .style import subplots, VIOLET
 
 # %% ../../nbs/viz/02_figures.ipynb #2db18b7f
 COST_UNITS = {
