@@ -31,9 +31,8 @@ autodoc_default_options = {
     "members": True,
     "undoc-members": True,
     "show-inheritance": True,
-    "exclude-members": (
-        "__init__, encodes"
-    ),  # the latter: of fasttransform, by the type of its input
+    # the latter: of fasttransform, by the type of its input
+    "exclude-members": ("__init__, encodes"),
 }
 autodoc_typehints = "description"
 nitpicky = True
@@ -139,9 +138,8 @@ def clean(src, dst):
     for c in nb.cells:
         if c.cell_type == "markdown":
             about.read(c.source)
-            c.source = re.sub(
-                r"\]\(((?:\.\./)+)docs/", r"](\1", c.source
-            )  # the site's root is docs/
+            # the site's root is docs/
+            c.source = re.sub(r"\]\(((?:\.\./)+)docs/", r"](\1", c.source)
         if c.cell_type != "code":
             continue
         if FOLD.search(c.source):

@@ -30,7 +30,7 @@ import typer
 
 from .core.registry import names_in
 
-# %% ../nbs/cli.ipynb #a3080ac6
+# %% ../nbs/cli.ipynb #03fa99d4
 app = typer.Typer(
     name="kdmedlearn",
     add_completion=False,
@@ -66,12 +66,10 @@ def _main(command: typer.Context):
         with _Told():
             raise ValueError("only kdmedlearn distill runs in several processes")
     keep_freed_memory()
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning
-    )  # of PyTorch about its own torch.jit, on import of fastai
-    warnings.filterwarnings(
-        "once", category=UserWarning
-    )  # what a reader says of a data set, it says for each seed
+    # of PyTorch about its own torch.jit, on import of fastai
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # what a reader says of a data set, it says for each seed
+    warnings.filterwarnings("once", category=UserWarning)
 
 # %% ../nbs/cli.ipynb #cc8292d3
 def method_with(name: str, given: List[str]):

@@ -64,9 +64,8 @@ def test_class_weights(power):
     share = np.array([w[y == c].sum() for c in (4, 0, 9)])
     assert np.allclose(share / share[0], (np.array([50, 10, 2]) / 50.0) ** (1 - power))
     order = np.random.default_rng(0).permutation(len(y))
-    assert np.allclose(
-        class_weights(y[order], power), w[order]
-    )  # an image's weight, wherever it stands
+    # an image's weight, wherever it stands
+    assert np.allclose(class_weights(y[order], power), w[order])
     assert np.allclose(class_weights(torch.tensor(y), power), w)
 
 
@@ -171,9 +170,8 @@ def test_only_training_changes(dls, how):
         dls.train.device,
     )
     assert [type(f) for f in b.train.after_batch] == [type(f) for f in dls.train.after_batch]
-    assert len(dls.train_ds) == 39 and not isinstance(
-        dls.train, WeightedLoader
-    )  # the old one is as it was
+    # the old one is as it was
+    assert len(dls.train_ds) == 39 and not isinstance(dls.train, WeightedLoader)
     assert len(b.train_ds) == (60 if how == "smote" else 39)
     x, y = b.one_batch()
     u, v = dls.one_batch()
@@ -192,9 +190,8 @@ def test_same_seed_same_batches(dls, kw):
     one, two = epochs(), epochs()
     assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(one, two))
     half = len(one) // 2
-    assert not all(
-        torch.equal(y, v) for (_, y), (_, v) in zip(one[:half], one[half:])
-    )  # each epoch draws anew
+    # each epoch draws anew
+    assert not all(torch.equal(y, v) for (_, y), (_, v) in zip(one[:half], one[half:]))
     restart(b, 6)
     assert not torch.equal(next(iter(b.train))[0], one[0][0])
 

@@ -58,9 +58,8 @@ def test_train_pause_stop_and_come_back(lab):
             "[(r['status'], r['params']['T'], len(r['history']['accuracy'])) for r in"
             " bench.runs.all()]"
         )
-        assert (
-            run[0] == "stopped" and abs(run[1] - T) < 0.01 and run[2] >= 4
-        )  # three digits are trained with
+        # three digits are trained with
+        assert run[0] == "stopped" and abs(run[1] - T) < 0.01 and run[2] >= 4
         assert (
             not s.page.get_by_role("button", name="Train").is_disabled()
             and s.page.get_by_role("button", name="Stop").is_disabled()

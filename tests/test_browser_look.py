@@ -40,9 +40,8 @@ def press(s, selector, key, n=0, times=1):
 def shown(s, text):
     "Wait until the figure says `text`; its pictures."
     s.until(HOLDS, text)
-    s.until(
-        f"() => ({IMAGES})().every(Boolean)"
-    )  # while a figure is drawn anew its pictures are there without a source
+    # while a figure is drawn anew its pictures are there without a source
+    s.until(f"() => ({IMAGES})().every(Boolean)")
     return s.js(IMAGES)
 
 

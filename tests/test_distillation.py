@@ -69,9 +69,8 @@ def test_teacher_is_frozen_and_runs_once_a_training_batch():
     learn = make(teacher=t)
     before, t.calls = fingerprint(t), []
     fit(learn, 2)
-    assert t.calls == [(False, False, "cpu")] * (
-        2 * len(learn.dls.train)
-    )  # eval, no grad, not in validation
+    # eval, no grad, not in validation
+    assert t.calls == [(False, False, "cpu")] * (2 * len(learn.dls.train))
     assert fingerprint(t) == before and all(p.grad is None for p in t.parameters())
 
 
@@ -442,9 +441,8 @@ def test_column_counts_only_the_images_it_was_computed_for():
     batches = [(torch.randn(4, 3, 8, 8), torch.arange(4) % 3) for _ in range(2)]
     learn.dls.train = batches
     ref = copy.deepcopy(s).train()
-    want = [response_loss(ref(x), t(x), 2).item() for x, _ in batches][
-        1
-    ]  # the first batch had weight 0
+    # the first batch had weight 0
+    want = [response_loss(ref(x), t(x), 2).item() for x, _ in batches][1]
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 0.0)
     assert learn.recorder.values[-1][-1] == pytest.approx(want, rel=1e-4)

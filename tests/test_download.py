@@ -303,9 +303,8 @@ def test_neither_length_nor_checksum_is_warned_about(shop, tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_chunks_have_an_end(
-    shop, tmp_path, recwarn
-):  # a broken connection is seen without a length, too
+# a broken connection is seen without a length, too
+def test_chunks_have_an_end(shop, tmp_path, recwarn):
     shop.length, shop.chunked, shop.cuts = False, True, [100_000]
     with pytest.raises(ConnectionError, match="call again"):
         fetch(shop, tmp_path, None, tries=1)

@@ -230,9 +230,8 @@ def test_divided_copies_are_read_as_they_are(home, tmp_path):
 
 def test_counts_are_compared_without_the_mark(home, tmp_path, monkeypatch):
     p = Path(shutil.copytree(home / "kvasir", tmp_path / "kvasir-dataset-v2"))
-    assert not any(
-        "published" in w for w in said(kvasir_v2, tmp_path, 32)[1]
-    )  # the folder above is fine, too
+    # the folder above is fine, too
+    assert not any("published" in w for w in said(kvasir_v2, tmp_path, 32)[1])
     (p / MARK).unlink()
     monkeypatch.setattr(endoscopy, "KVASIR_V2", dict.fromkeys(KVASIR_V2, 10))
     assert not any("published" in w for w in said(kvasir_v2, p, 32)[1])
@@ -428,9 +427,8 @@ def test_sets_are_fetched_unpacked_and_read(home, tmp_path, monkeypatch):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert (
-            download_kvasir_v2(tmp_path / "data", tries=3) == p and len(asked) == 1
-        )  # what is there is not fetched again
+        # what is there is not fetched again
+        assert download_kvasir_v2(tmp_path / "data", tries=3) == p and len(asked) == 1
     with pytest.warns(
         UserWarning,
         match=(
@@ -469,9 +467,8 @@ def test_hyper_kvasir_comes_with_its_folds(home, tmp_path, monkeypatch):
     assert download_hyper_kvasir(tmp_path / "data") == p and len(asked) == 1
     (tmp_path / "data" / "official_splits").mkdir()
     (tmp_path / "data" / FOLDS).rename(tmp_path / "data" / "official_splits" / FOLDS)
-    assert (
-        download_hyper_kvasir(tmp_path / "data") == p and len(asked) == 1
-    )  # wherever the reader finds it
+    # wherever the reader finds it
+    assert download_hyper_kvasir(tmp_path / "data") == p and len(asked) == 1
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
@@ -592,9 +589,8 @@ def test_medmnist_files(tmp_path, monkeypatch):
         medmnist_dls("bloodmnist", root=tmp_path)
 
 
-def test_medmnist_is_imported_only_when_asked(
-    home, monkeypatch
-):  # its import makes a folder in the home folder
+# its import makes a folder in the home folder
+def test_medmnist_is_imported_only_when_asked(home, monkeypatch):
     monkeypatch.setitem(sys.modules, "medmnist", None)  # from here on, to import it is an error
     spec = spec_from_file_location("kdmedlearn.data.sets.afresh", endoscopy.__file__)
     fresh = module_from_spec(spec)

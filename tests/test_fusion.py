@@ -93,9 +93,8 @@ def test_attention_is_a_distribution_over_all_teachers_tokens():
     assert paid.shape == (40, 2, 3, 4) and torch.allclose(
         paid.sum((2, 3)), torch.ones(40, 2), atol=1e-5
     )
-    assert torch.allclose(
-        paid[:, :, 1], out.attention[..., 4:8].mean(2), atol=1e-6
-    )  # the second teacher's places
+    # the second teacher's places
+    assert torch.allclose(paid[:, :, 1], out.attention[..., 4:8].mean(2), atol=1e-6)
 
 
 def test_a_mixture_begins_as_the_weighted_mean_of_the_teachers():
@@ -160,9 +159,8 @@ def test_no_gradient_into_teachers_and_none_from_the_guidance_into_the_fusion(an
     assert learn.model.conv.weight.grad.abs().sum() > 0 and m.adapter.weight.grad.abs().sum() > 0
     step.zero_grad()
     terms["fusion"].backward()
-    assert (
-        all(q.grad is None for q in learn.model.parameters()) and m.adapter.weight.grad is None
-    )  # what trains the fusion: not into the student
+    # what trains the fusion: not into the student
+    assert all(q.grad is None for q in learn.model.parameters()) and m.adapter.weight.grad is None
     assert sum(float(q.grad.abs().sum()) for q in m.fusion.parameters() if q.grad is not None) > 0
     fit(learn, 2)
     assert [fingerprint(t) for t in teachers] == prints and all(
@@ -188,9 +186,8 @@ def test_joint_trains_the_fusion_and_first_leaves_it_alone():
     assert "fusion" not in learn.recorder.metric_names and all(
         torch.equal(v, before[k]) for k, v in fusion.state_dict().items()
     )
-    assert not any(
-        sub.training for sub in fusion.modules()
-    )  # no dropout in what the student is taught
+    # no dropout in what the student is taught
+    assert not any(sub.training for sub in fusion.modules())
 
 
 def test_students_are_saved_without_the_fusion():
@@ -319,9 +316,8 @@ def test_fit_fusion_is_reproducible_learns_and_leaves_chance_alone():
 
 def test_fitting_stops_where_the_held_out_part_says_and_keeps_groups_together():
     g = torch.Generator().manual_seed(0)
-    y = torch.randint(0, 2, (40,), generator=g).repeat(
-        3
-    )  # 40 images, 3 views of each; labels are noise
+    # 40 images, 3 views of each; labels are noise
+    y = torch.randint(0, 2, (40,), generator=g).repeat(3)
     s = Collected(
         [torch.zeros(120, 2)],
         [torch.randn(40, 24, 1, 1, generator=g).repeat(3, 1, 1, 1)],
@@ -330,9 +326,8 @@ def test_fitting_stops_where_the_held_out_part_says_and_keeps_groups_together():
     )
     f = fit_fusion(AttentionFusion(**SMALL, grid=1), s, epochs=25, lr=1e-2, stop=0.3)
     held = [v for _, v in f.record]
-    assert (
-        len(held) == 25 and f.record[-1][0] < 0.5 * f.record[0][0]
-    )  # learned by heart, if allowed to
+    # learned by heart, if allowed to
+    assert len(held) == 25 and f.record[-1][0] < 0.5 * f.record[0][0]
     assert held[-1] > min(held) + 0.2  # which an image's other views would not have shown
     with_stop, without = (
         F.cross_entropy(fused(x, s), y)
@@ -632,9 +627,8 @@ def test_labels_and_weights_of_a_part_are_its_own(make_dls):
     )  # one image of class 0
     w = np.asarray(balance(few, "weights").train.wgts)
     y = np.array([int(t) for _, t in few.train.dataset])
-    assert (
-        np.allclose(w / w.mean(), class_weights(y)) and w.max() > 1.5 * w.min()
-    )  # not all equal: there is something to weigh
+    # not all equal: there is something to weigh
+    assert np.allclose(w / w.mean(), class_weights(y)) and w.max() > 1.5 * w.min()
 
 
 # --- fitted fusions know their teachers

@@ -165,9 +165,8 @@ def seen():
 def value(method, p):
     """What the Learner would train with: the terms of the method and the task loss of the layer it
     names, weighted."""
-    head = p.student.features[
-        "head_cls"
-    ]  # with logit="none" the released task loss is of this head too
+    # with logit="none" the released task loss is of this head too
+    head = p.student.features["head_cls"]
     return total_loss({"task": F.cross_entropy(head, p.target)} | method.terms(p), method.weights())
 
 
@@ -316,9 +315,8 @@ def test_position_embeddings_are_resampled():
     same, more = resample(pos, 2, (4, 4)), resample(pos, 2, (8, 6))
     assert same is pos and more.shape == (1, 50, 8) and torch.equal(more[:, :2], pos[:, :2])
     flat = torch.cat([pos[:, :2], torch.full((1, 16, 8), 3.0)], 1)
-    assert torch.allclose(
-        resample(flat, 2, (7, 5))[:, 2:], torch.tensor(3.0), atol=1e-5
-    )  # what is equal everywhere stays so
+    # what is equal everywhere stays so
+    assert torch.allclose(resample(flat, 2, (7, 5))[:, 2:], torch.tensor(3.0), atol=1e-5)
     with pytest.raises(ValueError, match="15 position embeddings"):
         resample(pos[:, :17], 2, (4, 4))
     a, b = HDKDStudent(3, img_size=64, **TINY_STUDENT), HDKDStudent(3, img_size=32, **TINY_STUDENT)
@@ -592,7 +590,6 @@ def test_copied_pickled_exported_it_is_the_same_model(dls, tmp_path):
         torch.allclose(loaded.model.cpu().eval()(x), expected, atol=1e-6)
         and type(loaded.model) is HDKDStudent
     )
-    loaded.model.load_state_dict(
-        HDKDStudent(8, img_size=64, **TINY_STUDENT).state_dict()
-    )  # still resamples, and to its own grid
+    # still resamples, and to its own grid
+    loaded.model.load_state_dict(HDKDStudent(8, img_size=64, **TINY_STUDENT).state_dict())
     assert loaded.model.dflt.pos_embed.shape == s.dflt.pos_embed.shape

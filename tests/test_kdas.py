@@ -297,9 +297,8 @@ def test_every_scale_reaches_student_and_teacher_and_gradients_are_clipped(dls):
     r = kdas_recipe(epochs=1, size=128, bs=4, lr=1e-3, clip=1e-4)
     with learn.no_bar(), learn.no_logging():
         r.fit(learn)
-    assert seen[:6] == [
-        (n, n) for n in (96, 96, 128, 128, 160, 160)
-    ]  # student, teacher; student, teacher; ...
+    # student, teacher; student, teacher; ...
+    assert seen[:6] == [(n, n) for n in (96, 96, 128, 128, 160, 160)]
     assert seen[6:] == [(128, 128)]  # the student in validation
     assert 0 < learn.largest.top <= 1e-4 * 1.0001
 

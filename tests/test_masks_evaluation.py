@@ -226,9 +226,8 @@ def test_bad_input_is_answered(pred, mask, says):
 
 def test_what_may_come_in():
     m, a = np.eye(4, dtype=bool), np.eye(4, dtype=np.uint8)
-    assert (
-        mask_scores(a * 0, m)["dice"] == 0 and mask_scores(a * 2, m)["dice"] == 0
-    )  # all zero, or faint grey levels
+    # all zero, or faint grey levels
+    assert mask_scores(a * 0, m)["dice"] == 0 and mask_scores(a * 2, m)["dice"] == 0
     assert mask_scores(a / 255, m)["maxDic"] == 1 and mask_scores(a > 0, m)["dice"] == 1
     assert mask_scores(torch.tensor(m).bfloat16(), torch.tensor(m).bfloat16())["dice"] == 1
 

@@ -121,9 +121,8 @@ def test_masks_fit_the_polyps():
     parts = np.array([label(k)[1] for k in m])
     assert (parts >= 1).all() and 0.02 < (parts >= 2).mean() < 0.3
     fill = [k.any(0).sum() * k.any(1).sum() for k in m > 0]
-    assert (
-        np.std([(k > 0).sum() / f for k, f in zip(m, fill)]) > 0.02
-    )  # blobs of many forms, not one
+    # blobs of many forms, not one
+    assert np.std([(k > 0).sum() / f for k, f in zip(m, fill)]) > 0.02
 
 
 def test_mask_covers_what_the_polyp_changes():
@@ -141,9 +140,8 @@ def test_mask_covers_what_the_polyp_changes():
 
 def test_masks_end_at_the_frame():
     s = P.render(0, range(32), np.full(32, CLASSES.index("polyps")), 48, 1.0, segment=True)
-    assert (
-        not (s.mask & ~s.open).any() and (s.main.r < 1)[~s.open].any()
-    )  # some polyp does reach the frame
+    # some polyp does reach the frame
+    assert not (s.mask & ~s.open).any() and (s.main.r < 1)[~s.open].any()
     assert np.abs(s.rgb[np.broadcast_to(~s.open[:, None], s.rgb.shape)]).max() == 0
 
 
@@ -212,9 +210,8 @@ def test_learner_trains_predicts_and_exports_without_images(task, tmp_path):
         x = phantom(1, 48, seed=9)[0][0]
         name, _, p = learn.predict(x)
         assert torch.equal(p, learn.predict(Image.fromarray(x))[2])
-        assert (
-            learn.predict(np.asarray(Image.fromarray(x).resize((90, 70))))[2].shape == p.shape
-        )  # other sizes are resized
+        # other sizes are resized
+        assert learn.predict(np.asarray(Image.fromarray(x).resize((90, 70))))[2].shape == p.shape
         assert (str(name) in CLASSES) if task == "classify" else (name.shape == (48, 48))
         file = tmp_path / "learner.pkl"
         learn.export(file)

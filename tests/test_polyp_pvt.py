@@ -105,9 +105,8 @@ def test_backbones_of_timm_train_in_grey(backbone):
     (p1.square().mean() + p2.square().mean()).backward()
     unused = {n for n, p in model.named_parameters() if p.grad is None}
     assert not unused and all(p.grad.isfinite().all() for p in model.parameters())
-    assert (
-        model.cim.spatial.conv.weight.grad.abs().sum() > 0
-    )  # the edge map reaches the second head
+    # the edge map reaches the second head
+    assert model.cim.spatial.conv.weight.grad.abs().sum() > 0
 
 
 def test_images_do_not_influence_each_other(small):

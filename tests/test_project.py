@@ -216,6 +216,27 @@ def test_the_format_of_what_is_not_yet_formatted(tmp_path):
     assert formatting.changes([module])[module] == (None, ['x = {"a": 1}'])
 
 
+SAID = "# a comment that says so much that the line is too long for it, and says on"
+
+
+@pytest.mark.parametrize(
+    "src, out",
+    [
+        ("f(1, 'two')", None),
+        ("f(1, 'two')  # short", None),
+        ("def g():\n    f(1, 'two')  {}", "def g():\n    {}\n    f(1, 'two')"),
+        ("x = f(1, 'two')[:3]  {}", "{}\nx = f(1, 'two')[:3]"),
+        ("f(\n    1,\n)  {}", None),  # the comma asks for three lines
+        ("f(\n    1,  # one\n)  {}", None),
+        ("f(\n    " + "1" * 87 + "\n)", None),  # too long with its brackets
+        ("from a import b  # noqa: E402, {}", None),
+    ],
+)
+def test_a_comment_does_not_spread_a_statement(src, out):
+    src, out = ((s or src).replace("{}", SAID).replace("'", '"') for s in (src, out))
+    assert formatting.formatted([(src, 88)]) == [out]
+
+
 def test_types_are_shipped():
     assert (ROOT / "kdmedlearn" / "py.typed").exists()
     assert '"py.typed"' in (ROOT / "setup.py").read_text()

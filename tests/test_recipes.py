@@ -231,9 +231,8 @@ def test_a_training_is_pytorchs(recipe, theirs):
             pass  # the Learner looks at them too
     for (k, u), v in zip(a.state_dict().items(), b.state_dict().values()):
         if not k.startswith(("conv.bias", "norm.running")):
-            assert torch.allclose(u, v, atol=1e-4), (
-                k
-            )  # batch norm undoes that bias: its gradient is noise
+            # batch norm undoes that bias: its gradient is noise
+            assert torch.allclose(u, v, atol=1e-4), k
 
 
 # ---- augmentation
@@ -244,9 +243,8 @@ def test_augment_images_in_training_only(kind):
     x = torch.rand(16, 1 if kind is TensorGrey else 3, 24, 24).as_subclass(kind)
     before, out = x.clone(), x.clone()
     for f in hdkd_augment():
-        assert torch.allclose(
-            f(x.clone(), split_idx=1), x, atol=1e-5
-        )  # fastai resamples on the same grid
+        # fastai resamples on the same grid
+        assert torch.allclose(f(x.clone(), split_idx=1), x, atol=1e-5)
         out = f(out, split_idx=0)
         assert type(out) is kind and out.shape == x.shape and 0 <= out.min() and out.max() <= 1
         assert f.order < 99
@@ -272,9 +270,8 @@ def test_sharpen_and_blur():
     line[0, 0, 2, 2] = 1.0
     g = np.exp(-np.array([1, 0, 1]) / 2)
     g = np.outer(g, g) / g.sum() ** 2
-    assert np.allclose(
-        Blur(1.0, 1.0)(line, split_idx=0)[0, 0, 1:4, 1:4], g, atol=1e-6
-    )  # a 3x3 Gaussian of sigma 1
+    # a 3x3 Gaussian of sigma 1
+    assert np.allclose(Blur(1.0, 1.0)(line, split_idx=0)[0, 0, 1:4, 1:4], g, atol=1e-6)
 
 
 # ---- loaders
@@ -283,9 +280,8 @@ def test_sharpen_and_blur():
 def test_image_dls(folders):
     r = Recipe(size=16, bs=4, augment="hdkd", norm="imagenet")
     d = r.image_dls(folders, device="cpu")
-    assert (
-        d.one_batch()[0].shape == (4, 3, 16, 16) and d.valid.bs == 4
-    )  # grey files, three channels
+    # grey files, three channels
+    assert d.one_batch()[0].shape == (4, 3, 16, 16) and d.valid.bs == 4
     assert [type(f).__name__ for f in d.train.after_batch][-3:] == ["Sharpen", "Blur", "Normalize"]
     assert torch.equal(d.valid.one_batch()[0], d.valid.one_batch()[0])
     assert r.changed(norm="train").image_dls(folders, device="cpu").one_batch()[0].shape[1] == 1
@@ -384,6 +380,5 @@ def test_readers_take_a_list_of_transforms(folders, tmp_path):
             device="cpu",
         )
     x, y = m.train.one_batch()
-    assert torch.equal(
-        x[:, 0].as_subclass(torch.Tensor) > 0.5, y.as_subclass(torch.Tensor).bool()
-    )  # the mask was left alone
+    # the mask was left alone
+    assert torch.equal(x[:, 0].as_subclass(torch.Tensor) > 0.5, y.as_subclass(torch.Tensor).bool())

@@ -256,9 +256,8 @@ def test_a_photograph_that_is_stored_lying_is_drawn_upright(tmp_path):
     fig = worst_figure(small_unet(2), dls.valid, n=1)
     name = fig.axes[0].get_title().split(":")[0].split(".")[0]
     shown = fig.axes[0].images[0].get_array()
-    assert (
-        np.abs(shown.astype(int) - drawn(int(name))[0]).mean() < 12
-    )  # of JPEG; turned wrongly it is 25
+    # of JPEG; turned wrongly it is 25
+    assert np.abs(shown.astype(int) - drawn(int(name))[0]).mean() < 12
 
 
 # ---- nothing is taught on the border

@@ -118,9 +118,8 @@ def test_the_scores_are_of_the_validation_images(dls, tmp_path):
 
 def test_kept_teachers_are_the_same_and_are_not_trained_again(kept, no_fit):
     d, first, dls = kept
-    again = teachers(
-        phantom_dls(**N), ["small_student"], cache=d, **quiet
-    )  # other loaders of the same images
+    # other loaders of the same images
+    again = teachers(phantom_dls(**N), ["small_student"], cache=d, **quiet)
     assert list(again.table.weights) == ["loaded"] and again.table.accuracy.equals(
         first.table.accuracy
     )
@@ -195,9 +194,8 @@ def weighted():
 def test_what_changes_the_training_makes_another_file(what, kept, monkeypatch):
     d, first, _ = kept
     before, content = files(d), {f: (d / f).read_bytes() for f in files(d)}
-    monkeypatch.setattr(
-        module, "fit_teacher", lambda *a, **k: None
-    )  # the key is asked about, not the training
+    # the key is asked about, not the training
+    monkeypatch.setattr(module, "fit_teacher", lambda *a, **k: None)
     dls, kw = CHANGES[what]()
     ts = teachers(dls, ["small_student"], cache=d, **quiet | kw)
     assert list(ts.table.weights) == ["fitted"], f"{what} was overlooked"
@@ -262,9 +260,8 @@ def test_a_dict_names_models_of_ones_own(dls, tmp_path, monkeypatch):
     assert a[1].name == "wide" and isinstance(a[1].model, GuidedStudent)
     assert list(teachers(dls, mine, cache=tmp_path, **quiet).table.weights) == ["loaded"]
     monkeypatch.setattr(module, "fit_teacher", lambda *a, **k: None)
-    b = teachers(
-        dls, {"wide": lambda: GuidedStudent(width=0.25)}, cache=tmp_path, **quiet
-    )  # the same name, other shapes
+    # the same name, other shapes
+    b = teachers(dls, {"wide": lambda: GuidedStudent(width=0.25)}, cache=tmp_path, **quiet)
     assert list(b.table.weights) == ["fitted"] and len(files(tmp_path)) == 3
     with_dropout = lambda p: {
         "wide": lambda: nn.Sequential(nn.Dropout(p), GuidedStudent(width=0.25))

@@ -95,9 +95,8 @@ def test_every_setting_in_the_ranges_of_our_methods_can_be_made(name):
             try:
                 assert with_params(m, {k: v}).hyperparameters()[k] == v, k
             except ValueError as e:
-                assert k in ("d", "heads") and "do not divide" in str(
-                    e
-                )  # depends on another one; said when it is tried
+                # depends on another one; said when it is tried
+                assert k in ("d", "heads") and "do not divide" in str(e)
 
 
 def test_in_a_sum_knobs_have_the_names_of_their_parts():
@@ -165,9 +164,8 @@ def test_a_run_is_kept_with_its_curve_and_is_reproducible(tmp_path):
         and runs.all()[2]["code"] == "Response(T=3)"
     )
     t = table_of(runs.all())
-    assert (
-        list(t.index) == [1, 2, 3] and "T" in t and "alpha" not in t and "seed" not in t
-    )  # what is the same everywhere is left out
+    # what is the same everywhere is left out
+    assert list(t.index) == [1, 2, 3] and "T" in t and "alpha" not in t and "seed" not in t
 
 
 def test_the_student_and_the_method_given_stay_as_they_are(tmp_path):

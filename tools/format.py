@@ -19,6 +19,7 @@ from notebooks import ROOT, notebooks, with_fixed_ids
 LIBRARY, OTHER_CELLS = 100, 88
 EXPORT = re.compile(r"^#\s*\|\s*export", re.M)
 MAGIC = re.compile(r"^[%!]", re.M)
+ONLY_HERE = re.compile(r"# ?\||#.*(noqa|fmt:|type:)")  # comments that speak of their line
 NOT_PROSE = re.compile(r"\s|[-*|>#$`]|\d+\.|.*\\")  # how lines begin that are no running text
 
 
@@ -121,7 +122,7 @@ def wrap_comments(src, width):
     for t in reversed([t for t in tokens if t.type == tokenize.COMMENT]):
         row, col = t.start
         line = lines[row - 1]
-        if len(line) <= width or re.match(r"# ?\||#.*noqa", t.string):
+        if len(line) <= width or ONLY_HERE.match(t.string):
             continue
         code = line[:col].rstrip()
         pad = line[: len(line) - len(line.lstrip())]
@@ -132,7 +133,30 @@ def wrap_comments(src, width):
     return "\n".join(lines)
 
 
-def wrapped_lines(src, width):
+def lift_comments(src, width):
+    """A comment for which ruff spread a statement over three lines stands above it, and the
+    statement is one line again."""
+    lines = src.split("\n")
+    tokens = list(tokenize.generate_tokens(io.StringIO(src).readline))
+    strings = [t for t in tokens if t.type == tokenize.STRING and "\n" in t.string]
+    texts = {r for t in strings for r in range(t.start[0], t.end[0] + 1)}
+    for t in reversed([t for t in tokens if t.type == tokenize.COMMENT]):
+        end, col = t.start
+        if end < 3 or texts & {end - 2, end - 1, end} or ONLY_HERE.match(t.string):
+            continue
+        first, inner, last = lines[end - 3], lines[end - 2].strip(), lines[end - 1][:col].strip()
+        spread = first.endswith(("(", "[", "{")) and last[:1] in tuple(")]}")
+        if not spread or inner.endswith(",") or "#" in inner:
+            continue
+        line = first + inner + last
+        if len(line) <= width:
+            pad = line[: len(line) - len(line.lstrip())]
+            lines[end - 3 : end] = [pad + t.string, line]
+    return "\n".join(lines)
+
+
+def tidied(src, width):
+    src = lift_comments(src, width)
     if max(map(len, src.split("\n"))) <= width:
         return src
     return wrap_comments(wrap_docstrings(src, width), width)
@@ -142,9 +166,9 @@ def wrapped_lines(src, width):
 def formatted(pieces):
     "The sources of (source, width) as the project has them, without a newline at their ends."
     new = stable(pieces)
-    for _ in range(2):  # what was wrapped may be joined with other lines
+    for _ in range(3):  # what was wrapped may be joined with other lines
         widths = [w for _, w in pieces]
-        wrapped = [wrapped_lines(s, w) for s, w in zip(new, widths)]
+        wrapped = [tidied(s, w) for s, w in zip(new, widths)]
         again = [i for i, s in enumerate(wrapped) if s != new[i]]
         for i, s in zip(again, stable([(wrapped[i], widths[i]) for i in again])):
             new[i] = s

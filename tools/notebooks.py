@@ -93,12 +93,10 @@ def execute(path, timeout=600, **kw):
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": str(ROOT),
     }
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # two kernels with two threads each on two cores wait for one another, tenfold
-    os.environ.update(
-        env
-    )  # IN_TEST makes nbdev_export() cells do nothing; the kernel inherits the rest
+    # two kernels with two threads each on two cores wait for one another, tenfold
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # IN_TEST makes nbdev_export() cells do nothing; the kernel inherits the rest
+    os.environ.update(env)
     NotebookClient(
         nb,
         timeout=None if os.environ.get("KDMEDLEARN_RECORD") else timeout,
@@ -134,9 +132,8 @@ def readme_text():
                     else f"```text\n{text.rstrip()}\n```"
                 )
     text = "\n\n".join(out) + "\n"
-    return re.sub(r"\]\((?!http|#|\.\./)", "](nbs/", text).replace(
-        "](../", "]("
-    )  # links are relative to nbs/ there, to the root here
+    # links are relative to nbs/ there, to the root here
+    return re.sub(r"\]\((?!http|#|\.\./)", "](nbs/", text).replace("](../", "](")
 
 
 def main(verb="", *args):

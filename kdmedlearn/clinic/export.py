@@ -192,7 +192,7 @@ def said(facts: Facts) -> dict:
     window = facts.window if facts.window in (None, "range") else list(map(float, facts.window))
     return {k: v for k, v in vars(facts).items()} | {"window": window}
 
-# %% ../../nbs/clinic/04_export.ipynb #95ee6803
+# %% ../../nbs/clinic/04_export.ipynb #c7b2faff
 class NotTheSame(ValueError):
     "The exported graph answers otherwise than the network."
 
@@ -227,9 +227,8 @@ def difference(whole: Whole, network: Callable, pixels: np.ndarray) -> float:
     return float(worst) if np.isfinite(worst) else np.inf
 
 
-def parity(
-    whole: Whole, graph: bytes, batches=(1, 2, 7)
-) -> dict:  # images in a batch -> difference
+# images in a batch -> difference
+def parity(whole: Whole, graph: bytes, batches=(1, 2, 7)) -> dict:
     "How far the graph's answers are from the network's, in ONNX Runtime."
     network, pixels = start(graph), example_pixels(max(batches), whole.facts)
     return {n: difference(whole, network, pixels[-n:]) for n in batches}

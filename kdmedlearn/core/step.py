@@ -6,7 +6,7 @@
 __all__ = ['total_loss', 'Bound', 'device_of_pass', 'bind', 'Plan', 'unique', 'same_order', 'as_tuple', 'StudentAndTeachers',
            'AtSize', 'at_size', 'valid_pixels', 'first', 'n_images', 'all_valid_behind', 'Result', 'DistillStep']
 
-# %% ../../nbs/core/10_step.ipynb #839d18c2
+# %% ../../nbs/core/10_step.ipynb #7786a727
 from copy import deepcopy
 from typing import Any, Callable, NamedTuple
 
@@ -130,7 +130,7 @@ class Plan(NamedTuple):
 def unique(names: Any) -> list:
     return list(dict.fromkeys(names))
 
-# %% ../../nbs/core/10_step.ipynb #199527cc
+# %% ../../nbs/core/10_step.ipynb #0fb5dbaa
 def same_order(features: dict):
     """The gradients of maps that were read will lie in memory as the maps do. That of `F.mse_loss`
     lies otherwise where a map is channels-last, and slows all layers before it."""
@@ -258,7 +258,7 @@ class Result(NamedTuple):
     terms: dict  # name -> value before its weight
     out: Any  # the student's logits
 
-# %% ../../nbs/core/10_step.ipynb #aed351f4
+# %% ../../nbs/core/10_step.ipynb #6f7d0cdc
 class DistillStep(StudentAndTeachers):
     "Student, adapters, teachers and method: a batch in, named terms and their weighted sum out."
 

@@ -272,7 +272,7 @@ def download(
     _note_of(part).unlink()
     return to
 
-# %% ../../nbs/data/13_download.ipynb #aaab2a47
+# %% ../../nbs/data/13_download.ipynb #073d2ad0
 def unpack(
     archive,  # zip file
     to,  # folder to unpack into
@@ -288,14 +288,12 @@ def unpack(
             " web page? Remove it and fetch it again"
         )
     with zipfile.ZipFile(archive) as z:
-        members = [
-            m for m in z.infolist() if "__MACOSX" not in m.filename.split("/")
-        ]  # notes of macOS, no files of the set
+        # notes of macOS, no files of the set
+        members = [m for m in z.infolist() if "__MACOSX" not in m.filename.split("/")]
         for m in members:
             name = m.filename.replace("\\", "/")
-            if (
-                name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/")
-            ):  # C: is a drive
+            # C: is a drive
+            if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
                 raise ValueError(
                     f"{archive.name} holds {m.filename!r}, which leads out of the folder; do not"
                     " trust this archive"

@@ -46,16 +46,15 @@ def opened(o) -> Image.Image:  # path or bytes
             f"{e}; if you trust the file, raise the limit, PIL.Image.MAX_IMAGE_PIXELS"
         ) from e
 
-# %% ../../nbs/data/03_files.ipynb #6d894d34
+# %% ../../nbs/data/03_files.ipynb #97f67e7c
 def as_pil(o) -> Image.Image:  # path, bytes, PIL image, uint8 array (H, W[, 3 or 4]) or tensor
     "`o` as a PIL image, whatever its mode."
     if isinstance(o, Image.Image):
         return o
     if isinstance(o, (bytes, str, Path)):
         return opened(o)
-    if hasattr(
-        o, "detach"
-    ):  # a tensor; this module does without PyTorch, as the clinic's side does
+    # a tensor; this module does without PyTorch, as the clinic's side does
+    if hasattr(o, "detach"):
         o = o.detach().cpu().permute(1, 2, 0).numpy() if o.ndim == 3 else o.detach().cpu().numpy()
     if not isinstance(o, np.ndarray):
         raise TypeError(f"an image is a path, bytes, an array or a PIL image, got {o!r}")
@@ -222,7 +221,7 @@ def no_window(x):
         " window=(low, high) in these units, or window='range' for each image's own"
     )
 
-# %% ../../nbs/data/03_files.ipynb #44c6cd72
+# %% ../../nbs/data/03_files.ipynb #c879d93b
 def open_image(
     o,  # path, bytes, PIL image, array or tensor
     window=None,  # for more than 8 bits: (low, high), or "range"; None: only what a file names
@@ -236,9 +235,8 @@ def open_image(
         if is_dicom(o):
             return dicom_image(o, window, page)
         raise
-    n = (
-        1 if im.format == "MPO" else getattr(im, "n_frames", 1)
-    )  # MPO: a photograph, previews behind
+    # MPO: a photograph, previews behind
+    n = 1 if im.format == "MPO" else getattr(im, "n_frames", 1)
     at = which_page(n, page)
     if at:
         im.seek(at)

@@ -163,7 +163,7 @@ def warn_lost(before: pd.DataFrame, after: pd.DataFrame):
             " or files left out): it cannot be learned; take a larger fraction= or another seed="
         )
 
-# %% ../../nbs/data/11_images.ipynb #27449bcb
+# %% ../../nbs/data/11_images.ipynb #bbcf85ba
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -185,7 +185,7 @@ def load_images(
     dls.rest, dls.leaks = list(whole.file[whole.split == "rest"]), leaks
     return dls
 
-# %% ../../nbs/data/11_images.ipynb #c086d509
+# %% ../../nbs/data/11_images.ipynb #fe69f35e
 def with_groups(t: pd.DataFrame, o: Reading) -> tuple:  # (the table, `Leaks` or None)
     "`t` with a column group: what must stay on one side of a cut."
     near, leaks = near_groups(t.reset_index(drop=True)) if "seen" in t else (t, None)
@@ -206,7 +206,7 @@ def too_alike(t: pd.DataFrame) -> bool:  # split, group
         )
     return alike
 
-# %% ../../nbs/data/11_images.ipynb #8b8cb5c8
+# %% ../../nbs/data/11_images.ipynb #dd13e091
 def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the table, `Leaks`)
     "`t` with final splits train, valid, any tests, and rest: what `fraction` leaves out."
     ours = o.test is not None  # the test set is ours to cut

@@ -280,7 +280,7 @@ def laid_on(
     inside = (grid.abs() <= 1 - 1 / SIDE).all(-1)
     return correlation(a, b, WINDOW * inside), k, shift
 
-# %% ../../nbs/data/08_leaks.ipynb #244ed8a4
+# %% ../../nbs/data/08_leaks.ipynb #482e3112
 LIKELY, LEAST = 0.7, 0.9  # chosen on phantoms and half of brain MRI
 
 
@@ -300,9 +300,8 @@ def near_pairs(
     likely=LIKELY,  # 0 to 1: correlation of amplitudes that makes a candidate
     least=LEAST,  # 0 to 1: correlation of the pixels laid on one another that makes a pair
     most=2_000_000,  # candidates; more are refused
-) -> (
-    pd.DataFrame
-):  # a, b: numbers of images, a < b; correlation; how `b` lies; moved, share of side
+    # a, b: numbers of images, a < b; correlation; how `b` lies; moved, share of side
+) -> pd.DataFrame:
     "Pairs of images that are the same picture, most alike first."
     x = thumb_tensor(thumbs)
     number("likely", likely, 0, 1)

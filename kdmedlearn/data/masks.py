@@ -1145,7 +1145,7 @@ def read_pairs(
     t = t.assign(label=labels_of(counts, masker.vocab), answer=[a for *_, a in got])
     return t.join(shares)
 
-# %% ../../nbs/data/12_masks.ipynb #e0f5b52f
+# %% ../../nbs/data/12_masks.ipynb #08890fec
 class MaskToChannel(Transform):
     "Mask batch (B, H, W) of 0, 1 and 255 -> float (B, 1, H, W)."
 
@@ -1155,9 +1155,8 @@ class MaskToChannel(Transform):
         return o.float()[:, None]
 
     def decodes(self, o: TensorMask):
-        return (
-            o[:, 0] if o.ndim == 4 else o
-        ).long()  # StructureLoss has dropped the channel already
+        # StructureLoss has dropped the channel already
+        return (o[:, 0] if o.ndim == 4 else o).long()
 
 
 class MaskBCE(nn.Module):

@@ -281,7 +281,7 @@ def cut_bed(s: Scene, a):
     s.paint((0.62, 0.12, 0.12), 0.85 * a * bump(s.main.r - 0.95, 0.16))
     s.paint((0.93, 0.78, 0.66), bed * (0.8 + 0.1 * s.noise(14)))
 
-# %% ../../nbs/data/01_phantom.ipynb #24a9b40b
+# %% ../../nbs/data/01_phantom.ipynb #47fcdf2b
 def polyp(s: Scene, a, at: Place | None = None):
     "A reddish dome on the wall, at the scene's main place or `at` another."
     at = at or s.main
@@ -293,15 +293,13 @@ def polyp(s: Scene, a, at: Place | None = None):
     foot = (s.height * inside).sum((1, 2), keepdims=True) / np.maximum(
         inside.sum((1, 2), keepdims=True), 1
     )
-    s.height += (
-        a * ramp(1 - at.r, 0.3) * (foot.astype(np.float32) - s.height)
-    )  # level the ground, then build
+    # level the ground, then build
+    s.height += a * ramp(1 - at.r, 0.3) * (foot.astype(np.float32) - s.height)
     s.height += a * at.R * dome * (0.55 + 0.05 * pits)
 
 
-LAYERS = [
-    globals()[sign] for sign in SIGNS
-]  # in the order of the table: later layers lie over earlier ones
+# in the order of the table: later layers lie over earlier ones
+LAYERS = [globals()[sign] for sign in SIGNS]
 
 # %% ../../nbs/data/01_phantom.ipynb #a54928a0
 def bubbles(s: Scene, share: float):
@@ -477,7 +475,7 @@ class ReadShot(Transform):
             o = np.array(Image.fromarray(o).resize((self.size, self.size), Image.BILINEAR))
         return TensorImage(from_numpy(np.ascontiguousarray(o.transpose(2, 0, 1))))
 
-# %% ../../nbs/data/01_phantom.ipynb #c7063af8
+# %% ../../nbs/data/01_phantom.ipynb #ccbe1647
 class MaskCodes(AddMaskCodes):
     "Names of the mask's values, and the loss that a `Learner` picks where it is given none."
 
@@ -517,7 +515,7 @@ def __getattr__(name):
         return ReadShot
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-# %% ../../nbs/data/01_phantom.ipynb #a847d177
+# %% ../../nbs/data/01_phantom.ipynb #2187cf87
 # of the pixels at difficulty .5, between 0 and 1, for red, green, blue
 MEAN, STD = (0.52, 0.32, 0.28), (0.27, 0.18, 0.16)
 CODES = ["background", "polyp"]
@@ -528,7 +526,7 @@ def split_seeds(seed: int) -> tuple:  # three different integers
     check_phantom(1, 32, "classify", seed, 0)
     return tuple(int(i) for i in np.random.SeedSequence(seed).generate_state(3))
 
-# %% ../../nbs/data/01_phantom.ipynb #feeed226
+# %% ../../nbs/data/01_phantom.ipynb #7dba272d
 def phantom_dls(
     n_train: int = 1000,
     n_valid: int = 1000,  # images
@@ -560,9 +558,8 @@ def phantom_dls(
     )
     dsets = Once(items, [[ReadShot(size)], target], splits=splits)
     device = default_device() if device is None else device
-    stats = [
-        t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)
-    ]  # `from_stats` knows only the default device
+    # `from_stats` knows only the default device
+    stats = [t.to(device) for t in broadcast_vec(1, 4, MEAN, STD, cuda=False)]
     tfms = [IntToFloatTensor(), *([Dihedral(p=0.9)] if augment else []), Normalize(*stats)]
     dls = dsets.dataloaders(
         bs=min(bs, n_train),

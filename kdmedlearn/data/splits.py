@@ -129,7 +129,7 @@ def split_test(
         )
     return t
 
-# %% ../../nbs/data/06_splits.ipynb #a2204c79
+# %% ../../nbs/data/06_splits.ipynb #b4dd088e
 class Part:
     "Some items of a dataset, with everything else it has."
 
@@ -146,9 +146,8 @@ class Part:
         if k in ("ds", "idxs") or k.startswith("__"):
             raise AttributeError(k)
         o = getattr(self.ds, k)
-        return (
-            [Part(tl, self.idxs) for tl in o] if k == "tls" else o
-        )  # fastai's pipelines of image and label, each cut too
+        # fastai's pipelines of image and label, each cut too
+        return [Part(tl, self.idxs) for tl in o] if k == "tls" else o
 
 # %% ../../nbs/data/06_splits.ipynb #eb5b0ed4
 def no_unlabelled(dls):

@@ -90,7 +90,7 @@ def files_below(folder) -> list:  # paths below `folder`, such as "ring/0.png", 
         found += [n if rel == "." else f"{rel}/{n}" for n in files if not is_hidden(n)]
     return sorted(found)
 
-# %% ../../nbs/data/04_tables.ipynb #e96b4253
+# %% ../../nbs/data/04_tables.ipynb #1529cdc0
 def check_folder(path) -> Path:
     "`path`, if it is a folder; else what it is."
     path = Path(path)
@@ -127,7 +127,7 @@ def warn_unread(
             " them into one of these folders if they belong to the set, else out of the way"
         )
 
-# %% ../../nbs/data/04_tables.ipynb #48b3c374
+# %% ../../nbs/data/04_tables.ipynb #1419f1bd
 def no_other_splits(path: Path, read):  # read: the folders of the splits
     "Raise if another folder beside the splits looks like one; warn of other images."
     read = list(read)
@@ -360,7 +360,7 @@ def find_column(
         f" name it with {what}={such}"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #ba79e57d
+# %% ../../nbs/data/04_tables.ipynb #6583bcd6
 def csv_text(f: Path) -> str:
     "The text of a csv file, with or without a byte order mark."
     data = f.read_bytes()
@@ -405,7 +405,7 @@ def no_swallowed_rows(rows, sep: str, name: str):  # rows: of `csv_rows`
                 " it out, or close it in its own line. Inside of a cell it is written twice"
             )
 
-# %% ../../nbs/data/04_tables.ipynb #56f57931
+# %% ../../nbs/data/04_tables.ipynb #bd0b37a3
 def parse_csv(text: str, name: str) -> pd.DataFrame:
     "Rows and columns of csv text, every cell as it stands there, without blanks around it."
     head, _, rest = text.lstrip("\r\n").partition("\n")
@@ -666,7 +666,7 @@ def guess_kind(values, column) -> str:  # "class" or "number"
     numbers = all(map(NUMBER.fullmatch, values)) and not all(map(WHOLE.fullmatch, values))
     return "number" if numbers else "class"
 
-# %% ../../nbs/data/04_tables.ipynb #346ce407
+# %% ../../nbs/data/04_tables.ipynb #175aefff
 def as_classes(values, column) -> Labels:
     "Classes, from one text for each row."
     if all(map(WHOLE.fullmatch, values)):
@@ -715,7 +715,7 @@ def plain_numbers(values, column, names) -> np.ndarray:
         )
     return x
 
-# %% ../../nbs/data/04_tables.ipynb #3eb93cdf
+# %% ../../nbs/data/04_tables.ipynb #2b23799e
 def as_number(values, column, names) -> Labels:
     "Numbers, with a decimal point or a decimal comma."
     x = plain_numbers(values, column, names)
@@ -905,7 +905,7 @@ def below(f: Path, path: Path) -> str:
     "The path of `f` below `path`, with slashes; its whole path where it lies elsewhere."
     return (f.relative_to(path) if f.is_relative_to(path) else f).as_posix()
 
-# %% ../../nbs/data/04_tables.ipynb #b85e1e48
+# %% ../../nbs/data/04_tables.ipynb #cf2e83cb
 def read_table(
     table,  # csv file (also relative to `path`) or DataFrame
     path,  # the folder below which the images lie
@@ -936,7 +936,7 @@ def read_table(
         check_answers(t, got)
     return t if group is None else warn_across(t, group)
 
-# %% ../../nbs/data/04_tables.ipynb #b810e13f
+# %% ../../nbs/data/04_tables.ipynb #74d8531a
 def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
     "`t` with the columns label, perhaps target, and names: those of several labels."
     t = t.drop(columns=["target", "names"], errors="ignore").assign(label=got.label)

@@ -192,10 +192,9 @@ def is_dataset(o) -> bool:
         return False
     return not len(o) or not isinstance(o[0], (str, Path))
 
-# %% ../../nbs/data/10_unlabelled.ipynb #bc159fec
-def checked(
-    files: list, dls: SetLoaders, seen: str, bad: str
-) -> list:  # the files that may be used
+# %% ../../nbs/data/10_unlabelled.ipynb #a78ad576
+# the files that may be used
+def checked(files: list, dls: SetLoaders, seen: str, bad: str) -> list:
     "Read once, and none of them in validation or test."
     if not hasattr(dls, "table"):
         raise ValueError("files go beside DataLoaders of `image_dls` or `mask_dls`; give a dataset")

@@ -103,10 +103,9 @@ def feature_distance(
         )
     return DISTANCES[distance](full_precision(s), full_precision(t))
 
-# %% ../../nbs/methods/02_feature.ipynb #c08926af
-def pairs_of_each(
-    pairs, n: int
-) -> list:  # n: number of teachers -> a list of pairs for each teacher
+# %% ../../nbs/methods/02_feature.ipynb #b3efb3e1
+# n: number of teachers -> a list of pairs for each teacher
+def pairs_of_each(pairs, n: int) -> list:
     "One list of pairs for all teachers, or a list with the pairs of each."
     if isinstance(pairs, (list, tuple)) and pairs and all(isinstance(o, dict) for o in pairs):
         if len(pairs) != n:

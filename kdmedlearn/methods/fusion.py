@@ -186,7 +186,7 @@ class Concatenation(Fusion):
 # %% ../../nbs/methods/04_fusion.ipynb #7a5847c3
 ANSWERS, SOURCES = ("classifier", "mixture"), ("maps", "answers")
 
-# %% ../../nbs/methods/04_fusion.ipynb #96d0a6b0
+# %% ../../nbs/methods/04_fusion.ipynb #6ccc209c
 class AttentionFusion(Fusion):
     "Multi-head attention over the tokens of all teachers (after Gammulle et al. 2023)."
 
@@ -212,9 +212,8 @@ class AttentionFusion(Fusion):
         self.project = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(w), nn.Linear(w, self.d)) for w in self.widths
         )
-        self.teacher = nn.Parameter(
-            0.02 * torch.randn(len(self.widths), 1, self.d)
-        )  # which teacher a token is of
+        # which teacher a token is of
+        self.teacher = nn.Parameter(0.02 * torch.randn(len(self.widths), 1, self.d))
         self.place = nn.Parameter(
             0.02 * torch.randn(1, self.grid**2 if self.reads_maps else 1, self.d)
         )  # which place it is of

@@ -20,7 +20,7 @@ from .pixels import HEADS, map_pairs
 from .response import divergence, full_precision, in_float32, mean_where
 from .response import valid_like
 
-# %% ../../nbs/methods/07_kdas.ipynb #a76b3e26
+# %% ../../nbs/methods/07_kdas.ipynb #94d485ae
 WEIGHTINGS = ("intended", "released")
 
 
@@ -31,9 +31,8 @@ def edge_weight(
     """w = 1 + 5 abs(avgpool(mask) - mask): large where a pixel differs from its surroundings (Fan
     et al. 2020)."""
     r = window // 2
-    pooled = F.avg_pool2d(
-        F.avg_pool2d(mask, (window, 1), 1, (r, 0)), (1, window), 1, (0, r)
-    )  # rows, then columns: 2 x 31 numbers instead of 31 x 31
+    # rows, then columns: 2 x 31 numbers instead of 31 x 31
+    pooled = F.avg_pool2d(F.avg_pool2d(mask, (window, 1), 1, (r, 0)), (1, window), 1, (0, r))
     return 1 + 5 * (pooled - mask).abs()
 
 

@@ -233,7 +233,7 @@ def resample_saved(dflt, state: dict, prefix: str, *args):
     ):
         state[prefix + "pos_embed"] = resample(pos, dflt.n_tokens, dflt.grid)
 
-# %% ../../nbs/models/03_hdkd.ipynb #b18ac8a1
+# %% ../../nbs/models/03_hdkd.ipynb #abe343ec
 class HDKDStudent(Stages):
     """The hybrid student: images (B, `in_chans`, H, W) of `img_size` -> (B, `num_classes`) logits,
     the mean of its heads (EL-Assiouti et al. 2024)."""
@@ -276,9 +276,8 @@ class HDKDStudent(Stages):
             )
         return self.dflt(x)
 
-    def forward_heads(
-        self, x: Tensor
-    ) -> tuple:  # of (B, num_classes): class head, distillation head
+    # of (B, num_classes): class head, distillation head
+    def forward_heads(self, x: Tensor) -> tuple:
         t = self.forward_features(x)
         return tuple(h(t[:, i]) for i, h in enumerate(self.heads))
 

@@ -30,7 +30,7 @@ class TwoConvs(nn.Sequential):
             ]
         )
 
-# %% ../../nbs/models/05_unet.ipynb #feaab08b
+# %% ../../nbs/models/05_unet.ipynb #131c814f
 class UNet(nn.Module):
     """U-Net: images (B, `in_chans`, H, W) -> maps of logits (B, `num_classes`, H, W) (Ronneberger
     et al. 2015)."""
@@ -47,9 +47,8 @@ class UNet(nn.Module):
         if len(widths) < 2:
             raise ValueError(f"a U-Net needs at least two scales, got widths={tuple(widths)}")
         self.in_chans, self.widths = in_chans, tuple(widths)
-        self.multiple = 2 ** (
-            len(widths) - 1 + bool(stem)
-        )  # height and width must be divisible by it
+        # height and width must be divisible by it
+        self.multiple = 2 ** (len(widths) - 1 + bool(stem))
         w0 = widths[0]
         self.stem = (
             nn.Sequential(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['scaled_side', 'rescaled', 'check_scales', 'ScaledBatches', 'MultiScale', 'ClipValue']
 
-# %% ../../nbs/train/04_callbacks.ipynb #671ee9ff
+# %% ../../nbs/train/04_callbacks.ipynb #8c949652
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision

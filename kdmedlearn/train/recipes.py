@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'HDKD_COMMON', 'check_recipe', 'Recipe', 'hdkd_teacher_recipe', 'hdkd_student_recipe', 'kdas_recipe',
            'schedule_of', 'optimizer_of', 'reader_args', 'target_for']
 
-# %% ../../nbs/train/03_recipes.ipynb #26900629
+# %% ../../nbs/train/03_recipes.ipynb #0608a79f
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 

@@ -249,7 +249,7 @@ class TeacherSet(list):
             )
         return recall_figure(self.recall)
 
-# %% ../../nbs/train/05_teachers.ipynb #bbde8736
+# %% ../../nbs/train/05_teachers.ipynb #b47bab0a
 def _said(o, depth: int = 6):
     """What `o` was made with, for JSON: numbers and texts themselves, functions by name, objects by
     class and arguments."""
@@ -276,9 +276,8 @@ def _said(o, depth: int = 6):
     names = {
         n.lstrip("_") for c in codes for n in c.co_varnames[: c.co_argcount + c.co_kwonlyargcount]
     } | {"func"}
-    args = {
-        k: v for k, v in vars(o).items() if k.lstrip("_") in names - {"split_idx"}
-    }  # split_idx: fastai moves it at every batch
+    # split_idx: fastai moves it at every batch
+    args = {k: v for k, v in vars(o).items() if k.lstrip("_") in names - {"split_idx"}}
     made = {k: _said(args[k], depth - 1) for k in sorted(args)} if depth > 0 else None
     func = [repr(o.encodes)] if "encodes" in vars(o) else []  # a Transform made of a function
     return [f"{kind.__module__}.{kind.__qualname__}", made, *func]

@@ -254,7 +254,7 @@ def validated(model: nn.Module, learn: Learner) -> list:
     with other.no_bar(), other.no_logging():
         return [float(v) for v in other.validate()[1:]]
 
-# %% ../../nbs/tuning/02_search.ipynb #2ede6814
+# %% ../../nbs/tuning/02_search.ipynb #6cb91b4c
 def _storage(storage, folder: Path):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -262,9 +262,8 @@ def _storage(storage, folder: Path):
     if storage is not None:
         return storage
     file = str(folder / "study.journal")
-    return JournalStorage(
-        JournalFileBackend(file, lock_obj=JournalFileOpenLock(file))
-    )  # a lock that network file systems keep, too
+    # a lock that network file systems keep, too
+    return JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
 
 
 def _suggest(trial, name: str, r: Range):
@@ -274,9 +273,8 @@ def _suggest(trial, name: str, r: Range):
         return trial.suggest_categorical(name, [False, True])
     if r.kind == "whole":
         return trial.suggest_int(name, int(r.low), int(r.high))
-    return float(
-        f"{trial.suggest_float(name, r.low, r.high, log=r.kind == 'log'):.3g}"
-    )  # three digits: what is trained is what the line of code says
+    # three digits: what is trained is what the line of code says
+    return float(f"{trial.suggest_float(name, r.low, r.high, log=r.kind == 'log'):.3g}")
 
 # %% ../../nbs/tuning/02_search.ipynb #9e78bb41
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 __all__ = ['COST_UNITS', 'NOW', 'PAST', 'CHOSEN', 'compare_figure', 'curves_figure', 'add_run', 'runs_figure', 'lines_to_beat',
            'recall_figure', 'attention_figure']
 
-# %% ../../nbs/viz/02_figures.ipynb #9921e7d4
+# %% ../../nbs/viz/02_figures.ipynb #ad8c806a
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -25,7 +25,7 @@ COST_UNITS = {
     "ms per image": "ms per image, this machine",
 }
 
-# %% ../../nbs/viz/02_figures.ipynb #fe1d1f7d
+# %% ../../nbs/viz/02_figures.ipynb #165d8c83
 def compare_figure(
     df: pd.DataFrame, score: str = "accuracy", cost: str = "parameters"
 ) -> go.Figure:
@@ -73,7 +73,7 @@ def compare_figure(
     )
     return fig
 
-# %% ../../nbs/viz/02_figures.ipynb #ced2b580
+# %% ../../nbs/viz/02_figures.ipynb #a660a8ac
 def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
     """One `column` of the histories against the epoch; a line for each seed, a colour for each
     model."""
@@ -95,7 +95,7 @@ def curves_figure(history: pd.DataFrame, column: str = "accuracy") -> go.Figure:
             )
     return fig
 
-# %% ../../nbs/viz/02_figures.ipynb #ec9155c1
+# %% ../../nbs/viz/02_figures.ipynb #74cb176b
 NOW, PAST = ORANGE, "rgba(136,136,136,.35)"
 CHOSEN = [BLUE, GREEN, VIOLET, BROWN, MAGENTA]
 
@@ -118,7 +118,7 @@ def add_run(fig: go.Figure, r: dict, columns: list, n: int, color: str, width: i
                 hovertemplate=f"run {r['run']}, epoch %{{x}}: %{{y}}<extra></extra>",
             )
 
-# %% ../../nbs/viz/02_figures.ipynb #384b38e2
+# %% ../../nbs/viz/02_figures.ipynb #3901e921
 def runs_figure(
     runs: list,  # records
     chosen=(),  # numbers of runs to be told apart by colour
@@ -156,7 +156,7 @@ def runs_figure(
         legend=dict(orientation="h", y=1.1, yanchor="bottom"),
     )
 
-# %% ../../nbs/viz/02_figures.ipynb #5b0307dc
+# %% ../../nbs/viz/02_figures.ipynb #7f5b0005
 def lines_to_beat(fig: go.Figure, lines: dict):
     "Draw `lines` {name: value} across the first subplot, the highest with its name above it."
     highest_first = sorted(lines.items(), key=lambda line: -line[1])
@@ -171,7 +171,7 @@ def lines_to_beat(fig: go.Figure, lines: dict):
             annotation_position=("top left", "bottom left")[i % 2],
         )
 
-# %% ../../nbs/viz/02_figures.ipynb #7fb7f26a
+# %% ../../nbs/viz/02_figures.ipynb #032c0eb3
 def recall_figure(
     recall: pd.DataFrame,  # (models, classes): share of each class's images that a model finds
 ) -> go.Figure:
@@ -193,7 +193,7 @@ def recall_figure(
         height=180 + 50 * len(z),
     )
 
-# %% ../../nbs/viz/02_figures.ipynb #f29572f1
+# %% ../../nbs/viz/02_figures.ipynb #39969fff
 def attention_figure(
     images,  # N arrays (H, W, 3) of 0 ... 255
     paid: Tensor,  # (N, heads, K, n), from `by_teacher`
@@ -208,9 +208,8 @@ def attention_figure(
             f"{len(images)} images and {len(names)} names for attention of shape"
             f" {tuple(paid.shape)}; expected {N} and {K}"
         )
-    z = torch.cat([paid.mean(1, keepdim=True), paid], 1).unflatten(
-        3, (int(n**0.5), -1)
-    )  # the mean of the heads first
+    # the mean of the heads first
+    z = torch.cat([paid.mean(1, keepdim=True), paid], 1).unflatten(3, (int(n**0.5), -1))
     fig = subplots(
         N,
         K + 1,

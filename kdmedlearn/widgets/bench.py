@@ -6,7 +6,7 @@
 __all__ = ['WIDE', 'BUTTONS', 'control', 'controls_of', 'short', 'Settings', 'Job', 'line_of', 'RunList', 'button', 'set_buttons',
            'side_by_side', 'on_the_way', 'last_words', 'Clock', 'TuningBench', 'tuning_bench']
 
-# %% ../../nbs/widgets/03_bench.ipynb #8b83b32c
+# %% ../../nbs/widgets/03_bench.ipynb #8e59bbc7
 import threading, time
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..tuning.search import check_task, compared_once, teacher_line, train_run
 from ..viz.figures import runs_figure
 from .panel import log_slider, number_slider, Panel, when_unseen
 
-# %% ../../nbs/widgets/03_bench.ipynb #f79a084d
+# %% ../../nbs/widgets/03_bench.ipynb #6073e973
 WIDE = dict(style=dict(description_width="8.5em"), layout=dict(width="25em"))
 
 
@@ -36,9 +36,8 @@ def control(name: str, value, r: Range) -> W.Widget:
         **WIDE,
     )
     if r.kind == "choice":
-        return W.SelectionSlider(
-            options=list(r.choices), value=value, **kw
-        )  # a menu would lose its arrow keys to JupyterLab
+        # a menu would lose its arrow keys to JupyterLab
+        return W.SelectionSlider(options=list(r.choices), value=value, **kw)
     if r.kind == "switch":
         return W.Checkbox(value=value, indent=True, **kw)
     return number_slider(value, r.kind, r.low, r.high, **kw)
@@ -395,7 +394,7 @@ class TuningBench(Panel):
             del _open[k]
         super().close()
 
-# %% ../../nbs/widgets/03_bench.ipynb #00a2fac9
+# %% ../../nbs/widgets/03_bench.ipynb #d64cefb7
 def tuning_bench(
     dls,
     student,  # a module (copied for each run), or a function that makes one

@@ -8,7 +8,7 @@ __all__ = ['MARGIN', 'LOW', 'RIGHT', 'WRONG', 'OTHER', 'BLUE', 'ClassAnswers', '
            'enlarged', 'outlined', 'CompareView', 'class_frame', 'draw_classes', 'mask_frame', 'draw_masks',
            'compare_images']
 
-# %% ../../nbs/widgets/05_compare.ipynb #387a303b
+# %% ../../nbs/widgets/05_compare.ipynb #a282ca9d
 from copy import copy
 from typing import NamedTuple
 
@@ -211,13 +211,12 @@ def mask_kinds(s: Masks) -> dict:
         ).items()
     }
 
-# %% ../../nbs/widgets/05_compare.ipynb #8fdee97c
+# %% ../../nbs/widgets/05_compare.ipynb #8efe3891
 RIGHT, WRONG, OTHER, BLUE = GREEN, ORANGE, GREY, np.array([0, 160, 255], np.float32)
 
 
-def top_bars(
-    p: Tensor, y: int, vocab, n: int = 3
-) -> tuple:  # -> names, probabilities, colours, from top to bottom
+# -> names, probabilities, colours, from top to bottom
+def top_bars(p: Tensor, y: int, vocab, n: int = 3) -> tuple:
     "The `n` most probable classes, and the true one where it is not among them."
     at = p.topk(min(n, len(p))).indices.tolist()
     at += [y] * (y not in at)
@@ -236,9 +235,8 @@ def enlarged(a: np.ndarray, size) -> np.ndarray:  # size: (width, height)
     )
 
 
-def outlined(
-    picture: np.ndarray, truth: np.ndarray, answers=()
-) -> list:  # (h, w, 3), (H, W) bool, of (H, W) bool -> of (h', w', 3)
+# (h, w, 3), (H, W) bool, of (H, W) bool -> of (h', w', 3)
+def outlined(picture: np.ndarray, truth: np.ndarray, answers=()) -> list:
     """The picture, and once more for each answer with that in a translucent colour; all with the
     outline of `truth` in white on black."""
     h, w = picture.shape[:2]
@@ -302,7 +300,7 @@ class CompareView(Look):
         f.layout.title = f"{self.at.value} of {len(at)}: image {i + 1} of the loader"
         return f
 
-# %% ../../nbs/widgets/05_compare.ipynb #4e9cec60
+# %% ../../nbs/widgets/05_compare.ipynb #5891d1b1
 def class_frame(s: ClassAnswers) -> go.Figure:
     M = len(s.p)
     f = subplots(
@@ -346,7 +344,7 @@ def draw_classes(f, s: ClassAnswers, i: int):
         judged = "right" if int(p[i].argmax()) == y else "wrong"
         f.layout.annotations[k + 1].text = f"{shortened(name, 40)}: {judged}"
 
-# %% ../../nbs/widgets/05_compare.ipynb #febe83b6
+# %% ../../nbs/widgets/05_compare.ipynb #24525185
 def mask_frame(s: Masks) -> go.Figure:
     M = len(s.p)
     f = subplots(1, M + 1, subplot_titles=[" "] * (M + 1), horizontal_spacing=0.015)

@@ -115,7 +115,7 @@ def answers_in(logits: Tensor, items=3, student=None, names=None) -> TeacherAnsw
         {"teacher": z[ids]}, s[ids], class_names(names, z.shape[1]), None, [], ids
     )
 
-# %% ../../nbs/widgets/01_temperature.ipynb #67a1ec81
+# %% ../../nbs/widgets/01_temperature.ipynb #9b051170
 def batch_of(dl, ids: list) -> tuple:  # of plain tensors, as the loader would make them
     "The images number `ids` of a loader's data set as one batch."
     dl.before_iter()
@@ -128,15 +128,13 @@ def hesitant(z: Tensor, y: list, n: int) -> list:
     there are some."""
     H = entropy_bits(soften(z)).tolist()
     order = sorted(range(len(z)), key=lambda i: (int(z[i].argmax()) != y[i], -H[i]))
-    first = list(
-        {y[i]: i for i in reversed(order)}.values()
-    )  # of each class the one that comes first in `order`
+    # of each class the one that comes first in `order`
+    first = list({y[i]: i for i in reversed(order)}.values())
     return (sorted(first, key=order.index) + [i for i in order if i not in first])[:n]
 
-# %% ../../nbs/widgets/01_temperature.ipynb #f442cbac
-def fused_answers(
-    cb, xb, out
-) -> dict:  # "fused" -> (N, C) logits, where the method fuses its teachers
+# %% ../../nbs/widgets/01_temperature.ipynb #c80a1f31
+# "fused" -> (N, C) logits, where the method fuses its teachers
+def fused_answers(cb, xb, out) -> dict:
     for b in cb.step.bound:
         if isinstance(b.state, FusionState):
             b.eval()

@@ -9,7 +9,7 @@ __all__ = ['HEARD', 'gram_of', 'with_total', 'lengths', 'cosines', 'training_bat
            'cosine_map', 'weight_layout', 'weight_figure', 'weights_page', 'progress_slider', 'button', 'LossWeights',
            'loss_weights']
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #313feade
+# %% ../../nbs/widgets/02_loss_weights.ipynb #1dfdfe52
 import html, math, random
 from typing import NamedTuple
 
@@ -352,7 +352,7 @@ def quarrels(names: list, cos: Tensor) -> list:  # of sentences
     ]
     return said or ["no two terms pull against each other on this batch"]
 
-# %% ../../nbs/widgets/02_loss_weights.ipynb #fd4361c6
+# %% ../../nbs/widgets/02_loss_weights.ipynb #3b987eda
 HEARD = BLUE
 
 

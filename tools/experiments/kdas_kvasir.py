@@ -152,9 +152,8 @@ def trained(name, make, seed, method=None, teacher=None, r=recipe):
         raise
 
 
-kw = dict(
-    size=a.size, bs=8, target="channel", augment=[Dihedral(p=0.9)]
-)  # an endoscope has no up: quarter turns and mirrors
+# an endoscope has no up: quarter turns and mirrors
+kw = dict(size=a.size, bs=8, target="channel", augment=[Dihedral(p=0.9)])
 dls = mask_dls(a.data / "train", valid=0.125, seed=0, **kw) if a.select else mask_dls(a.data, **kw)
 
 

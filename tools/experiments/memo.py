@@ -70,9 +70,8 @@ class Memo(nn.Module):
 
 def loaders(views, dls, bs):
     "fastai DataLoaders over views, with a few validation images of `dls`."
-    few = [tuple(map(plain, o)) for o in zip(*next(iter(dls.valid)))][
-        :16
-    ]  # nothing is chosen by them: only the trial before training looks
+    # nothing is chosen by them: only the trial before training looks
+    few = [tuple(map(plain, o)) for o in zip(*next(iter(dls.valid)))][:16]
     out = DataLoaders(
         DataLoader(views, bs=bs, shuffle=True, drop_last=len(views) >= bs), DataLoader(few, bs=16)
     )

@@ -18,10 +18,9 @@ from ..loaders import SetLoaders, some
 from ..masks import list_pairs, mask_dls, side
 from ..phantom import phantom
 
-# %% ../../../nbs/data/sets/01_polyps.ipynb #7be980f1
-PROTOCOL = dict(
-    norm="imagenet", threshold=127, target="channel"
-)  # with size=352: the protocol's size, normalisation and mask threshold
+# %% ../../../nbs/data/sets/01_polyps.ipynb #899b7dcf
+# with size=352: the protocol's size, normalisation and mask threshold
+PROTOCOL = dict(norm="imagenet", threshold=127, target="channel")
 KVASIR_IMAGES = 1000  # whole, or divided, by the protocol 900 + 100
 PRANET_TRAIN = 1450  # 900 of Kvasir-SEG, 550 of CVC-ClinicDB
 PRANET_TESTS = {
@@ -121,10 +120,9 @@ def _fits(fits, d):
     except (OSError, ValueError):
         return False  # a folder that cannot be read or understood
 
-# %% ../../../nbs/data/sets/01_polyps.ipynb #fd28989f
-def _right_folder(
-    path, fits, expected, other=""
-):  # fits: folder -> bool; other: cure where the folder is of the other set
+# %% ../../../nbs/data/sets/01_polyps.ipynb #a58265ac
+# fits: folder -> bool; other: cure where the folder is of the other set
+def _right_folder(path, fits, expected, other=""):
     "`path`, or an error that says what is there."
     path = Path(path)
     if not path.exists():
