@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import warm
+from kdmedlearn.core.taps import taps
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "site"))
@@ -136,6 +138,33 @@ def test_shares_of_masks_are_judged_by_both_errors(monkeypatch):
     assert "| by luck | 3 | 76.7 ± 9.9 | +4.7 ± 4.7 |" in said and "10% of the masks" in said
     few = part.share_of_masks([r for r in runs if r["draw"] < 2], 0.1)
     assert "So few draws decide nothing." in few and "sure;" not in few
+
+
+def test_kept_answers_and_maps_are_those_of_the_view():
+    sys.path.insert(0, str(ROOT / "tools" / "experiments"))
+    views = importlib.import_module("views")
+    x = torch.randint(0, 256, (2, 5, 1, 8, 8), dtype=torch.uint8)
+    kept = dict(x=x, z=torch.randn(2, 5, 4), maps=torch.randn(2, 5, 3, 2, 2).half())
+    model = views.memory({"labelled": kept}).model
+    with taps(model, ["map"]) as seen:
+        out = model(views.pixels(x[1]))
+    assert torch.equal(out, kept["z"][1]) and torch.equal(seen["map"], kept["maps"][1].float())
+    with taps(model, ["map"]) as seen:  # two images that it never saw: their places, no more
+        model(torch.rand(2, 1, 8, 8))
+    assert torch.equal(seen["map"][:, 0], seen["map"][:, 2])
+    with pytest.raises(KeyError, match="not answered"):
+        model(torch.rand(views.PROBES - 1, 1, 8, 8))
+
+
+def test_what_the_probe_says_of_the_mri_is_shown(monkeypatch):
+    part = importlib.import_module("results.unlabelled")
+    gap = dict(mean=0.031, error=0.012)
+    row = dict(share=0.1, draw=0, steps=300, headroom=gap, early=gap, gain=gap)
+    rows = [row | dict(answer="likely gain"), row | dict(share=1.0, answer="no gain")]
+    monkeypatch.setattr(part, "read", lambda name: dict(command="c", runs=rows))
+    said = part.probed()
+    assert "| 10% | +3.1 ± 1.2 | +3.1 ± 1.2 | +3.1 ± 1.2 | likely gain |" in said
+    assert "| 100% |" in said and "a short training of 300 steps" in said
 
 
 def test_soft_answers_are_told_from_hard_ones(monkeypatch):

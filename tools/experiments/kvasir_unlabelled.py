@@ -24,6 +24,8 @@ Plan, written before the runs.
   without a mask, and so many of one with a mask that they are 5,600 together. Students without a
   teacher get new random views all the time, but for one arm, which has the kept views: it tells
   what they cost.
+- Shares: a tenth of the masks, and all. 2 % (14 masks), added after these were run, with the same
+  recipe and the same number of draws; there alone the longer arms, too.
 - What decides: each arm minus the student alone at equal steps, Dice on test, paired by draw.
 
 One change after a first draw: images with a mask had eight views, too, 560 in all with a tenth of

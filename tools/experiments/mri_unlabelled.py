@@ -24,6 +24,8 @@ Plan, written before the runs.
 - What the teacher says is computed once, for eight random views of each image, which the taught
   students see in turn; students without a teacher get new random views all the time. Where fewer
   than a tenth have a label, those have more views, so that they are as many: 40 each at 2 %.
+- `features on all images`, added after the tenth was run: `Feature` of both networks' last stages,
+  at its default weight. The draws' teachers were fitted anew for it.
 - Other shares, added after the tenth was run, with its recipe: 2 % of the labels, five draws, all
   arms of 1,000 steps; all labels, three draws (seeds), the arms that need no other images.
 - Test: the test folder, scored after the last step, nothing chosen on it.
@@ -41,7 +43,7 @@ import torch.nn.functional as F
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
-from kdmedlearn import distill, image_dls, PseudoLabels, Response
+from kdmedlearn import distill, Feature, image_dls, PseudoLabels, Response
 from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.data.loaders import restart
@@ -65,6 +67,7 @@ ARMS = {  # name -> (method or loss, images without labels, steps)
     "pseudo-labels": (PseudoLabels(), True, 1000),
     "label smoothing": ("smooth", False, 1000),
     "taught on the labelled images": (Response(), False, 1000),
+    "features on all images": (Feature(pairs={"stage4": "map"}), True, 1000),
     "alone, longer": (None, False, 3000),
     "taught on all images, longer": (Response(), True, 3000),
 }
@@ -105,14 +108,12 @@ def answered(data, cache, draw, share):
         parts["rest"] = dls.test_dl(list(rest), bs=64)
         parts["rest"].after_batch = dl.after_batch
     for name, loader in parts.items():
-        random = name != "valid"
-        xs, zs, ys = [], [], []
+        views = []
         for _ in range(views_of(name, share)):
-            loader.after_batch.split_idx = 0 if random else 1
-            got = [(*seen(t, plain(b[0]), norm), plain(b[-1])) for b in loader]
-            x, z, y = zip(*got)
-            xs.append(torch.cat(x)), zs.append(torch.cat(z)), ys.append(torch.cat(y))
-        out[name] = dict(x=torch.stack(xs), z=torch.stack(zs), y=ys[0])
+            loader.after_batch.split_idx = 1 if name == "valid" else 0
+            views.append([torch.cat(k) for k in zip(*(seen(t, b, norm) for b in loader))])
+        x, z, maps, *y = map(torch.stack, zip(*views))
+        out[name] = dict(x=x, z=z, maps=maps) | (dict(y=y[0][0]) if name != "rest" else {})
     torch.save(out, file)
     return out
 
@@ -122,11 +123,13 @@ def views_of(part, share):
     return {"valid": 1, "labelled": max(VIEWS, round(VIEWS * 0.1 / share))}.get(part, VIEWS)
 
 
-def seen(t, x, norm):
-    "A batch as the student will see it, in bytes, and the teacher's logits."
+def seen(t, batch, norm):
+    "A batch as the student will see it, in bytes, the teacher's logits, its last stage, classes."
+    x, *y = map(plain, batch)
     pixels = x * norm[1] + norm[0]
     small = F.interpolate(pixels, (SMALL, SMALL), mode="bilinear", antialias=True)
-    return as_bytes(small), t.see((x,), norm).out
+    said = t.see((x,), norm, ["blocks"])
+    return as_bytes(small), said.out, said.features["blocks"].half(), *y
 
 
 def trained(data, cache, draw, share, how, beside, steps, lr, mixup, **_):

@@ -5,10 +5,13 @@ import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from kdmedlearn import Teacher
 from kdmedlearn.data.unlabelled import Compared
 from memo import keys
+
+PROBES = 9  # changed images, by which `distill` finds the places of a map
 
 
 def as_bytes(x):
@@ -51,21 +54,37 @@ class Beside(Compared):
 
 
 class Answers(nn.Module):
-    "A teacher that has answered beforehand: reads its logits from memory."
+    """A teacher that has answered beforehand: reads its logits from memory, and its maps, which
+    pass through its layer `map`."""
 
-    def __init__(self, x, logits):
+    def __init__(self, x, logits, maps=None):
         super().__init__()
         self.logits, names = logits, [k for b in x.split(256) for k in keys(pixels(b))]
         self.table = {k: i for i, k in enumerate(names)}
+        self.map, self.maps, self.strange = nn.Identity(), maps, set()
 
     def forward(self, x):
-        return self.logits[[self.table[k] for k in keys(x)]].float()
+        names = keys(x)
+        if self.maps is None:
+            return self.logits[[self.table[k] for k in names]].float()
+        i = torch.tensor([self.table.get(k, 0) for k in names])
+        new = [k not in self.table for k in names]
+        self.strange |= {k for k, n in zip(names, new) if n}
+        if len(self.strange) > PROBES:
+            raise KeyError("images that the teacher has not answered")
+        maps = self.maps[i].float()
+        if any(new):  # where the places of a map are is asked with changed images: where they were
+            small = adaptive_avg_pool2d(x[new], maps.shape[2:]).mean(1, keepdim=True)
+            maps[new] = small.expand_as(maps[new])
+        self.map(maps)
+        return self.logits[i].float()
 
 
-def memory(parts):  # name -> dict(x=(V, N, C, H, W), z=(V, N, ...))
+# name -> dict(x=(V, N, C, H, W), z=(V, N, ...), and perhaps maps=(V, N, D, h, w))
+def memory(parts):
     "The teacher that has answered to all `parts`."
-    x = torch.cat([p["x"].flatten(0, 1) for p in parts.values()])
-    return Teacher(Answers(x, torch.cat([p["z"].flatten(0, 1) for p in parts.values()])))
+    whole = lambda k: torch.cat([p[k].flatten(0, 1) for p in parts.values()])
+    return Teacher(Answers(*map(whole, [k for k in ("x", "z", "maps") if k in parts["labelled"]])))
 
 
 def loaders(parts, bs):

@@ -39,6 +39,13 @@ alone, on the validation images of another draw; test images were scored once.
 {parts}
 """
 
+PROBE = """
+Would it have been known before? `{command}` asks [the probe](../nbs/experiments/03_probe.ipynb) on
+draw {draw}: a short training of {short} steps of 32 and one three times as long, one seed,
+validation images alone.
+
+{rows}
+"""
 
 KVASIR = """
 ## Few masks, many images: Kvasir-SEG
@@ -102,6 +109,7 @@ ORDER = (
     "label smoothing",
     "taught on the labelled images",
     "pseudo-labels",
+    "features on all images",
     "taught on all images",
     "alone, longer",
     "taught on all images, longer",
@@ -146,6 +154,19 @@ def mri():
         share_of_labels([r for r in f["runs"] if r["share"] == s], s) for s in shares
     )
     return fill(MRI, command=f["command"], parts=parts)
+
+
+def probed():
+    "What the probe says of two shares of the labels."
+    f = read("mri_probe")
+    gap = lambda d: f"{100 * d['mean']:+.1f} ± {100 * d['error']:.1f}"
+    rows = [
+        [f"{r['share']:.0%}", *(gap(r[k]) for k in ("headroom", "early", "gain")), r["answer"]]
+        for r in f["runs"]
+    ]
+    head = ["labels", "teacher minus alone", "taught minus alone, short", "longer", "answer"]
+    draw, steps = ({r[k] for r in f["runs"]}.pop() for k in ("draw", "steps"))
+    return fill(PROBE, command=f["command"], draw=draw, short=steps, rows=table(head, rows))
 
 
 def share_of_labels(runs, share):
@@ -242,5 +263,6 @@ def page():
     has = lambda name: (RESULTS / f"{name}.json").is_file()
     parts = [phantom] if has("phantom_unlabelled") else []
     parts += [mri] if has("mri_unlabelled") else []
+    parts += [probed] if has("mri_probe") else []
     parts += [kvasir] if has("kvasir_unlabelled") else []
     return "".join(part() for part in parts)
