@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'FROM_PYTHON', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'ALWAYS', 'OF_READING', 'PARSED',
-           'DATA_IS', 'DEFAULTS', 'method_with', 'fits_task', 'Finished', 'versions', 'sets_sentence', 'same_images',
-           'gain_sentence', 'terms_in', 'leaks_of', 'report_of', 'keep_run', 'listed_images', 'keep_and_tell', 'demo',
-           'option', 'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData', 'Asked', 'asking',
-           'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out',
-           'train_teacher', 'get_teacher', 'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored',
-           'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished', 'several_processes', 'check_training',
-           'parts_of', 'folders_of', 'resumable', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words',
-           'probe_folder', 'bench_methods', 'export_student', 'predict_images', 'AskedInt8', 'beside',
-           'quantise_bundle', 'make_page', 'course_dir', 'notebooks']
+           'DATA_IS', 'DEFAULTS', 'ARE_PATHS', 'method_with', 'fits_task', 'Finished', 'versions', 'sets_sentence',
+           'same_images', 'gain_sentence', 'terms_in', 'leaks_of', 'report_of', 'keep_run', 'listed_images',
+           'keep_and_tell', 'demo', 'option', 'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData',
+           'Asked', 'asking', 'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of',
+           'on_students_input', 'try_out', 'train_teacher', 'get_teacher', 'teachers_for', 'config_of',
+           'number_or_text', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished',
+           'several_processes', 'check_training', 'parts_of', 'folders_of', 'resume_line', 'resumable', 'work',
+           'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods', 'export_student',
+           'predict_images', 'AskedInt8', 'beside', 'quantise_bundle', 'make_page', 'course_dir', 'notebooks']
 
 # %% ../nbs/cli.ipynb #6b899079
 import inspect
@@ -24,7 +24,8 @@ from contextlib import chdir, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, List, Optional
+from shlex import quote
+from typing import Annotated, get_args, get_type_hints, List, Optional
 
 import typer
 
@@ -532,10 +533,6 @@ class Asked(AskedData):
         Optional[List[float]],
         option("part of the training images that has labels; may be repeated"),
     ] = None
-    mixup: Annotated[
-        Optional[float],
-        option("alpha of mixup for the students; needs --steps; .2 suits long trainings"),
-    ] = None
     teacher_data: Annotated[
         str,
         option("what a teacher is trained on: part (the labels of the students) or all"),
@@ -553,20 +550,6 @@ class Asked(AskedData):
     ] = "error"
     student_size: Annotated[
         Optional[int], option("pixels a side that students see; default: --size", min=1)
-    ] = None
-    cache: Annotated[
-        Optional[Path],
-        option(
-            "folder where the teachers' answers to fixed views of the images are kept; mixup is"
-            " then for students without a teacher"
-        ),
-    ] = None
-    views: Annotated[
-        str, option("views of each image in the cache: a number, or turns (quarter turns, mirrors)")
-    ] = "8"
-    control: Annotated[
-        Optional[List[str]],
-        option("one more arm: label smoothing, or pseudo-labels; may be repeated"),
     ] = None
     balance: Annotated[
         Optional[str],
@@ -906,6 +889,24 @@ class AskedRun(Asked):
     "What `kdmedlearn distill` is asked for: a new run, or one that goes on."
 
     data: Annotated[Optional[Path], option(DATA_IS)] = None
+    mixup: Annotated[
+        Optional[float],
+        option("alpha of mixup for the students; needs --steps; .2 suits long trainings"),
+    ] = None
+    cache: Annotated[
+        Optional[Path],
+        option(
+            "folder where the teachers' answers to fixed views of the images are kept; mixup is"
+            " then for students without a teacher"
+        ),
+    ] = None
+    views: Annotated[
+        str, option("views of each image in the cache: a number, or turns (quarter turns, mirrors)")
+    ] = "8"
+    control: Annotated[
+        Optional[List[str]],
+        option("one more arm: label smoothing, or pseudo-labels; may be repeated"),
+    ] = None
     resume: Annotated[
         Optional[Path], option("folder of a run that was killed: it goes on; no other option")
     ] = None
@@ -924,6 +925,9 @@ class AskedRun(Asked):
         return self
 
 # %% ../nbs/cli.ipynb #d8960ad9
+ARE_PATHS = [k for k, v in get_type_hints(AskedRun).items() if Path in (v, *get_args(v))]
+
+
 class Unfinished:
     "What is kept in a run's folder until it is finished."
 
@@ -943,7 +947,7 @@ class Unfinished:
         if self.file.exists():
             try:
                 kept = json.loads(self.file.read_text(encoding="utf-8"))
-                paths = [k for k in ("data", "manifest", "table", "runs") if kept["asked"][k]]
+                paths = [k for k in ARE_PATHS if kept["asked"].get(k)]
                 said = kept["asked"] | {k: Path(kept["asked"][k]) for k in paths}
                 return AskedRun(**said), Path(kept["in"])
             except (ValueError, KeyError, TypeError) as e:
@@ -1008,13 +1012,18 @@ def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of
     from kdmedlearn.data.views import views_asked
-    from kdmedlearn.experiments.experiment import can_smooth, task_loss
+    from kdmedlearn.core.outputs import plain
+    from kdmedlearn.experiments.experiment import can_smooth
+    from kdmedlearn.train.budget import can_be_mixed
+    from kdmedlearn.train.distillation import task_loss
 
     check_training(asked)
     views_asked(number_or_text(asked.views))
     method = method_with(asked.method, asked.param or [])
     dls = read_data(asked)
     fits_task(asked.method, method, task_in(dls))
+    if asked.mixup is not None:
+        can_be_mixed(plain(dls.valid.one_batch()[-1]))
     if "label smoothing" in (asked.control or ()):
         can_smooth(dls, task_loss(dls, method))
     one_of("--teacher-data", asked.teacher_data, ("part", "all"))
@@ -1034,13 +1043,17 @@ def folders_of(run: Path, parts: list) -> list:
     )
 
 
+def resume_line(run: Path) -> str:
+    return f"kdmedlearn distill --resume {quote(str(run))}"
+
+
 @contextmanager
 def resumable(run: Path):
     "Ctrl-C ends the command with the line that goes on with the run."
     try:
         yield
     except KeyboardInterrupt:
-        line = f"\ninterrupted; this goes on: kdmedlearn distill --resume {run}"
+        line = f"\ninterrupted; this goes on: {resume_line(run)}"
         typer.secho(line, fg="red", err=True)
         raise typer.Exit(130) from None
 
@@ -1090,7 +1103,7 @@ def distill_folder(asked: AskedRun):
         if n == 1:
             kept = Unfinished(run)
             kept.begin(asked)
-            typer.echo(f"if it is interrupted, this goes on: kdmedlearn distill --resume {run}")
+            typer.echo(f"if it is interrupted, this goes on: {resume_line(run)}")
         else:
             typer.echo(f"{n} processes, each with {asked.bs} images in a batch")
         with resumable(run) if kept else nullcontext():
@@ -1133,14 +1146,17 @@ def probe_words(found) -> dict:
 def probe_folder(asked: Asked):
     "Say in a few minutes whether distillation will pay on your images: yes, no, or unknown."
     with _Told():
-        from kdmedlearn.experiments.probe import probe
+        from kdmedlearn.core.checks import number
+        from kdmedlearn.experiments.probe import can_be_probed, probe
         from kdmedlearn.experiments.report import new_run, write_json, write_report
 
         if len(asked.fractions) > 1:
             raise ValueError("the probe looks at one --fraction")
+        number("--lr", asked.lr, above=0)
         asked = asked.settled()
         method = method_with(asked.method, asked.param or [])
         dls = read_data(asked)
+        can_be_probed(dls)
         fits_task(asked.method, method, task_in(dls))
         make_student = student_for(asked, dls)
         try_out(make_student, list(asked.teacher), dls, method)
@@ -1157,6 +1173,7 @@ def probe_folder(asked: Asked):
             lr=asked.lr,
             seeds=range(asked.seeds),
             log=typer.echo,
+            unlabelled_share=asked.unlabelled_share,
         )
         typer.echo("\n" + str(found))
         write_json(run / "probe.json", probe_words(found) | {"versions": versions()})
@@ -1221,7 +1238,7 @@ def export_student(
         worst = max(bundle.manifest["parity"]["by batch"].values())
         typer.echo(f"{bundle}; probabilities differ from PyTorch's by {worst:.1e} at most")
         typer.echo(f"what one should know of it: {bundle.path / 'card.html'}")
-        typer.echo(f"ask it: kdmedlearn predict {bundle.path} IMAGES")
+        typer.echo(f"ask it: kdmedlearn predict {quote(str(bundle.path))} IMAGES")
 
 
 @app.command(

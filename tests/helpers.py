@@ -1,6 +1,7 @@
 """Small models and random data for tests: a run takes well under a second."""
 
 import hashlib
+from collections import namedtuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from kdmedlearn.core.method import layer_pairs, Method
 from kdmedlearn.core.outputs import Layers
 from kdmedlearn.core.parameters import Hyperparameter, Weight, weight_at
+from kdmedlearn.core.teacher import as_norm
 
 
 def net(width=4, num_classes=3):
@@ -82,3 +84,36 @@ class Hint(Method):
         own, others = p.student.features, p.teachers[0].features
         each = zip(p.state, layer_pairs(self.pairs))
         return {"hint": sum(F.mse_loss(r(own[s]), others[t]) for r, (s, t) in each)}
+
+
+class Wrapped(nn.Module):
+    "A network whose logits, or maps, lie in something else."
+
+    def __init__(self, net, how):
+        super().__init__()
+        self.net, self.how = net, how
+
+    def forward(self, x):
+        z = self.net(x)
+        return {
+            "plain": lambda: z,
+            "logits": lambda: {"logits": z, "hidden": x},
+            "out": lambda: {"out": z, "aux": 0 * z},
+            "one": lambda: {"answer": z},
+            "object": lambda: type("ModelOutput", (), {"logits": z, "loss": None})(),
+            "named": lambda: namedtuple("Answer", "logits aux")(z, 0 * z),
+            "two": lambda: {"a": z, "b": 2 * z},
+            "pair": lambda: (z, x.mean((2, 3))),
+        }[self.how]()
+
+
+class OtherPixels(nn.Module):
+    "Images normalised by one (mean, std) as they are by another."
+
+    def __init__(self, now, then):
+        super().__init__()
+        self.norms = (*as_norm(*now), *as_norm(*then))
+
+    def forward(self, x):
+        mean, std, other, spread = self.norms
+        return (x * std + mean - other) / spread

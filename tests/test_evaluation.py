@@ -6,20 +6,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.data.transforms import Normalize
+from fastai.learner import Learner
 from torch import nn
 
-from helpers import data, net
+from helpers import data, net, OtherPixels, Wrapped
 from kdmedlearn import phantom_dls, Response, Teacher
 from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.data.loaders import restart
 from kdmedlearn.evaluation.classes import paired, predictions, scores
 from kdmedlearn.evaluation.compare import compare, show_table
 from kdmedlearn.evaluation.cost import flops
-from kdmedlearn.experiments.experiment import gain, history
+from kdmedlearn.experiments.experiment import experiment, gain, history
+from kdmedlearn.experiments.probe import probe
 from kdmedlearn.experiments.report import new_run, write_json, write_report
 from kdmedlearn.models.small import small_student
 from kdmedlearn.models.weights import about_model, load_model, load_teacher, save_model
-from kdmedlearn.train.teachers import phantom_teacher
+from kdmedlearn.train.distillation import distill
+from kdmedlearn.train.teachers import check_teacher, phantom_teacher
 from kdmedlearn.viz.figures import compare_figure
 
 
@@ -190,3 +194,79 @@ def test_what_cannot_be_compared_is_said(models, on, said):
     dls = phantom_dls(n_train=8, n_valid=16, size=32, seed=5)
     with pytest.raises((TypeError, ValueError), match=said):
         compare(models, dls if on == "all" else dls.valid)
+
+
+def phantoms(norm=None, size=64, **kw):
+    "Phantoms, normalised otherwise where `norm` is given."
+    dls = phantom_dls(n_train=8, n_valid=32, size=size, seed=5, device="cpu", **kw)
+    for dl in dls.loaders if norm else ():
+        dl.after_batch.fs[-1] = Normalize.from_stats(*norm, cuda=False)
+    return dls
+
+
+def test_a_learner_is_compared_in_its_own_normalisation():
+    dls, grey = phantoms(), ((0.0,) * 3, (1 / 255,) * 3)
+    model = phantom_teacher().train()  # knows pixels from 0 to 255
+    learn = Learner(phantoms(grey), nn.Sequential(OtherPixels(grey, norm_of(dls)), model))
+    table = compare({"teacher": learn, "as it was": model}, dls.valid)
+    assert table.loc["teacher", "accuracy"] == table.loc["as it was", "accuracy"] > 0.8
+    assert table.loc["as it was", "agreement"] == 1
+    assert learn.model.training and model.training  # as they were
+    assert table.loc["teacher", "accuracy"] == check_teacher(learn, dls)["accuracy"]
+    want, got = predictions(model, dls.valid)[0], predictions(learn, dls.valid)[0]
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_learner_is_compared_at_its_own_size():
+    dls, model = phantoms(size=64), phantom_teacher()
+    learn = Learner(phantoms(size=32), model)
+    want = predictions(Teacher(model, norm_of(dls), size=32), dls.valid)[0]
+    assert torch.equal(predictions(learn, dls.valid)[0], want)
+    table = compare({"teacher": learn, "large": model}, dls.valid)
+    assert table.loc["teacher", "MFLOPs"] < 0.3 * table.loc["large", "MFLOPs"]
+    assert table.loc["teacher", "accuracy"] == check_teacher(learn, dls)["accuracy"]
+
+
+def test_a_learner_of_the_same_pixels_is_asked_as_ever():
+    dls, student = phantoms(), small_student()
+    taught = distill(dls, student, phantom_teacher())
+    want = predictions(student, dls.valid)[0]
+    unknown = Learner(data(), student, loss_func=F.cross_entropy)  # their normalisation
+    for learn in (taught, Learner(phantoms(), student), Learner(dls, student), unknown):
+        assert torch.equal(predictions(learn, dls.valid)[0], want)
+
+
+@pytest.mark.parametrize("how", ["logits", "out", "one", "object", "named"])
+def test_a_wrapped_output_is_compared(how):
+    dls, m = data(), net()
+    t = compare({"teacher": m, "student": Wrapped(m, how)}, dls.valid)
+    assert (t.loc["student", "agreement"], t.loc["student", "KL to teacher"]) == (1, 0)
+    kept = ["accuracy", "balanced accuracy", "macro F1", "ECE", "MFLOPs"]
+    assert t.loc["student", kept].equals(t.loc["teacher", kept])
+    assert torch.equal(*(predictions(o, dls.valid)[0] for o in (m, Wrapped(m, how))))
+
+
+@pytest.mark.parametrize("how", ["two", "pair"])
+def test_an_output_without_a_main_part_is_told_how_to_be_wrapped(how):
+    for model in (Wrapped(net(), how), Teacher(Wrapped(net(), how))):
+        with pytest.raises(ValueError, match="Wrapped returns a .* model = Unwrap"):
+            compare({"student": model}, data().valid)
+
+
+def test_a_student_with_a_wrapped_output_is_in_an_experiment():
+    scores_of = []
+    for how in ("plain", "logits"):
+        kw = dict(steps=4, epochs=2, controls=["label smoothing"], log=None)
+        found = experiment(lambda s: data(), lambda: Wrapped(net(), how), net(8), **kw)
+        scores_of.append(found["scores"])
+    assert list(scores_of[0].model) == ["student alone", "label smoothing", "student distilled"]
+    assert scores_of[0].equals(scores_of[1])
+
+
+def test_a_student_with_a_wrapped_output_is_probed():
+    found = []
+    for how in ("plain", "object"):
+        student, kw = lambda: Wrapped(small_student(), how), dict(steps=2, seeds=(0,), log=None)
+        found.append(probe(phantoms(size=32), student, phantom_teacher(), **kw).right)
+    assert list(found[0]) == list(found[1])
+    assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])

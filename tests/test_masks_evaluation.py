@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.data.transforms import Normalize
+from fastai.learner import Learner
 from golden_values import HERE
+from helpers import OtherPixels, Wrapped
 from PIL import Image
 from torch import nn
 
 sod = pytest.importorskip("py_sod_metrics")
 import kdmedlearn.evaluation.masks as M
+from kdmedlearn.core.teacher import norm_of
 from kdmedlearn.data.masks import mask_dls
 from kdmedlearn.data.phantom import phantom, phantom_dls
 from kdmedlearn.evaluation.masks import (
@@ -392,6 +396,30 @@ class Net(nn.Module):
 
 def dls(**kw):
     return phantom_dls(10, 7, 32, task="segment", bs=4, device="cpu", **kw)
+
+
+def test_a_learner_is_asked_in_its_own_pixels():
+    data, other, net, norm = dls(), dls(), Net().train(), ((0.0,) * 3, (1 / 255,) * 3)
+    for dl in other.loaders:
+        dl.after_batch.fs[-1] = Normalize.from_stats(*norm, cuda=False)
+    kw = dict(loss_func=nn.BCEWithLogitsLoss())
+    learn = Learner(other, nn.Sequential(OtherPixels(norm, norm_of(data)), net), **kw)
+    want = evaluate_masks(net, data.valid)
+    np.testing.assert_allclose(evaluate_masks(learn, data.valid), want, atol=1e-2)
+    for same in (Learner(data, net, **kw), Learner(dls(), net, **kw)):
+        assert evaluate_masks(same, data.valid).equals(want)
+    assert learn.model.training and net.training
+
+
+@pytest.mark.parametrize("how", ["logits", "out", "one", "object", "named"])
+def test_a_wrapped_map_is_scored(how):
+    data, net = dls(), Net()
+    assert evaluate_masks(Wrapped(net, how), data.valid).equals(evaluate_masks(net, data.valid))
+    z, y = logits(), (logits(3, 2)[:, 1] > 0.3).long()
+    out = Wrapped(nn.Identity(), how)(z)
+    assert (dice(out, y), iou(out, y)) == (dice(z, y), iou(z, y))
+    with pytest.raises(ValueError, match="Wrapped returns a dict with a, b.* = Unwrap"):
+        evaluate_masks(Wrapped(net, "two"), data.valid)
 
 
 def test_evaluate_on_phantoms_by_hand():

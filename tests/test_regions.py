@@ -14,10 +14,11 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from helpers import OtherPixels, Wrapped
 from kdmedlearn.cli import app
 from kdmedlearn.core.method import METHODS
 from kdmedlearn.core.outputs import Outputs
-from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.core.teacher import norm_of, Teacher
 from kdmedlearn.data.masks import IGNORE, mask_dls
 from kdmedlearn.evaluation.compare import compare, kind_of, scoring_of
 from kdmedlearn.evaluation.masks import dice, evaluate_masks, iou, mask_scores, worst_figure
@@ -34,6 +35,7 @@ from kdmedlearn.methods.kdas import KDAS
 from kdmedlearn.models.unet import small_unet
 from kdmedlearn.models.weights import about_model, load_model
 from kdmedlearn.train.distillation import distill
+from kdmedlearn.train.teachers import check_teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NAMES = ["wall", "polyp", "tool"]
@@ -188,6 +190,38 @@ def test_a_training_loader_is_taken_in_order_and_still(three):
     net = small_unet(3)
     a, b = (evaluate_regions(net, three.train) for _ in range(2))
     assert a.equals(b) and len(a) == len(three.train_ds)
+
+
+def test_a_learner_is_asked_in_its_own_pixels(three):
+    norm, net = ((0.3,) * 3, (0.5,) * 3), small_unet(3).train()
+    other = read(three.valid.items[0].parents[1], classes=NAMES, norm=norm)
+    learn = Learner(other, nn.Sequential(OtherPixels(norm, norm_of(three)), net))
+    assert norm_of(other)[0].flatten().tolist() == pytest.approx(norm[0])
+    want, got = evaluate_regions(net, three.valid), evaluate_regions(learn, three.valid)
+    np.testing.assert_allclose(got, want, atol=1e-3)
+    assert evaluate_regions(Learner(three, net), three.valid).equals(want)  # as ever
+    assert learn.model.training and net.training
+    found = compare({"teacher": learn}, three.valid).loc["teacher", "dice"]
+    assert found == check_teacher(learn, three)["dice"]
+
+
+@pytest.mark.parametrize("how", ["logits", "out", "one", "object", "named"])
+def test_a_wrapped_map_is_scored(three, how):
+    net = small_unet(3)
+    want, model = evaluate_regions(net, three.valid), Wrapped(net, how)
+    assert evaluate_regions(model, three.valid).equals(want)
+    assert compare({"a": model}, three.valid).loc["a", "dice"] == region_means(want, NAMES)["dice"]
+    x, y = three.valid.one_batch()
+    assert torch.equal(region_counts(model(x), y), region_counts(net(x), y))
+
+
+def test_a_map_without_a_name_is_told_how_to_be_wrapped(three):
+    model = Wrapped(small_unet(3), "two")
+    with pytest.raises(ValueError, match="Wrapped returns a dict with a, b.* = Unwrap"):
+        score_regions(model, three.valid)
+    x, y = three.valid.one_batch()
+    with pytest.raises(ValueError, match="returns a dict with a, b.* = Unwrap"):
+        region_counts(model(x), y)
 
 
 def test_a_teacher_is_asked_in_its_own_pixels(three):

@@ -393,16 +393,23 @@ REFUSED = {
     "a seed": (dict(seed=4), "seed 3, here 4"),
     "averaging": (dict(cbs=[WeightAverage(0.9)]), "callbacks WeightAverage none, here"),
     "weight decay": (dict(wd=0.3), "optimizer's 0 wd 0.01, here 0.3"),
-    "other images": (dict(images=5), "the training images are not those of the checkpoint"),
+    "other images": (dict(images=5), "first validation batch"),
+    "other images to train": (
+        dict(trained=5),
+        "the training images are not those of the checkpoint",
+    ),
 }
 
 
 def asked(
     folder, lr=1e-2, epochs=2, method=None, n=24, bs=8, images=0, seed=3, cbs=(), dies=None, **kw
 ):
+    trained = kw.pop("trained", None)
     fit = dict(wd=kw.pop("wd", None))
     kind = dict(size=32, bs=bs, device="cpu", seed=images, augment=kw.pop("augment", True))
     dls = phantom_dls(n, 16, **kind)
+    if trained is not None:
+        dls.loaders[0] = phantom_dls(n, 16, **kind | dict(seed=trained)).train
     learn = learner(folder, method or Response(), dls, **kw)
     cbs = [Checkpoint(folder / "state", 1, log=None, seed=seed), Dies(train=dies), *cbs]
     with learn.no_bar(), learn.no_logging():
@@ -419,7 +426,7 @@ def begun(tmp_path_factory):
     return folder
 
 
-QUICK = ("lr", "hyperparameter", "another teacher", "other images")
+QUICK = ("lr", "hyperparameter", "another teacher", "other images", "other images to train")
 
 
 @pytest.mark.parametrize(
@@ -431,7 +438,7 @@ def test_another_training_is_refused_by_name(begun, tmp_path, what):
     with pytest.raises(ValueError, match=re.escape(words)) as e:
         asked(tmp_path / "run", **changed)
     text = str(e.value)
-    if what != "other images":
+    if what != "other images to train":
         assert "or another folder, or delete" in text and "0x" not in text
         assert len(text) < 900
 
@@ -708,3 +715,22 @@ def test_killed_at_any_moment_and_the_same_bits(tmp_path, case):
         assert torch.equal(v, run["tensors"][k]), k
     left = sorted(p.name for p in (tmp_path / "run" / "state").iterdir())
     assert len(left) == 2 and all(p.endswith(".safetensors") for p in left), left
+
+
+@pytest.mark.parametrize("other", ["images", "size", "normalisation"])
+def test_a_finished_training_of_other_images_is_not_this_one(tmp_path, other):
+    "Counts, names and shapes are the same, or all but one."
+
+    def fitted(seed=0, size=32, norm=None):
+        dls = phantom_dls(8, 6, size, seed=seed, bs=4, device="cpu")
+        if norm:
+            dls.valid.after_batch.fs[-1].mean = dls.valid.after_batch.fs[-1].mean + norm
+        learn = Learner(dls, net(8), nn.CrossEntropyLoss(), cbs=Checkpoint(tmp_path, log=None))
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-3)
+
+    fitted()
+    fitted()  # the same once more: read
+    changed = dict(images=dict(seed=1), size=dict(size=48), normalisation=dict(norm=0.3))[other]
+    with pytest.raises(ValueError, match="holds another training: first validation batch"):
+        fitted(**changed)

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kdmedlearn.data.images import table_dls
 from kdmedlearn.data.tables import (
     add_groups,
+    file_groups,
     find_column,
     FILES,
     guess_kind,
@@ -20,9 +22,11 @@ from kdmedlearn.data.tables import (
     kind_of,
     LABELS,
     list_images,
+    listed_again,
     locate,
     read_csv_table,
     read_labels,
+    read_manifest,
     read_table,
     split_names,
     SPLIT_COLUMNS,
@@ -312,6 +316,26 @@ def test_an_empty_group_is_refused(ham):
         read_table(t, ham, group="lesion_id")
 
 
+@pytest.mark.parametrize("word", ["NA", "nan", "None", "-"])
+def test_patients_without_a_name_are_not_one_patient(flat, told, word):
+    t = pd.read_csv(flat / "meta.csv").assign(who=[word] * 3 + [""] + [f"p{i}" for i in range(8)])
+    t.to_csv(flat / "meta.csv", index=False)
+    for table in ("meta.csv", t):
+        with pytest.raises(ValueError, match=f"'who' is empty or says {word}, .* in 4 rows; give"):
+            read_table(table, flat, group="who")
+    t["who"] = t.who.replace("", "p9")
+    with pytest.raises(ValueError, match=f"'who' says {word}, as programs do .* in 3 rows; give"):
+        read_table(t, flat, group="who")
+    with pytest.raises(ValueError, match=f"'who' of the manifest says {word}, .* in 3 rows; give"):
+        read_manifest(t.rename(columns=dict(image_id="file")), flat, "who")
+    # three images of nobody share no patient
+    assert told(read_table, t.rename(columns=dict(who="patient")), flat)[1] == []
+    with pytest.raises(ValueError, match=f"'who' says {word}"):
+        table_dls(t, flat, size=16, bs=2, group="who")
+    with pytest.raises(ValueError, match=f"'who' says {word}"):
+        table_dls(read_table(t, flat).assign(who=t.who), flat, size=16, bs=2, group="who")
+
+
 def patients(root, splits=("",), names=("p1", "p2")):
     n = 0
     for s in splits:
@@ -406,6 +430,20 @@ def test_an_empty_cell_is_an_image_without_label():
     assert got.vocab == ["a", "b"] and got.target == [[1, 1], [0, 0], [0, 1]]
 
 
+@pytest.mark.parametrize("word", ["NA", "nan", "None", "n/a", "?"])
+def test_a_word_for_no_value_is_no_label_and_is_told(told, word):
+    t = pd.DataFrame(dict(finding=["a|b", word, f"b| {word}", "", "a"]))
+    got, says = told(read_labels, t, "finding", sep="|")
+    assert got.vocab == ["a", "b"] and got.target == [[1, 1], [0, 0], [0, 1], [0, 0], [1, 0]]
+    assert len(says) == 1 and f"column 'finding' says {word}, as programs do" in says[0]
+    assert "in 2 rows, read as no label; drop these rows" in says[0]
+    with pytest.raises(ValueError, match="no image of the table has a label"):
+        told(read_labels, t[1:2], "finding", sep="|")
+    assert silent(read_labels, t[[True, False, False, True, True]], "finding", sep="|").vocab == (
+        ["a", "b"]
+    )
+
+
 def test_several_labels_in_one_cell_need_the_word(chest):
     path, table = chest
     with pytest.raises(ValueError, match="'mass.effusion'; pass sep='.' for several labels"):
@@ -493,8 +531,13 @@ def test_a_column_of_free_text_is_no_class():
 @pytest.mark.parametrize(
     "cells, says",
     [
-        (["3", "4", "NA"], "says NA among numbers"),
-        (["0.5", "?", "1.5"], "says [?] among numbers"),
+        (["3", "4", "NA"], "says NA, as programs do for a missing value, in 1 rows; drop"),
+        (["0.5", "?", "1.5"], "says [?], as programs do .* in 1 rows"),
+        (
+            ["nv", "NA", "mel", "NA"],
+            "'grade' says NA, .* in 2 rows; drop these rows .*kind='class'",
+        ),
+        (["nv", "nan", "NA", "None", "mel"], "says NA, None, nan, .* in 3 rows"),
         (["1,5", "2", "3,5"], "decimal comma, or sep=','"),
     ],
 )
@@ -558,6 +601,48 @@ def test_an_ambiguous_id_is_refused_with_both_paths(tmp_path):
     with pytest.raises(ValueError, match="'1' can be 1.jpg or 1.png"):
         locate(["1"], tmp_path / "b")
     assert locate(["1.png", "1.jpg", "old/1"], tmp_path / "b")[0] == tmp_path / "b" / "1.png"
+
+
+APART, ONE = "mu\u0308ller", "m\u00fcller"  # as a Mac stores it, as a table has it
+
+
+@pytest.mark.parametrize("there, said", [(APART, ONE), (ONE, APART), (APART, APART), (ONE, ONE)])
+def test_accents_are_one_letter_or_two(tmp_path, there, said):
+    root = pictures(tmp_path / "set", *(f"{there}/{there} {i}.png" for i in range(4)))
+    files = [root / there / f"{there} {i}.png" for i in range(4)]
+    for ids in (
+        [f"{said} {i}" for i in range(4)],
+        [f"{said} {i}.PNG" for i in range(4)],
+        [f"{said}/{said} {i}.png" for i in range(4)],
+        [f"D:\\{said}\\set\\{said}\\{said} {i}.png" for i in range(4)],
+        [str(root / said / f"{said} {i}.png") for i in range(4)],
+    ):
+        got = silent(locate, ids, root)
+        assert got == files and all(f.is_file() for f in got)
+    table = pd.DataFrame(dict(file=[f"{said} {i}.png" for i in range(4)], label=list("abab")))
+    table.to_csv(root / "t.csv", index=False)
+    t = silent(read_table, "t.csv", root)
+    assert list(t.file) == files and TableLabel(t)(files[1]) == "b"
+    with pytest.raises(ValueError, match="1 of 1 files .*; the same names are there with another"):
+        locate([f"{said} 1.dcm"], root)
+
+
+def test_two_files_whose_names_look_the_same_are_found_as_they_are_written(tmp_path, told):
+    root = pictures(tmp_path, f"{ONE}.png", f"{APART}.png", "o\u0308.png")
+    got, says = told(locate, [APART, f"{ONE}.png"], root)
+    assert [f.name for f in got] == [f"{APART}.png", f"{ONE}.png"] and "1 images in" in says[0]
+    with pytest.raises(ValueError, match=r"not in .*: \xf6; there: .*'o.u0308.png'"):
+        locate(["\u00f6"], root)
+    pictures(root / "dirs", f"{ONE}/1.png", f"{APART}/1.png")
+    with pytest.raises(ValueError, match=r"'1' can be 'mu.u0308ller/1.png' or m\xfcller/1.png in"):
+        locate(["1"], root / "dirs")
+    assert told(locate, [f"{APART}/1"], root / "dirs")[0] == [root / "dirs" / APART / "1.png"]
+
+
+def test_one_name_in_two_folders_is_refused_in_any_spelling(tmp_path):
+    root = pictures(tmp_path, f"a/{ONE}.png", f"b/{APART}.png")
+    with pytest.raises(ValueError, match="can be a/.* or b/"):
+        locate([ONE], root)
 
 
 def test_missing_files_are_counted_and_shown_with_what_is_there(flat):
@@ -628,10 +713,34 @@ def test_csv_files_as_programs_write_them(tmp_path, encoding, sep, head):
     assert t.to_numpy().tolist() == [["0012", "NA", "1.0"], ["12", "None", ""], ["é", "nan", "x"]]
 
 
-def test_a_class_called_na_stays(flat):
+def test_a_class_called_na_stays_where_it_is_said_to_be_one(flat):
     f = flat / "meta.csv"
     f.write_text(f.read_text().replace(",nv,", ",NA,").replace(",mel,", ",None,"))
-    assert read_table("meta.csv", flat).attrs["vocab"] == ["NA", "None", "bkl"]
+    with pytest.raises(ValueError, match="column 'dx' says NA, None, .* in 8 rows; drop .*'class'"):
+        read_table("meta.csv", flat)
+    assert read_table("meta.csv", flat, kind="class").attrs["vocab"] == ["NA", "None", "bkl"]
+    with pytest.raises(ValueError, match="12 cells that are no number"):
+        read_table("meta.csv", flat, kind="number")
+
+
+@pytest.mark.parametrize("group", [None, "folder"])
+def test_a_folder_called_na_is_a_class(tmp_path, group):
+    for c in ("NA", "none", "mel"):
+        pictures(tmp_path, *(f"{c}/{c}{p}/{i}.png" for p in range(3) for i in range(2)))
+        if group is None:
+            pictures(tmp_path / "flat", *(f"{c}/{i}.png" for i in range(6)))
+    path = tmp_path if group else tmp_path / "flat"
+    t = list_images(path, group)
+    assert sorted(set(t.label)) == ["NA", "mel", "none"]
+    for again in (read_table(t, path), listed_again(t, path, label="label")):
+        assert again.attrs == dict(kind="class", vocab=["NA", "mel", "none"])
+        assert list(again.label) == list(t.label)
+    t.to_csv(tmp_path / "t.csv", index=False)
+    assert list(read_table(tmp_path / "t.csv", path).label) == list(t.label)
+    other = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
+    other.loc[other.label == "mel", "label"] = "nan"  # no folder is called so
+    with pytest.raises(ValueError, match=f"says nan, .* in {sum(t.label == 'mel')} rows"):
+        read_table(other, path)
 
 
 def test_cells_of_a_dataframe_become_text():
@@ -924,6 +1033,21 @@ def test_the_kind_of_a_table_outlives_its_attrs(flat, chest):
         assert not bare.attrs and kind_of(bare) == kind_of(t) == (t.attrs["kind"], t.attrs["vocab"])
     with pytest.raises(ValueError, match="'target' of the table holds something else"):
         kind_of(found.assign(target=found.target.map(str)))
+
+
+@pytest.mark.parametrize("there, said", [(APART, ONE), (ONE, APART)])
+def test_a_manifest_finds_files_in_either_spelling(tmp_path, there, said):
+    for c in "ab":
+        pictures(tmp_path / there, *(f"{c}{there}/{there} {i}.png" for i in range(4)))
+    t = list_images(tmp_path / there).assign(print="x")
+    m = pd.DataFrame({"class": list("aaaabbbb"), "file": [f"{said} {i}.png" for i in range(4)] * 2})
+    m = m.assign(**{"class": m["class"] + said}, patient=[f"p{i // 2}" for i in range(8)])
+    assert list(add_groups(t, tmp_path, "patient", m).group) == list(m.patient)
+    whole = pd.DataFrame(dict(file=m["class"] + "/" + m.file, patient=m.patient))
+    assert list(add_groups(t, tmp_path, "patient", whole).group) == list(m.patient)
+    # two files with names that look the same: each is the one that is written so
+    rel = [f"a/{ONE}.png", f"a/{APART}.png"]
+    assert file_groups(rel, pd.DataFrame(dict(file=rel, who=["1", "2"])), "who") == ["1", "2"]
 
 
 def test_a_manifest_is_read_as_any_table(tmp_path):

@@ -30,6 +30,8 @@ from typing import Any, Iterable
 import torch
 from torch import Tensor, nn
 
+from .outputs import comparable, main_output
+
 # %% ../../nbs/core/01_checks.ipynb #7e24ae0d
 def near_names(name: str, names: Iterable[str], n: int = 5) -> list[str]:
     "The `names` most like `name`: close spellings first, then those that end or begin with it."
@@ -128,7 +130,11 @@ def same_logits(student: Any, teacher: Any):
 
 
 def maps_of(out: Any, who: str = "the model") -> tuple:
-    "The maps (B, C, H, W) that a model returned: one, or a tuple of several heads."
+    """The maps (B, C, H, W) that a model returned: one, also in a dictionary or an object, or a
+    tuple of several heads."""
+    out = main_output(out)
+    if not isinstance(out, (Tensor, tuple, list)):
+        comparable(out, who)  # raises, with how to wrap it
     maps = tuple(out) if isinstance(out, (tuple, list)) else (out,)
     for m in maps:
         if not isinstance(m, Tensor) or m.ndim != 4:

@@ -221,7 +221,7 @@ def no_window(x):
         " window=(low, high) in these units, or window='range' for each image's own"
     )
 
-# %% ../../nbs/data/03_files.ipynb #c879d93b
+# %% ../../nbs/data/03_files.ipynb #bfb45364
 def open_image(
     o,  # path, bytes, PIL image, array or tensor
     window=None,  # for more than 8 bits: (low, high), or "range"; None: only what a file names
@@ -240,12 +240,14 @@ def open_image(
     at = which_page(n, page)
     if at:
         im.seek(at)
+    # before `upright`, which reads a PNG: then nothing tells any more how it was stored
+    deep = any(";16" in str(part[-1]) for part in getattr(im, "tile", ()))
+    if deep and im.mode[0] not in "IF":
+        raise ValueError("16 bits in each of several channels; save it with 8 bits a channel first")
     im = upright(im)
     if im.mode[0] in "IF":
         x = np.asarray(im)
         return through(x, window or no_window(x))
-    if any(";16" in str(part[-1]) for part in getattr(im, "tile", ())):
-        raise ValueError("16 bits in each of several channels; save it with 8 bits a channel first")
     if window is not None:
         raise ValueError(
             f"window={window!r} is for more than 8 bits, and this image has 8 (a set of both has"

@@ -9,11 +9,12 @@ __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS'
            'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'class_files',
            'check_patients', 'check_classes', 'different_classes', 'list_images', 'warn_across', 'find_column',
            'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file', 'read_csv_table', 'one',
-           'bare', 'tails', 'candidates', 'locate', 'not_there', 'split_word', 'split_names', 'Labels',
-           'several_readings', 'guess_kind', 'as_classes', 'plain_numbers', 'as_number', 'as_labels', 'split_cells',
-           'is_hot', 'hot_columns', 'read_labels', 'label_columns', 'split_column', 'group_hint', 'once', 'in_words',
-           'below', 'read_table', 'with_answers', 'group_cells', 'kind_of', 'check_answers', 'listed_again',
-           'TableLabel', 'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
+           'bare', 'tails', 'candidates', 'composed', 'spelling', 'shown', 'locate', 'not_there', 'split_word',
+           'split_names', 'Labels', 'no_value', 'gaps', 'several_readings', 'guess_kind', 'as_classes', 'plain_numbers',
+           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'label_columns',
+           'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table', 'with_answers', 'group_cells',
+           'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest',
+           'file_groups', 'add_groups']
 
 # %% ../../nbs/data/04_tables.ipynb #bb9bd367
 import csv, io, os, re, unicodedata, warnings
@@ -523,7 +524,23 @@ def candidates(
         hits = [f for f in at(rest) if whole(f, rest)]
     return [f for f in hits if f == said] or [f for f in hits if whole(f, said)] or hits
 
-# %% ../../nbs/data/04_tables.ipynb #83fa8dfb
+# %% ../../nbs/data/04_tables.ipynb #ea1dfe8d
+def composed(name: str) -> str:
+    "`name` with each accent in its letter."
+    return unicodedata.normalize("NFC", name)
+
+
+def spelling(names):  # -> a function of a name
+    "How names are compared: composed, or as they are where that makes one of two."
+    names = set(names)
+    return composed if len(set(map(composed, names))) == len(names) else str
+
+
+def shown(name: str) -> str:
+    "`name` for a message, an accent beside its letter as its number."
+    return name if composed(name) == name else ascii(name)
+
+# %% ../../nbs/data/04_tables.ipynb #e3b1c627
 def locate(
     ids,  # path below `path`, name or stem of each file; or the absolute path of a file
     path,  # a folder
@@ -536,22 +553,25 @@ def locate(
     if all(os.path.isabs(i) and os.path.isfile(i) for i in ids):
         return [Path(i) for i in ids]
     files = files_below(path)
-    ends = tails(files)
+    spell = spelling(files)
+    stored, ids = {spell(f): f for f in files}, [spell(i) for i in ids]
+    ends = tails(list(stored))
     got = [candidates(i, ends) for i in ids]
-    images = [f for f in files if bare(f) != f]
+    images = [f for f in stored if bare(f) != f]
     lost = [i for g, i in zip(got, ids) if not g]
     if lost:
         raise ValueError(not_there(lost, len(ids), images, path))
     for g, i in zip(got, ids):
         if len(g) > 1:
             raise ValueError(
-                f"{i!r} can be {g[0]} or {g[1]} in {path}; write such paths into the table, or pass"
-                " the folder that holds one of them"
+                f"{i!r} can be {shown(g[0])} or {shown(g[1])} in {path}; write such paths into the"
+                " table, or pass the folder that holds one of them"
             )
     rest = sorted(set(images) - {g for (g,) in got})
     if rest:
-        warnings.warn(f"{len(rest)} images in {path} are not in the table: {some(rest)}; left out")
-    return [path / g for (g,) in got]
+        names = some(map(shown, rest))
+        warnings.warn(f"{len(rest)} images in {path} are not in the table: {names}; left out")
+    return [path / stored[g] for (g,) in got]
 
 
 def not_there(lost, n, images, path) -> str:
@@ -564,8 +584,8 @@ def not_there(lost, n, images, path) -> str:
         if other
         else "is it the folder of the images, and file= the right column?"
     )
-    there = some(images) or "no images"
-    return f"{len(lost)} of {n} files are not in {path}: {some(lost)}; there: {there}; {hint}"
+    there, lost_names = some(map(shown, images)) or "no images", some(map(shown, lost))
+    return f"{len(lost)} of {n} files are not in {path}: {lost_names}; there: {there}; {hint}"
 
 # %% ../../nbs/data/04_tables.ipynb #d98e6be6
 SPLIT_WORDS = {w: split for split, words in SPLITS.items() for w in words}
@@ -612,7 +632,7 @@ def split_names(
         )
     return [means[v] for v in values]
 
-# %% ../../nbs/data/04_tables.ipynb #8e72a827
+# %% ../../nbs/data/04_tables.ipynb #29739a51
 KINDS = ("class", "labels", "number")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
@@ -629,15 +649,29 @@ class Labels(NamedTuple):
     target: list | None = None  # a list of 0 and 1, or a float, for each row
     vocab: list | None = None  # names of the classes or labels
 
+# %% ../../nbs/data/04_tables.ipynb #50fefa1c
+def no_value(cell: str) -> bool:
+    "Whether a cell is empty, or says in a word that it has no value."
+    return not cell or cell.lower() in NO_VALUE
+
+
+def gaps(cells) -> str | None:
+    "In how many cells of a column there is no value, and what stands there; None without any."
+    gone = [c for c in cells if no_value(c)]
+    words = sorted(set(gone) - {""})
+    says = ["is empty"] * ("" in gone)
+    says += [f"says {some(words)}, as programs do for a missing value,"] * bool(words)
+    return f"{' or '.join(says)} in {len(gone)} rows" if gone else None
+
 
 def several_readings(values: list) -> str | None:
     "Why the cells of a column can be read in two ways, with what decides; or None."
     cells = set(values)
     odd = {v for v in cells if not NUMBER.fullmatch(v)}
-    if odd and cells - odd and all(v.lower() in NO_VALUE for v in odd):
+    if lost := gaps(values):
         return (
-            f"says {some(sorted(odd))} among numbers; drop these rows if a label is missing there,"
-            " or pass kind='class' if it is a class"
+            f"{lost}; drop these rows if a label is missing there, or pass kind='class' if it is a"
+            " class"
         )
     if odd and all(COMMA.fullmatch(v) for v in cells):
         return (
@@ -739,10 +773,17 @@ def as_labels(
     rarest = [vocab[i] if row.any() else "(none)" for i, row in zip(has.argmin(1), hot)]
     return Labels("labels", rarest, hot.tolist(), vocab)
 
-# %% ../../nbs/data/04_tables.ipynb #84c872c1
-def split_cells(values, sep) -> Labels:
+# %% ../../nbs/data/04_tables.ipynb #8069c238
+def split_cells(values, sep, column) -> Labels:
     "Several labels an image, from cells such as 'a|b'; an empty cell is an image without label."
-    sets = [{x.strip() for x in v.split(sep)} - {""} for v in values]
+    told = [{x.strip() for x in v.split(sep)} - {""} for v in values]
+    sets = [{x for x in s if not no_value(x)} for s in told]
+    words = [w for a, b in zip(told, sets) for w in sorted(a - b)[:1]]
+    if words:
+        warnings.warn(
+            f"column {column!r} {gaps(words)}, read as no label; drop these rows if their labels are"
+            " not known, or write another word if it is a label"
+        )
     vocab = sorted(set().union(*sets))
     no_twins(vocab, "the table")
     if not vocab:
@@ -787,7 +828,7 @@ def hot_columns(t: pd.DataFrame, columns, kind, names) -> Labels:
         raise ValueError(f"kind='class', but {some(odd)} have not exactly one of the columns")
     return Labels("class", [columns[i] for i in hot.argmax(1)], None, list(columns))
 
-# %% ../../nbs/data/04_tables.ipynb #1a58b7fd
+# %% ../../nbs/data/04_tables.ipynb #ad598c7d
 def read_labels(
     t: pd.DataFrame,  # cells as text
     column,  # one name, or a list of names
@@ -809,8 +850,11 @@ def read_labels(
         return hot_columns(t, column, kind, names)
     values = list(t[column])
     if sep is not None:
-        return split_cells(values, sep)
-    kind = kind or guess_kind([v for v in values if v], column)
+        return split_cells(values, sep, column)
+    # a class may be called NA where its folder is
+    folder = lambda n, v: v in Path(str(n)).parts[:-1]
+    told = [v for n, v in zip(names, values) if v and not (no_value(v) and folder(n, v))]
+    kind = kind or guess_kind(told, column)
     lost = [n for n, v in zip(names, values) if not v]
     if lost:
         raise ValueError(
@@ -821,7 +865,7 @@ def read_labels(
         return hot_columns(t, [column], kind, names)
     return as_number(values, column, names) if kind == "number" else as_classes(values, column)
 
-# %% ../../nbs/data/04_tables.ipynb #8ce98998
+# %% ../../nbs/data/04_tables.ipynb #d80cd3a3
 def label_columns(t: pd.DataFrame, label):  # a name, or a list of names
     "The column of labels, or the columns asked for; warns when several have a usual name."
     if isinstance(label, (list, tuple)):
@@ -857,7 +901,7 @@ def group_hint(t: pd.DataFrame, taken):
     for name in GROUPS:
         for c in t.columns.difference(taken, sort=False):
             if re.fullmatch(f"{name}s?(id|no|nr|number|name|code)?", plain(c)):
-                cells = t[c][t[c] != ""]
+                cells = t[c][~t[c].map(no_value)]
                 shared = int(cells.duplicated(keep=False).sum())
                 if shared and cells.nunique() > 1:
                     warnings.warn(
@@ -936,7 +980,7 @@ def read_table(
         check_answers(t, got)
     return t if group is None else warn_across(t, group)
 
-# %% ../../nbs/data/04_tables.ipynb #74d8531a
+# %% ../../nbs/data/04_tables.ipynb #a0092002
 def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
     "`t` with the columns label, perhaps target, and names: those of several labels."
     t = t.drop(columns=["target", "names"], errors="ignore").assign(label=got.label)
@@ -951,11 +995,8 @@ def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
 def group_cells(t: pd.DataFrame, group) -> list:
     "The group of each row, none of them empty."
     cells = list(t[find_column(t, group, (), "group")])
-    if "" in cells:
-        raise ValueError(
-            f"column {group!r} is empty in {cells.count('')} rows; give every file a group, if only"
-            " its own"
-        )
+    if lost := gaps(cells):
+        raise ValueError(f"column {group!r} {lost}; give every file a group, if only its own")
     return cells
 
 
@@ -1093,7 +1134,7 @@ def enough_groups(label, group, k, what):
         cure = f"k={few} is the most" if few > 1 else "leave the class out, or collect more"
         raise ValueError(f"k={k}, but {name!r} has {few} {what}, and each fold needs one; {cure}")
 
-# %% ../../nbs/data/04_tables.ipynb #538b53b9
+# %% ../../nbs/data/04_tables.ipynb #4b5d6498
 def read_manifest(
     manifest,  # csv file (also relative to `path`), DataFrame, or None for path/manifest.csv
     path,  # the folder of the set
@@ -1117,26 +1158,25 @@ def read_manifest(
                 f"the manifest has no column {c!r}; {near_hint(c, manifest.columns)}it has"
                 f" {some(manifest.columns, 12)}"
             )
-    empty = int((manifest[column] == "").sum())
-    if empty:
+    if lost := gaps(manifest[column]):
         raise ValueError(
-            f"column {column!r} of the manifest is empty in {empty} rows; give every file a group,"
-            " if only its own"
+            f"column {column!r} of the manifest {lost}; give every file a group, if only its own"
         )
     return manifest
 
-# %% ../../nbs/data/04_tables.ipynb #80bb0ae2
+# %% ../../nbs/data/04_tables.ipynb #0cca7063
 def file_groups(
     rel,  # paths below the set's folder, such as "train/ring/0_1.png"
     manifest: pd.DataFrame,  # with columns file, `column`; perhaps split, class
     column: str,  # the groups
 ) -> list:  # the group of each file as text, None where the manifest does not list it
     "The group of each file of `rel`."
+    spell = spelling(rel)
     depth = 1 + max(r.count("/") for r in rel)
     cols = [manifest[c].astype(str) for c in ("split", "class", "file") if c in manifest]
     if cols[-1].str.contains("/").any():
         cols = cols[-1:]  # file says the whole path
-    names = ["/".join("/".join(r).split("/")[-depth:]) for r in zip(*cols)]
+    names = [spell("/".join("/".join(r).split("/")[-depth:])) for r in zip(*cols)]
     groups = {}
     for n, g in zip(names, manifest[column].astype(str)):
         if groups.setdefault(n, g) != g:
@@ -1145,7 +1185,7 @@ def file_groups(
                 " column"
             )
     parts = 1 + max((n.count("/") for n in names), default=0)
-    return [groups.get("/".join(r.split("/")[-parts:])) for r in rel]
+    return [groups.get(spell("/".join(r.split("/")[-parts:]))) for r in rel]
 
 # %% ../../nbs/data/04_tables.ipynb #da0947aa
 def add_groups(

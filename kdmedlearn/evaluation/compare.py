@@ -20,7 +20,13 @@ from ..core.checks import labels_known, of_type, one_loader
 from ..core.outputs import plain
 from ..core.teacher import norm_of, Teacher
 from .calibration import ece, fidelity
-from .classes import label_scores, LabelAUC, predictions, scores
+from kdmedlearn.evaluation.classes import (
+    as_trained,
+    label_scores,
+    LabelAUC,
+    predictions,
+    scores,
+)
 from .cost import cost
 from .regions import RegionDice, score_regions
 
@@ -31,7 +37,8 @@ class Scoring:
 
     main: str  # the score that a gain is told in, and the name of the metric
     metrics: Callable  # () -> metrics for a Learner
-    score: Callable  # (module or `Teacher`, loader, name for messages) -> scores by name
+    # (module, Learner or `Teacher`, loader, name for messages) -> scores by name
+    score: Callable
 
 
 def class_scores(model, dl, name: str = "the model") -> dict:
@@ -85,16 +92,15 @@ def scores_and_cost(
     said: dict,  # name -> logits: where images have classes, what the model answers is put here
 ) -> dict:
     "Scores of one model on `dl`, and its cost for an image."
-    model = model.model if isinstance(model, Learner) else model
-    of_type(name, model, (nn.Module, Teacher), "a module, a Learner or a Teacher")
+    of_type(name, model, (nn.Module, Learner, Teacher), "a module, a Learner or a Teacher")
     if kind_of(dl) == "classes":
         said[name], y = predictions(model, dl)
         got = scores_of_classes(said[name], y, name)
     else:
         got = scoring_of(dl).score(model, dl, name)
-    net = model
-    if isinstance(model, Teacher):
-        net, x = model.model, model.prepare((x,), norm_of(dl))[0]
+    net = asked = as_trained(model, dl)
+    if isinstance(asked, Teacher):
+        net, x = asked.model, asked.prepare((x,), norm_of(dl))[0]
     return got | cost(net, x.to(next(net.parameters()).device))
 
 

@@ -43,6 +43,7 @@ from ..data.loaders import some
 from ..data.masks import by_stem, IGNORE, mask_trouble, mask_values, ReadMask
 from ..data.reading import ReadImage
 from ..core.taps import eval_mode
+from .classes import answering
 
 # %% ../../nbs/evaluation/02_masks.ipynb #612fc254
 def foreground_logit(
@@ -477,19 +478,19 @@ def mask_predictions(
 ):
     """Yields name, grey levels (H, W), mask (H, W), item and input (C, h, w) of each image in `dl`;
     eval mode, no gradients. Where pixels do not count, the mask is a masked array."""
-    model = model.model if isinstance(model, Learner) else model
-    of_type("the model", model, torch.nn.Module, "a module or a Learner")
+    of_type("the model", model, (torch.nn.Module, Learner), "a module or a Learner")
     one_loader(dl)
+    net, answer = answering(model, dl)
     dl, items, files, names = in_order(dl)
-    device = next((p.device for p in model.parameters()), "cpu")
+    device = next((p.device for p in net.parameters()), "cpu")
     known, mask_of = zip(names, items), None
-    with eval_mode(model), calm(dl):
+    with eval_mode(net), calm(dl):
         for batch in dl:
             x, y = images_and_masks(batch)
             if files and original and not mask_of:
                 mask_of = file_masks(dl)
             with torch.no_grad():
-                zs = foreground_logit(model(x.to(device))).cpu()
+                zs = foreground_logit(answer(x.to(device))).cpu()
             for xi, yi, z, (name, item) in zip(x.cpu(), y, zs, known):
                 m = mask_of(item) if mask_of else (yi[0] if yi.ndim == 3 else yi).numpy()
                 yield name, _levels_of(z, m.shape, rescale), with_gaps(m), item, xi

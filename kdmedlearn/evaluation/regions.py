@@ -94,13 +94,14 @@ def counts_of(z, y, item, mask_of) -> Tensor:  # z: (1, C, h, w), y: (h, w) -> (
 
 
 def evaluate_regions(
-    model,  # module, Learner, or a `Teacher`, which gets the images in its own normalisation
+    # module; a Learner or a `Teacher`, which get the images in their own normalisation and size
+    model,
     dl,  # of `mask_dls`, or of `phantom_dls(task="segment")`
     original: bool = True,  # at the size of each mask file; False: at the network's
 ) -> pd.DataFrame:  # a row for each image, as in `region_scores`
     "Dice and IoU of `model` for each image of `dl` and each class."
-    model = model.model if isinstance(model, Learner) else model
-    of_type("the model", model, (nn.Module, Teacher), "a module, a Learner or a Teacher")
+    kinds = (nn.Module, Learner, Teacher)
+    of_type("the model", model, kinds, "a module, a Learner or a Teacher")
     one_loader(dl)
     net, answer = answering(model, dl)
     dl, items, files, names = in_order(dl)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tally', 'DistillCallback', 'WithAdapters', 'adopt', 'DistillLearner', 'TermColumns', 'smaller_is_better',
-           'TeachersFirst', 'ReadsLast', 'MainOutput', 'distill', 'parameter_counts']
+           'TeachersFirst', 'ReadsLast', 'MainOutput', 'task_loss', 'distill', 'parameter_counts']
 
 # %% ../../nbs/train/02_distillation.ipynb #c06ec80d
 import warnings
@@ -330,7 +330,20 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #e7b12010
+# %% ../../nbs/train/02_distillation.ipynb #bec74934
+def task_loss(dls, method) -> Any:  # a loss, or None: the one of `dls`
+    """The method's own loss of the task, where it has one; it leaves out what the loss of `dls`
+    does."""
+    own = as_method(method).loss_func
+    if own is None:
+        return None
+    loss, of_data = own(), getattr(dls, "loss_func", None)
+    index = getattr(getattr(of_data, "func", of_data), "ignore_index", None)
+    if index is not None and index >= 0 and hasattr(loss, "ignore_index"):
+        loss.ignore_index = index
+    return loss
+
+
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`
@@ -383,8 +396,7 @@ def distill(
         needs_no_label(cb.method)
         dls = with_unlabelled(dls, unlabelled, unlabelled_share)
     if kwargs.get("loss_func") is None:
-        own = cb.method.loss_func
-        kwargs["loss_func"] = own() if own else loss_of(dls)
+        kwargs["loss_func"] = task_loss(dls, cb.method) or loss_of(dls)
     cbs = [cb, TeachersFirst(), ReadsLast(), MainOutput(), TermColumns(), *L(cbs)]
     learn = DistillLearner(dls, student, metrics=metrics, cbs=cbs, **kwargs)
     learn.add_cbs(guarded(learn))

@@ -26,7 +26,8 @@ from ..core.teacher import norm_of, Teacher
 from ..data.loaders import restart
 from ..data.unlabelled import unlabelled_images
 from ..core.taps import eval_mode
-from ..experiments.experiment import task_loss
+from ..evaluation.compare import kind_of, scoring_of
+from ..train.distillation import task_loss
 from ..train.budget import fit_steps
 from ..train.distillation import distill, MainOutput
 from ..train.finite import Diverged, guarded
@@ -368,7 +369,7 @@ def tune(
     params=None,
     folder="runs/tune",  # where runs and study are kept; what is there is gone on with
     score: str | None = None,  # a column of the history; None: the first metric
-    metrics=None,  # for the Learner; None: accuracy
+    metrics=None,  # for the Learner; None: accuracy; of masks Dice, of several labels F1
     storage=None,
     pruner=None,
     sampler=None,  # for Optuna's study
@@ -383,7 +384,8 @@ def tune(
             "tune needs Optuna, which the extra kdmedlearn[tune] brings: pip install optuna"
         ) from e
     ranges, lr = wanted_ranges(method, params), learning_rate(lr)
-    metrics = accuracy if metrics is None else metrics
+    if metrics is None:
+        metrics = accuracy if kind_of(dls) == "classes" else scoring_of(dls).metrics()
     score = score or score_of(metrics)
     for name, v in (("trials", trials), ("epochs", epochs)):
         if not isinstance(v, int) or v < 1:

@@ -158,7 +158,7 @@ EXERCISES |= {
 # %% ../../nbs/widgets/08_exercise.ipynb #e0566eb5
 EXERCISES |= {
     "5": Exercise(
-        "dice(a, b): Dice of two masks, arrays of True and False of one shape",
+        "overlap(a, b): Dice of two masks, arrays of True and False of one shape",
         lambda a, b: 2 * (a & b).sum() / (a.sum() + b.sum()),
         [
             (

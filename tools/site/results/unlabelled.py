@@ -17,7 +17,8 @@ seed (other images, other first weights).
 
 The teacher reaches {teacher}; it was trained on 6,000 other phantoms. Taught on all images minus
 the better arm without a teacher ({best}): {gain} points, {times:.0f} standard errors. Minus
-pseudo-labels: {pseudo}. {verdict} (Of two images that are mixed a hard answer knows one.)
+pseudo-labels: {pseudo}. {verdict} (With mixup a hard answer names only one of the two images that
+are blended.) An arm is compared with the student alone of its own seeds.
 
 What the student alone reached on validation images while its recipe was chosen (accuracy, percent):
 
@@ -97,7 +98,7 @@ def rows_of(arms, order, base="alone"):
 def against_pseudo(arms):
     d = differences(arms, "taught on all images", "pseudo-labels")
     words = (
-        "So soft answers at T = 4 are better here than hard ones."
+        "So soft answers at T = 4 are better in these runs than hard ones."
         if len(d) > 1 and mean(d) > 2 * error(d)
         else "So the images without labels carry the gain, not the softness of the answers."
     )
@@ -186,7 +187,7 @@ def share_of_labels(runs, share):
         )
         if "pseudo-labels" in arms:
             pseudo, verdict = against_pseudo(arms)
-            words += f" Minus pseudo-labels: {pseudo}. {verdict}"
+            words += f" Minus pseudo-labels: {pseudo}. {verdict}{once_more(share)}"
         long = (
             differences(arms, "taught on all images, longer", "alone, longer")
             if ("alone, longer" in arms)
@@ -196,6 +197,20 @@ def share_of_labels(runs, share):
             words += f" Three times longer, taught minus alone: {with_error(long)}."
     draws = f"{share:.0%} of the labels, {len(arms['alone'])} draws:"
     return f"{draws}\n\n{table_of}\n\n{words}"
+
+
+def once_more(share):
+    "The same question in the runs of `mri_losses.py`, with other teachers."
+    if share != 0.1 or not (RESULTS / "mri_losses.json").is_file():
+        return ""
+    arms = by_arm(read("mri_losses")["runs"], "draw", "test accuracy")
+    if not {"Response", "pseudo-labels"} <= set(arms):
+        return ""
+    d = differences(arms, "Response", "pseudo-labels")
+    return (
+        " The same two arms stand in *Which loss?* below, with teachers fitted anew: there the"
+        f" difference is {with_error(d)}."
+    )
 
 
 def best_of(arms, names):
@@ -246,7 +261,7 @@ def share_of_masks(runs, share):
         "From what is left when the means of arms and of draws are taken out, the standard error"
         f" of a difference is {100 * se:.1f} points for all arms together."
     )
-    judged = f"By two of it, and two of an arm's own, {said}."
+    judged = f"By more than two of it, and more than two of the arm's own error, {said}."
     words += f" {judged}" if len(arms["alone"]) > 2 else " So few draws decide nothing."
     return f"{share:.0%} of the masks:\n\n{table(head, rows)}\n\n{words}"
 
