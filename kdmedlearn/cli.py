@@ -947,8 +947,8 @@ class Unfinished:
         if self.file.exists():
             try:
                 kept = json.loads(self.file.read_text(encoding="utf-8"))
-                paths = [k for k in ARE_PATHS if kept["asked"].get(k)]
-                said = kept["asked"] | {k: Path(kept["asked"][k]) for k in paths}
+                said = dict(kept["asked"])
+                said |= {k: Path(said[k]) for k in ARE_PATHS if said.get(k)}
                 return AskedRun(**said), Path(kept["in"])
             except (ValueError, KeyError, TypeError) as e:
                 raise ValueError(

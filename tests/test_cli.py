@@ -1,5 +1,6 @@
 """The command line end to end on tiny data, and the wheel in a place without the checkout."""
 
+import shlex
 import json, os, re, subprocess, sys
 from pathlib import Path
 
@@ -414,3 +415,48 @@ def test_a_student_of_masks_may_see_fewer_pixels():
     m.register_forward_hook(lambda m, i, o: sizes.append(i[0].shape[2]))
     x = dls.valid.one_batch()[0]
     assert m(x).shape == (4, 1, 32, 32) and sizes == [16]
+
+
+def test_what_was_asked_comes_back_with_its_paths(tmp_path):
+    "JSON knows text alone; each option that takes a path is one again."
+    from kdmedlearn.cli import ARE_PATHS, AskedRun, Unfinished
+
+    given = {k: tmp_path / k for k in ARE_PATHS}
+    asked = AskedRun(**given, mixup=0.2)
+    Unfinished(tmp_path).begin(asked)
+    assert {"data", "manifest", "table", "runs", "cache", "resume"} == set(ARE_PATHS)
+    assert Unfinished(tmp_path).asked()[0] == asked
+
+
+@pytest.mark.parametrize("option", ["--mixup", "--cache", "--views", "--control"])
+def test_the_probe_takes_no_option_that_it_does_not_use(option):
+    r = call("probe", "--data", ".", option, "1")
+    assert r.exit_code == 2 and "No such option" in r.output
+
+
+@pytest.mark.parametrize("wrong", ["rate", "masks", "mixup"])
+def test_what_is_wrong_is_said_before_a_teacher_is_trained(tmp_path, shapes, runs, wrong):
+    from kdmedlearn.data.sets.polyps import write_phantom_polyps
+
+    small = ("--size", 32, "--bs", 2, "--epochs", 1, "--runs", runs)
+    if wrong == "rate":
+        r = call("probe", "--data", shapes, "--lr", 0, *small)
+    else:
+        polyps = write_phantom_polyps(tmp_path / "polyps", n_train=6, n_valid=4, size=32, seed=0)
+        if wrong == "masks":
+            r = call("probe", "--data", polyps, *small)
+        else:
+            for f in sorted(polyps.rglob("masks/*")):  # three classes, as PNG
+                m = np.array(Image.open(f).convert("L")) // 86
+                f.unlink()
+                Image.fromarray(m).save(f.with_suffix(".png"))
+            mixed = ("--method", "pixelkl", "--classes", "wall,polyp,tool", "--mixup", 0.2)
+            r = call("distill", "--data", polyps, "--steps", 2, *mixed, *small)
+    said = {"rate": "lr", "masks": "one class an image", "mixup": "mixup blends targets"}[wrong]
+    assert r.exit_code and said in " ".join(r.output.split()) and not runs.exists(), r.output
+
+
+def test_lines_to_copy_survive_a_shell(tmp_path):
+    from kdmedlearn.cli import resume_line
+
+    assert shlex.split(resume_line(tmp_path / "my set"))[-1] == str(tmp_path / "my set")

@@ -836,3 +836,29 @@ def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(make):
     assert abs(rounded - small).mean() < 0.3 * abs(known - small).mean()
     assert not any(hooks()) and model.state_dict().keys() == before.keys()
     assert all((v == before[k]).all() for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "squish"])
+def test_loaders_that_do_not_squeeze_are_refused(tmp_path, how):
+    "fastai's Resize crops where nothing is said; a bundle would answer other images."
+    from fastai.vision.all import ImageDataLoaders, Resize
+
+    rng = np.random.default_rng(0)
+    for c in "ab":
+        (tmp_path / "set" / c).mkdir(parents=True)
+        for i in range(6):
+            x = np.linspace(0, 255, 64)[None, :, None] * np.linspace(0, 1, 32)[:, None, None]
+            x = (x + 40 * rng.random()).clip(0, 255).repeat(3, 2)
+            Image.fromarray(x.astype(np.uint8)).save(tmp_path / "set" / c / f"{i}.png")
+    kw = dict(item_tfms=Resize(32, method=how), num_workers=0, device="cpu", seed=0)
+    dls = ImageDataLoaders.from_folder(tmp_path / "set", valid_pct=0.5, bs=4, **kw)
+    learn = distill(dls, small_student(2), small_student(2))
+    if how != "squish":
+        with pytest.raises(ValueError, match="squeezes each image to 32 x 32 pixels, and these"):
+            export(learn, tmp_path / "bundle")
+        return
+    known = Predictor(export(learn, tmp_path / "bundle", calibrate=False))
+    file = dls.valid.items[0]
+    with learn.no_bar():
+        p = learn.predict(file)[2]
+    assert np.allclose(known([file])[0].values, p, atol=0.02)

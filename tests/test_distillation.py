@@ -25,13 +25,16 @@ from kdmedlearn.core.outputs import plain
 from kdmedlearn.core.step import at_size, DistillStep
 from kdmedlearn.core.taps import n_hooks
 from kdmedlearn.core.teacher import Teacher
+from kdmedlearn.data.loaders import random_state, restart
 from kdmedlearn.evaluation.masks import dice
 from kdmedlearn.evaluation.regions import RegionDice, score_regions
 from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.methods.response import response_loss
+from kdmedlearn.models.small import small_teacher
 from kdmedlearn.models.unet import small_unet
 from kdmedlearn.models.weights import load_model, save_model
 from kdmedlearn.train.distillation import TermColumns
+from kdmedlearn.train.trial import images_of
 
 
 def make(student=None, teacher=None, method="response", dls=None, **kw):
@@ -426,6 +429,34 @@ def test_a_term_that_is_no_scalar():
 
     with pytest.raises(ValueError, match="term bad of Bad.* must be a scalar"):
         make(method=Bad())
+
+
+@pytest.mark.parametrize("few", [dict(val_bs=1), dict(n_valid=1), dict(n_valid=1, bs=1)], ids=str)
+def test_a_student_is_tried_on_two_images_where_a_batch_has_one(few):
+    dls = phantom_dls(**dict(n_train=16, n_valid=8, size=32, bs=8, device="cpu") | few)
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    learn = distill(dls, nn.Sequential(pooled, nn.BatchNorm1d(4), nn.Linear(4, 8)), small_teacher())
+    if dls.train.bs > 1:
+        fit(learn)
+    else:
+        with pytest.raises(ValueError, match="cannot train on one image"):
+            fit(learn)
+
+
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_a_batch_of_one_is_tried_with_its_image_mirrored(task):
+    kw = dict(n_train=4, n_valid=3, size=32, task=task, device="cpu")
+    for bs in (1, 2, 3):
+        dls = phantom_dls(bs=2, val_bs=bs, **kw)
+        restart(dls, 0)
+        (x, y), known = plain(dls.valid.one_batch()), random_state(dls)
+        restart(dls, 0)
+        (seen,), (target,) = images_of(dls, "cpu")
+        assert str(random_state(dls)) == str(known)  # nothing more is drawn
+        turned = (x.flip(-1), y if y.ndim == 1 else y.flip(-1))
+        want = [torch.cat(pair) for pair in zip((x, y), turned)] if bs == 1 else (x[:2], y[:2])
+        assert torch.equal(seen, want[0]) and torch.equal(target, want[1])
+        assert len(images_of(dls, "cpu", 1)[0][0]) == 1
 
 
 def test_the_trial_leaves_the_student_as_it_was():

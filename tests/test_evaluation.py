@@ -220,11 +220,11 @@ def test_a_learner_is_compared_in_its_own_normalisation():
 def test_a_learner_is_compared_at_its_own_size():
     dls, model = phantoms(size=64), phantom_teacher()
     learn = Learner(phantoms(size=32), model)
-    want = predictions(Teacher(model, norm_of(dls), size=32), dls.valid)[0]
-    assert torch.equal(predictions(learn, dls.valid)[0], want)
     table = compare({"teacher": learn, "large": model}, dls.valid)
     assert table.loc["teacher", "MFLOPs"] < 0.3 * table.loc["large", "MFLOPs"]
     assert table.loc["teacher", "accuracy"] == check_teacher(learn, dls)["accuracy"]
+    want = predictions(Teacher(model, norm_of(dls), size=32), dls.valid)[0]
+    assert torch.equal(predictions(learn, dls.valid)[0], want)
 
 
 def test_a_learner_of_the_same_pixels_is_asked_as_ever():
@@ -254,10 +254,10 @@ def test_an_output_without_a_main_part_is_told_how_to_be_wrapped(how):
 
 
 def test_a_student_with_a_wrapped_output_is_in_an_experiment():
-    scores_of = []
+    scores_of, teacher = [], net(8)
     for how in ("plain", "logits"):
         kw = dict(steps=4, epochs=2, controls=["label smoothing"], log=None)
-        found = experiment(lambda s: data(), lambda: Wrapped(net(), how), net(8), **kw)
+        found = experiment(lambda s: data(), lambda: Wrapped(net(), how), teacher, **kw)
         scores_of.append(found["scores"])
     assert list(scores_of[0].model) == ["student alone", "label smoothing", "student distilled"]
     assert scores_of[0].equals(scores_of[1])
@@ -270,3 +270,14 @@ def test_a_student_with_a_wrapped_output_is_probed():
         found.append(probe(phantoms(size=32), student, phantom_teacher(), **kw).right)
     assert list(found[0]) == list(found[1])
     assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
+
+
+def test_the_probe_asks_all_teachers():
+    "One that knows nothing does not speak for one that does: their mean is asked."
+    good, kw = phantom_teacher(), dict(steps=1, seeds=(0,), log=None)
+    dls = phantoms(size=32)
+    silent = small_student()
+    silent.head.weight.data.zero_(), silent.head.bias.data.zero_()
+    one = probe(dls, small_student, good, **kw).right["teacher"]
+    for both in ([silent, good], [good, silent]):
+        assert np.array_equal(probe(dls, small_student, both, **kw).right["teacher"], one)

@@ -713,7 +713,7 @@ def test_csv_files_as_programs_write_them(tmp_path, encoding, sep, head):
     assert t.to_numpy().tolist() == [["0012", "NA", "1.0"], ["12", "None", ""], ["é", "nan", "x"]]
 
 
-def test_a_class_called_na_stays_where_it_is_said_to_be_one(flat):
+def test_a_class_called_na_stays(flat):
     f = flat / "meta.csv"
     f.write_text(f.read_text().replace(",nv,", ",NA,").replace(",mel,", ",None,"))
     with pytest.raises(ValueError, match="column 'dx' says NA, None, .* in 8 rows; drop .*'class'"):

@@ -3,8 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.data.core import DataLoaders
 from fastai.data.transforms import ItemTransform
-from fastai.losses import BCEWithLogitsLossFlat
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from kdmedlearn import (
     BernoulliKL,
@@ -22,6 +26,10 @@ from kdmedlearn import (
     with_unlabelled,
 )
 from kdmedlearn.core.step import DistillStep
+from kdmedlearn.data.balance import WeightedLoader
+from kdmedlearn.data.loaders import restart
+from kdmedlearn.data.unlabelled import BothLoader, has_label
+from kdmedlearn.evaluation.masks import dice
 from kdmedlearn.methods.kdas import StructureLoss
 from kdmedlearn.methods.response import response_loss
 from kdmedlearn.models.small import small_student, small_teacher
@@ -248,3 +256,70 @@ def test_the_same_images_are_compared_once(monkeypatch):
     other = phantom_dls(8, 4, 32, seed=1, n_unlabelled=8, bs=4, device="cpu")
     with_unlabelled(other, dls.rest)
     assert len(times) == 2
+
+
+class ReadsMarks(nn.Module):
+    "Answers with the class that stands in an image, as `marked` has it."
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return 100 * self.scale * F.one_hot(x[:, 0, 0, 0].round().long(), 3)
+
+
+def marked(n=16, drop_last=True, weighted=False):
+    "Loaders of images that say their class, some in training and others to validate."
+    items = [(torch.full((3, 8, 8), float(i % 3)), torch.tensor(i % 3)) for i in range(n + 6)]
+    dls = DataLoaders.from_dsets(
+        items[:n], items[n:], bs=8, device="cpu", num_workers=0, drop_last=drop_last
+    )
+    if weighted:
+        dls.loaders[0] = dls.train.new(cls=WeightedLoader, wgts=[1.0] * n)
+    return dls
+
+
+def taught_by_marks(dls):
+    others = TensorDataset(torch.arange(24.0)[:, None, None, None].expand(-1, 3, 8, 8) % 3)
+    kw = dict(metrics=accuracy, loss_func=CrossEntropyLossFlat())
+    with pytest.warns(UserWarning, match="are not compared"):
+        return distill(dls, ReadsMarks(), ReadsMarks(), unlabelled=others, **kw)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_training_images_are_scored_and_answered_where_they_have_a_label(weighted, drop_last):
+    learn = taught_by_marks(marked(19, drop_last, weighted))
+    with learn.no_bar(), learn.no_logging():
+        loss, share = learn.validate(ds_idx=0)
+        p, y = learn.get_preds(ds_idx=0)
+        again = learn.get_preds(dl=learn.dls.train)
+    assert share == 1 and loss < 1e-6
+    assert y.tolist() == [i % 3 for i in range(19)] == p.argmax(1).tolist()
+    assert torch.equal(p, again[0]) and torch.equal(y, again[1])
+
+
+def test_scores_of_masks_in_training_are_those_of_the_labelled():
+    dls = loaders("segment", augment=False)
+    learn = distill(dls, small_unet(2), small_unet(2), PixelKL(), unlabelled="rest", metrics=dice)
+    with learn.no_bar(), learn.no_logging():
+        y = learn.get_preds(ds_idx=0)[1]
+        got, want = learn.validate(ds_idx=0), learn.validate(dl=dls.train)
+    assert list(got) == pytest.approx(list(want))
+    assert torch.equal(y, torch.stack([m for _, m in dls.train_ds]).as_subclass(type(y)))
+
+
+def test_looking_at_training_images_leaves_the_training_as_it_is():
+    orders = []
+    for look in (False, True):
+        learn = taught_by_marks(marked())
+        restart(learn.dls, 3)
+        assert isinstance(learn.dls.train.new(), BothLoader)  # as several processes take it
+        if look:
+            learn.dls.train.new(shuffle=False, drop_last=False)
+            restart(learn.dls, 3)
+        batches = list(learn.dls.train)
+        orders.append(torch.cat([x[:, 0, 0, 0] for x, _ in batches]))
+        assert [has_label(y).sum().item() for _, y in batches] == [2] * len(batches)
+    assert torch.equal(*orders)

@@ -153,7 +153,7 @@ def endless(order) -> Iterator[int]:  # order: a function that gives one pass
 # %% ../../nbs/data/10_unlabelled.ipynb #1189723d
 class BothLoader(TfmdDL):
     """Batches of `bs` images: labelled ones, then `extra` without labels, whose targets are
-    `ignored` (or NaN)."""
+    `ignored` (or NaN). What fastai makes of it to predict has the labelled images alone."""
 
     def __init__(self, dataset: Both, labelled=None, extra=1, ignored=-100, **kw):
         self.labelled, self.extra, self.ignored = labelled, extra, ignored
@@ -181,9 +181,15 @@ class BothLoader(TfmdDL):
 
     def new(self, dataset=None, cls=None, **kw):
         own = dict(labelled=self.labelled, extra=self.extra, ignored=self.ignored)
+        if dataset is None and cls is None and "shuffle" in kw:  # to predict or to show
+            return self.labelled.new(**kw)
         if dataset is None and cls in (None, BothLoader):
             return super().new(None, BothLoader, **(own | kw))
         return super().new(dataset, cls or TfmdDL, **kw)
+
+    def to(self, device):
+        super().to(device)
+        self.labelled.to(device)  # they share transforms
 
 # %% ../../nbs/data/10_unlabelled.ipynb #75923a8b
 def is_dataset(o) -> bool:
