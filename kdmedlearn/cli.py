@@ -7,14 +7,14 @@ __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'FROM_PYTHON', 'NAMES', 'OF_MASKS', '
            'DATA_IS', 'DEFAULTS', 'ARE_PATHS', 'method_with', 'fits_task', 'Finished', 'versions', 'sets_sentence',
            'same_images', 'gain_sentence', 'terms_in', 'leaks_of', 'report_of', 'keep_run', 'listed_images',
            'keep_and_tell', 'demo', 'option', 'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData',
-           'Asked', 'asking', 'reading_of', 'read_data', 'task_in', 'new_model', 'student_for', 'test_of',
-           'on_students_input', 'try_out', 'train_teacher', 'get_teacher', 'teachers_for', 'config_of',
+           'Asked', 'AskedTraining', 'asking', 'reading_of', 'read_data', 'task_in', 'new_model', 'student_for',
+           'test_of', 'on_students_input', 'try_out', 'train_teacher', 'get_teacher', 'teachers_for', 'config_of',
            'number_or_text', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished',
            'several_processes', 'check_training', 'parts_of', 'folders_of', 'resume_line', 'resumable', 'work',
            'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods', 'export_student',
            'predict_images', 'AskedInt8', 'beside', 'quantise_bundle', 'make_page', 'course_dir', 'notebooks']
 
-# %% ../nbs/cli.ipynb #6b899079
+# %% ../nbs/cli.ipynb #9168a0bc
 import inspect
 import json
 import os
@@ -490,7 +490,7 @@ class AskedData:
         given = {k: getattr(self, k) for k in OF_READING}
         return {k: PARSED.get(k, lambda v: v)(v) for k, v in given.items() if v is not None}
 
-# %% ../nbs/cli.ipynb #87cf331f
+# %% ../nbs/cli.ipynb #ff3f661c
 # what is not said: for classes, and for masks
 DEFAULTS = {
     False: dict(student="small_student", teacher=("small_teacher",), size=64, bs=32),
@@ -500,7 +500,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Asked(AskedData):
-    "What `kdmedlearn distill` is asked for; the fields are its options."
+    "What `kdmedlearn distill` and `probe` are asked for; the fields are their options."
 
     method: Annotated[str, option(f"name of the method: {NAMES['method']}")] = "response"
     param: Annotated[
@@ -571,6 +571,30 @@ class Asked(AskedData):
     def looks(self) -> int:
         "How often the students are validated."
         return self.epochs if self.steps is None else min(10, self.steps)
+
+# %% ../nbs/cli.ipynb #1e1ba61d
+@dataclass(frozen=True)
+class AskedTraining(Asked):
+    "What `kdmedlearn distill` is asked for beside that."
+
+    mixup: Annotated[
+        Optional[float],
+        option("alpha of mixup for the students; needs --steps; .2 suits long trainings"),
+    ] = None
+    cache: Annotated[
+        Optional[Path],
+        option(
+            "folder where the teachers' answers to fixed views of the images are kept; mixup is"
+            " then for students without a teacher"
+        ),
+    ] = None
+    views: Annotated[
+        str, option("views of each image in the cache: a number, or turns (quarter turns, mirrors)")
+    ] = "8"
+    control: Annotated[
+        Optional[List[str]],
+        option("one more arm: label smoothing, or pseudo-labels; may be repeated"),
+    ] = None
 
 # %% ../nbs/cli.ipynb #d715e8d9
 def asking(cls):
@@ -883,30 +907,12 @@ def distill_part(asked: Asked, part: Part, teachers: list, folder: Path, going: 
         )
     )
 
-# %% ../nbs/cli.ipynb #72c0d1d4
+# %% ../nbs/cli.ipynb #fac4ee34
 @dataclass(frozen=True)
-class AskedRun(Asked):
+class AskedRun(AskedTraining):
     "What `kdmedlearn distill` is asked for: a new run, or one that goes on."
 
     data: Annotated[Optional[Path], option(DATA_IS)] = None
-    mixup: Annotated[
-        Optional[float],
-        option("alpha of mixup for the students; needs --steps; .2 suits long trainings"),
-    ] = None
-    cache: Annotated[
-        Optional[Path],
-        option(
-            "folder where the teachers' answers to fixed views of the images are kept; mixup is"
-            " then for students without a teacher"
-        ),
-    ] = None
-    views: Annotated[
-        str, option("views of each image in the cache: a number, or turns (quarter turns, mirrors)")
-    ] = "8"
-    control: Annotated[
-        Optional[List[str]],
-        option("one more arm: label smoothing, or pseudo-labels; may be repeated"),
-    ] = None
     resume: Annotated[
         Optional[Path], option("folder of a run that was killed: it goes on; no other option")
     ] = None
@@ -924,7 +930,7 @@ class AskedRun(Asked):
         learning_rate(self.lr)
         return self
 
-# %% ../nbs/cli.ipynb #d8960ad9
+# %% ../nbs/cli.ipynb #c9a5b7a3
 ARE_PATHS = [k for k, v in get_type_hints(AskedRun).items() if Path in (v, *get_args(v))]
 
 
@@ -1007,7 +1013,7 @@ def check_training(asked: AskedRun):
     if asked.cache is not None:
         writable_folder("--cache", asked.cache, "answers", "name another one")
 
-# %% ../nbs/cli.ipynb #7617861c
+# %% ../nbs/cli.ipynb #97b85e4d
 def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what is wrong is raised
     "Read the data, and try everything, before a teacher is trained."
     from kdmedlearn.core.checks import one_of
@@ -1031,7 +1037,7 @@ def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what
     # too few images are answered now, too
     return dls, [part_of(asked, f, dls) for f in asked.fractions]
 
-# %% ../nbs/cli.ipynb #589725b4
+# %% ../nbs/cli.ipynb #6dbeeb21
 def folders_of(run: Path, parts: list) -> list:
     "Where each part goes: into the run's folder, or several into folders of their own."
     names = [f"fraction-{part.fraction:g}" for part in parts]
@@ -1080,7 +1086,7 @@ def work(asked: AskedRun, run: Path, dls, parts: list, kept: Unfinished | None):
     if kept:
         kept.end()
 
-# %% ../nbs/cli.ipynb #abcb2dc7
+# %% ../nbs/cli.ipynb #adc44bb2
 def begin_run(asked: AskedRun) -> Path:
     "A new folder for a run, made by one process and known to all."
     from kdmedlearn.experiments.report import new_run
@@ -1125,7 +1131,7 @@ def resume(run: Path, n: int = 1):
         with resumable(run):
             work(asked, run, *parts_of(asked), Unfinished(run))
 
-# %% ../nbs/cli.ipynb #9dc28eaf
+# %% ../nbs/cli.ipynb #a12419b9
 def probe_words(found) -> dict:
     "A finding for `probe.json`."
     gaps = {k: getattr(found, k) for k in ("headroom", "early", "gain")}
@@ -1220,7 +1226,7 @@ def bench_methods(
             write_json(out, facts(table, **{k: v for k, v in said.items() if v is not None}))
             typer.echo(f"\nkept in {out}")
 
-# %% ../nbs/cli.ipynb #66a7c2c5
+# %% ../nbs/cli.ipynb #c7183ea6
 @app.command("export")
 def export_student(
     run: Path = typer.Argument(..., help="folder of a finished run"),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from kdmedlearn.data.files import open_image, to_grey
 from kdmedlearn.data.images import image_dls
+from kdmedlearn.data.masks import mask_dls, partner
 
 DEEP = "16 bits in each of several channels; save it with 8 bits"
 KINDS = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type
@@ -93,3 +94,30 @@ def test_other_formats_are_read_as_before(tmp_path):
     assert np.array_equal(open_image(tmp_path / "a.png"), np.rot90(x, -1))
     assert open_image(tmp_path / "a.jpg").size == (16, 24)
     assert open_image(tmp_path / "p.png").mode == "RGB"
+
+
+def test_masks_of_16_bits_in_each_channel_are_refused(tmp_path):
+    "They were read as black: a label of 1 is nothing in the upper eight bits."
+    (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        x = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(x).save(tmp_path / f"images/{i}.png")
+        m = (rng.random((32, 32, 1)) > 0.5).astype(np.uint16).repeat(3, 2)
+        (tmp_path / f"masks/{i}.png").write_bytes(png_of(m))
+    with pytest.raises(ValueError, match=DEEP):
+        mask_dls(tmp_path, size=32, bs=2, valid=0.5, device="cpu", leaks=False)
+
+
+def test_image_and_mask_whose_names_spell_an_accent_otherwise(tmp_path):
+    "An archive made on macOS has the letter and its accent apart."
+    (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        x = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(x).save(tmp_path / f"images/m\u00fcller{i}.png")
+        m = ((np.arange(1024).reshape(32, 32) // 256 == i) * 255).astype(np.uint8)
+        Image.fromarray(m).save(tmp_path / f"masks/mu\u0308ller{i}.png")
+    dls = mask_dls(tmp_path, size=32, bs=2, valid=0.5, device="cpu", leaks=False)
+    assert len(dls.train_ds) == len(dls.valid_ds) == 2
+    assert partner(tmp_path / "images/m\u00fcller1.png")[0].name == "mu\u0308ller1.png"

@@ -725,7 +725,9 @@ def test_a_finished_training_of_other_images_is_not_this_one(tmp_path, other):
         dls = phantom_dls(8, 6, size, seed=seed, bs=4, device="cpu")
         if norm:
             dls.valid.after_batch.fs[-1].mean = dls.valid.after_batch.fs[-1].mean + norm
-        learn = Learner(dls, net(8), nn.CrossEntropyLoss(), cbs=Checkpoint(tmp_path, log=None))
+        learn = Learner(
+            dls, small_student(), nn.CrossEntropyLoss(), cbs=Checkpoint(tmp_path, log=None)
+        )
         with learn.no_bar(), learn.no_logging():
             learn.fit(1, 1e-3)
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NO_IMAGE', 'regular', 'opened', 'as_pil', 'upright', 'flat', 'Unclear', 'Deep', 'check_window', 'to_grey', 'through',
-           'load_pydicom', 'is_dicom', 'first', 'own_window', 'dicom_image', 'which_page', 'no_window', 'open_image',
-           'squeezed', 'to_pixels', 'is_grey', 'find_channels', 'scale_of', 'check_scales', 'watched', 'check_bad',
-           'why_bad', 'read_all']
+           'load_pydicom', 'is_dicom', 'first', 'own_window', 'dicom_image', 'which_page', 'no_window',
+           'no_deep_colours', 'open_image', 'squeezed', 'to_pixels', 'is_grey', 'find_channels', 'scale_of',
+           'check_scales', 'watched', 'check_bad', 'why_bad', 'read_all']
 
 # %% ../../nbs/data/03_files.ipynb #368fc233
 import hashlib
@@ -222,6 +222,13 @@ def no_window(x):
     )
 
 # %% ../../nbs/data/03_files.ipynb #bfb45364
+def no_deep_colours(im: Image.Image):
+    "Raise ValueError where Pillow would drop half of the bits; for a file that is not yet read."
+    deep = any(";16" in str(part[-1]) for part in getattr(im, "tile", ()))
+    if deep and im.mode[0] not in "IF":
+        raise ValueError("16 bits in each of several channels; save it with 8 bits a channel first")
+
+
 def open_image(
     o,  # path, bytes, PIL image, array or tensor
     window=None,  # for more than 8 bits: (low, high), or "range"; None: only what a file names
@@ -240,10 +247,7 @@ def open_image(
     at = which_page(n, page)
     if at:
         im.seek(at)
-    # before `upright`, which reads a PNG: then nothing tells any more how it was stored
-    deep = any(";16" in str(part[-1]) for part in getattr(im, "tile", ()))
-    if deep and im.mode[0] not in "IF":
-        raise ValueError("16 bits in each of several channels; save it with 8 bits a channel first")
+    no_deep_colours(im)
     im = upright(im)
     if im.mode[0] in "IF":
         x = np.asarray(im)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MISSING', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COLUMNS', 'LOSSY', 'side', 'Layout', 'below',
            'files_below', 'by_key', 'by_stem', 'match', 'name_hint', 'pairs_or_raise', 'two_sides', 'find_pairs',
-           'named_tests', 'inner_splits', 'list_pairs', 'partner', 'from_alpha', 'from_deep', 'mask_pixels',
+           'named_tests', 'inner_splits', 'list_pairs', 'alike', 'partner', 'from_alpha', 'from_deep', 'mask_pixels',
            'open_mask', 'mask_values', 'between', 'count_trouble', 'mask_trouble', 'hill', 'find_threshold', 'as_value',
            'as_values', 'named_values', 'MaskCode', 'coloured', 'mask_numbers', 'nearest', 'union', 'ReadMask',
            'check_codes', 'MaskReading', 'list_masks', 'named_folders', 'placed', 'Look', 'strange_colours', 'look_at',
@@ -37,8 +37,8 @@ from multiprocessing.context import get_spawning_popen
 from torch import nn, Tensor
 
 from ..core.checks import number, one_of
-from .files import as_pil, check_scales, is_dicom, open_image, read_all
-from .files import to_pixels, upright, which_page
+from .files import as_pil, check_scales, is_dicom, no_deep_colours, open_image
+from .files import read_all, to_pixels, upright, which_page
 from .images import cut_set, looks_for_leaks, of_splits, warn_copies, warn_lost
 from .images import with_groups
 from .leaks import thumb
@@ -53,6 +53,7 @@ from kdmedlearn.data.reading import (
     small_enough,
 )
 from kdmedlearn.data.tables import (
+    composed,
     FILES,
     find_column,
     find_splits,
@@ -122,7 +123,7 @@ def by_key(files, folder: Path) -> dict:  # "p1/3" -> folder/p1/3.jpg
         raise ValueError(f"folder {folder} is empty; add its files")
     out = {}
     for f in files:
-        key = f.relative_to(folder).with_suffix("").as_posix()
+        key = composed(f.relative_to(folder).with_suffix("").as_posix())
         if key in out:
             raise ValueError(
                 f"{out[key].name} and {f.name} in {f.parent} have the same name up to the"
@@ -297,6 +298,10 @@ def list_pairs(
     return t
 
 # %% ../../nbs/data/12_masks.ipynb #21128f13
+def alike(a: str | None, b: str) -> bool:
+    return a is not None and composed(a) == composed(b)
+
+
 def partner(file, layout: Layout = Layout()) -> tuple:  # its mask files
     "The mask files of one image file, by its name."
     file = Path(file)
@@ -311,7 +316,7 @@ def partner(file, layout: Layout = Layout()) -> tuple:  # its mask files
         key = file.relative_to(at).with_suffix("")
         if (to / key.parent).is_dir():
             near = visible(to / key.parent)[1]
-            hits = [m for m in near if m != file and layout.image_of(m.stem) == key.name]
+            hits = [m for m in near if m != file and alike(layout.image_of(m.stem), key.name)]
         if (to / key).is_dir():
             hits += files_below(to / key)
     if not hits:
@@ -368,6 +373,7 @@ def mask_pixels(
     n = 1 if im.format == "MPO" else getattr(im, "n_frames", 1)
     if n > 1:
         im.seek(which_page(n, page))
+    no_deep_colours(im)
     im = upright(im)
     if im.mode[0] in "IF":
         return from_deep(np.asarray(im))

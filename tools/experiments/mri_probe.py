@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from mri_unlabelled import LARGE, read, RECIPE, SMALL, teacher_of
 from runs import one_run
 
-from kdmedlearn import probe
+from kdmedlearn.experiments.probe import probe
 from kdmedlearn.data.unlabelled import unlabelled_images
 from kdmedlearn.experiments.report import write_json
 from kdmedlearn.models.small import small_student

@@ -95,13 +95,15 @@ def rows_of(arms, order, base="alone"):
     return out
 
 
-def against_pseudo(arms):
+def against_pseudo(arms, gain):
+    "Soft minus hard answers, and what it says; `gain`: of the soft ones over the best arm."
     d = differences(arms, "taught on all images", "pseudo-labels")
-    words = (
-        "So soft answers at T = 4 are better in these runs than hard ones."
-        if len(d) > 1 and mean(d) > 2 * error(d)
-        else "So the images without labels carry the gain, not the softness of the answers."
-    )
+    sure = lambda d: len(d) > 1 and mean(d) > 2 * error(d)
+    words = "Soft and hard answers are level."
+    if sure(d):
+        words = "So soft answers at T = 4 are better in these runs than hard ones."
+    elif sure(gain):
+        words = "So the images without labels carry the gain, not the softness of the answers."
     return with_error(d), words
 
 
@@ -126,7 +128,7 @@ def phantom():
     without = [k for k in ("alone", "label smoothing") if len(arms.get(k, ())) > 1]
     best = max(without, key=lambda k: mean(list(arms[k].values())))
     d = differences(arms, "taught on all images", best)
-    pseudo, verdict = against_pseudo(arms)
+    pseudo, verdict = against_pseudo(arms, d)
     tune = [r for r in f["tune"] if r["kind"] == "alone"]
     settings = {}
     for r in tune:
@@ -186,7 +188,7 @@ def share_of_labels(runs, share):
             f" {mean(d) / error(d):.1f} standard errors."
         )
         if "pseudo-labels" in arms:
-            pseudo, verdict = against_pseudo(arms)
+            pseudo, verdict = against_pseudo(arms, d)
             words += f" Minus pseudo-labels: {pseudo}. {verdict}{once_more(share)}"
         long = (
             differences(arms, "taught on all images, longer", "alone, longer")
@@ -195,6 +197,9 @@ def share_of_labels(runs, share):
         )
         if long and len(long) == len(arms["alone"]):  # not before all draws are there
             words += f" Three times longer, taught minus alone: {with_error(long)}."
+    of_all = {k: mean(list(arms[k].values())) for k in ("teacher", "alone") if k in arms}
+    if len(d) > 2 and of_all.get("teacher", 1) <= of_all["alone"]:
+        words += " The teacher is no better than the student alone: it has nothing to give."
     draws = f"{share:.0%} of the labels, {len(arms['alone'])} draws:"
     return f"{draws}\n\n{table_of}\n\n{words}"
 
