@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     (
         "py:.*",
         r".*(np|numpy|matplotlib|ipywidgets|anywidget|_PerPixel|_Paired|_MapMethod|_AnswerMethod"
-        r"|_OnMaps|_Decoupled|torch|nn|fastai|fastcore|pd|pandas"
+        r"|_OnMaps|_Decoupled|fasttransform|torch|nn|fastai|fastcore|pd|pandas"
         r"|go|plotly|typer|PIL|ndarray|Tensor|Callback|Learner|DataLoader|Transform|Path|Module"
         r"|argparse|Image|Iterable|Iterator|Sequence|Callable|L).*",
     ),

@@ -125,7 +125,7 @@ QUESTIONS |= {
                 "The two that do not know the class may be sure of another one."
             ),
             "* It mixes one who knows with two who guess.": (
-                "Who is to be believed differs from image to image; a mean cannot know."
+                "A mean cannot know who is to be believed. It hears who is sure: see how far that carries."
             ),
             "It is worse than every single one.": "Rarely: errors that differ cancel in part.",
         },
