@@ -2,6 +2,7 @@
 
     python tools/experiments/softness.py run CACHE [--seeds 0 1 2 3 4] [--cases good ...]
     python tools/experiments/softness.py collect CACHE --out docs/results/softness.json
+    python tools/experiments/softness.py restore CACHE --out docs/results/softness.json
 
 Plan, written before the runs that count. (A first one was stopped after a teacher's score: its soft
 answers had T = 4 and its hard ones T = 1, and mixup, of which a hard answer knows one image alone.)
@@ -50,7 +51,7 @@ from kdmedlearn.train.teachers import phantom_teacher
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from phantom_unlabelled import BATCH, LABELS, MORE
-from runs import kept_runs, one_run
+from runs import kept_runs, one_run, restore
 
 SETTINGS = dict(steps=1000, lr=1e-2, extra=24)  # of a student; images without a label in a batch
 FITTING = dict(teacher_steps=600, teacher_lr=5e-3, others=2000, redrawn=0.4)
@@ -218,10 +219,11 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("what", choices=("run", "collect"))
+    p.add_argument("what", choices=("run", "collect", "restore"))
     p.add_argument("cache", type=Path, help="folder of finished runs")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     p.add_argument("--cases", nargs="+", choices=CASES, help="some of them")
     p.add_argument("--out")
     a = p.parse_args()
-    (run if a.what == "run" else collect)(a)
+    back = lambda a: restore(a.out, a.cache)
+    {"run": run, "collect": collect, "restore": back}[a.what](a)
