@@ -61,7 +61,7 @@ def verdict(arms, base, sure):
 def again(arms, base):
     """What chance does within a draw: `base` is an arm of the part above, trained anew with a
     teacher that was fine-tuned anew."""
-    tenth = [r for r in read("mri_unlabelled")["runs"] if r["share"] == 0.1]
+    tenth = [r for r in read("mri_unlabelled")["runs"] if r.get("share", 0.1) == 0.1]
     before = by_arm(tenth, "draw", "test accuracy")
     arm = "taught on all images"
     d = differences({arm: {}} | before | {base: arms[base]}, base, arm)
