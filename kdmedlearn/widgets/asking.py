@@ -125,7 +125,7 @@ QUESTIONS |= {
                 "The two that do not know the class may be sure of another one."
             ),
             "* It mixes one who knows with two who guess.": (
-                "A mean cannot know who is to be believed. It hears who is sure: see how far that carries."
+                "A mean hears who is sure, not who is right. See how far that carries."
             ),
             "It is worse than every single one.": "Rarely: errors that differ cancel in part.",
         },
