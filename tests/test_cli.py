@@ -434,6 +434,7 @@ def test_the_probe_takes_no_option_that_it_does_not_use(option):
     assert r.exit_code == 2 and "No such option" in r.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["rate", "masks", "mixup"])
 def test_what_is_wrong_is_said_before_a_teacher_is_trained(tmp_path, shapes, runs, wrong):
     from kdmedlearn.data.sets.polyps import write_phantom_polyps

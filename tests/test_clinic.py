@@ -838,6 +838,7 @@ def test_a_student_that_is_trained_to_be_rounded_rounds_as_its_graph(make):
     assert all((v == before[k]).all() for k, v in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["crop", "pad", "squish"])
 def test_loaders_that_do_not_squeeze_are_refused(tmp_path, how):
     "fastai's Resize crops where nothing is said; a bundle would answer other images."

@@ -272,6 +272,7 @@ def test_a_student_with_a_wrapped_output_is_probed():
     assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
 
 
+@pytest.mark.slow
 def test_the_probe_asks_all_teachers():
     "One that knows nothing does not speak for one that does: their mean is asked."
     good, kw = phantom_teacher(), dict(steps=1, seeds=(0,), log=None)

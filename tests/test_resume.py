@@ -717,6 +717,7 @@ def test_killed_at_any_moment_and_the_same_bits(tmp_path, case):
     assert len(left) == 2 and all(p.endswith(".safetensors") for p in left), left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["images", "size", "normalisation"])
 def test_a_finished_training_of_other_images_is_not_this_one(tmp_path, other):
     "Counts, names and shapes are the same, or all but one."

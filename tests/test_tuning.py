@@ -733,6 +733,7 @@ def test_a_value_lies_on_a_step_of_its_slider(v, low, high):
     assert s.value == pytest.approx(v) and float(k) == pytest.approx(round(float(k)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_masks_are_searched_by_their_dice(tmp_path):
     dls = phantom_dls(8, 4, 32, task="segment", bs=4, device="cpu")
     kw = dict(trials=1, epochs=1, folder=tmp_path, log=None, seed=0)
