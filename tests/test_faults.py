@@ -162,6 +162,7 @@ def interrupted_at(line: int) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")
+@pytest.mark.slow
 def test_an_interrupt_at_any_line_of_the_making_is_an_interrupt(monkeypatch):
     errors, line = [], 1
     monkeypatch.setattr(sys, "unraisablehook", lambda u: errors.append((line, u.exc_value)))
@@ -175,6 +176,7 @@ def test_an_interrupt_at_any_line_of_the_making_is_an_interrupt(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="workers are not forked here")
+@pytest.mark.slow
 def test_ctrl_c_while_workers_run_leaves_a_run_that_goes_on(tmp_path):
     images = folder_set(tmp_path / "set", n=12, test=False)
     command = [sys.executable, "-c", WITH_WORKERS, "distill", "--data", images, "--size", "32"]
@@ -253,6 +255,7 @@ print("nine told")
 """
 
 
+@pytest.mark.slow
 def test_a_disk_for_reading_is_told_before_anything_is_trained(tmp_path):
     d = tmp_path / "disk"
     d.mkdir()
@@ -455,6 +458,7 @@ def test_nothing_that_is_read_can_run_code(tmp_path, reader):
 # ---- no network
 
 
+@pytest.mark.slow
 def test_an_import_asks_no_network():
     code = (
         "import socket\n"
