@@ -1931,8 +1931,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'kdmedlearn/experiments/probe.py'),
                                               'kdmedlearn.experiments.probe.answer': ( 'experiments/probe.html#answer',
                                                                                        'kdmedlearn/experiments/probe.py'),
-                                              'kdmedlearn.experiments.probe.answered_by': ( 'experiments/probe.html#answered_by',
-                                                                                            'kdmedlearn/experiments/probe.py'),
                                               'kdmedlearn.experiments.probe.can_be_probed': ( 'experiments/probe.html#can_be_probed',
                                                                                               'kdmedlearn/experiments/probe.py'),
                                               'kdmedlearn.experiments.probe.difference': ( 'experiments/probe.html#difference',

@@ -572,10 +572,10 @@ class Asked(AskedData):
         "How often the students are validated."
         return self.epochs if self.steps is None else min(10, self.steps)
 
-# %% ../nbs/cli.ipynb #1e1ba61d
+# %% ../nbs/cli.ipynb #984545a8
 @dataclass(frozen=True)
 class AskedTraining(Asked):
-    "What `kdmedlearn distill` is asked for beside that."
+    "What `kdmedlearn distill` alone is asked for, besides."
 
     mixup: Annotated[
         Optional[float],
@@ -1037,7 +1037,7 @@ def parts_of(asked: AskedRun) -> tuple:  # -> loaders of all images, parts; what
     # too few images are answered now, too
     return dls, [part_of(asked, f, dls) for f in asked.fractions]
 
-# %% ../nbs/cli.ipynb #6dbeeb21
+# %% ../nbs/cli.ipynb #b2510d44
 def folders_of(run: Path, parts: list) -> list:
     "Where each part goes: into the run's folder, or several into folders of their own."
     names = [f"fraction-{part.fraction:g}" for part in parts]
@@ -1048,7 +1048,7 @@ def folders_of(run: Path, parts: list) -> list:
         else [run / (f"{n}-{k + 1}" if k else n) for n, k in zip(names, twice)]
     )
 
-
+# %% ../nbs/cli.ipynb #2e671efa
 def resume_line(run: Path) -> str:
     return f"kdmedlearn distill --resume {quote(str(run))}"
 
@@ -1131,7 +1131,7 @@ def resume(run: Path, n: int = 1):
         with resumable(run):
             work(asked, run, *parts_of(asked), Unfinished(run))
 
-# %% ../nbs/cli.ipynb #a12419b9
+# %% ../nbs/cli.ipynb #8ff8c0cb
 def probe_words(found) -> dict:
     "A finding for `probe.json`."
     gaps = {k: getattr(found, k) for k in ("headroom", "early", "gain")}
@@ -1146,7 +1146,7 @@ def probe_words(found) -> dict:
         "doubtful": found.doubtful,
     }
 
-
+# %% ../nbs/cli.ipynb #175db169
 @app.command("probe")
 @asking(Asked)
 def probe_folder(asked: Asked):

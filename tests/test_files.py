@@ -96,13 +96,20 @@ def test_other_formats_are_read_as_before(tmp_path):
     assert open_image(tmp_path / "p.png").mode == "RGB"
 
 
-def test_masks_of_16_bits_in_each_channel_are_refused(tmp_path):
-    "They were read as black: a label of 1 is nothing in the upper eight bits."
-    (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
+def images_beside(folder, name):
+    "Four images in images/, called `name` and a number; masks/ is there, and empty."
+    (folder / "images").mkdir(), (folder / "masks").mkdir()
     rng = np.random.default_rng(0)
     for i in range(4):
         x = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(x).save(tmp_path / f"images/{i}.png")
+        Image.fromarray(x).save(folder / f"images/{name}{i}.png")
+
+
+def test_masks_of_16_bits_in_each_channel_are_refused(tmp_path):
+    "They were read as black: a label of 1 is nothing in the upper eight bits."
+    images_beside(tmp_path, "")
+    rng = np.random.default_rng(0)
+    for i in range(4):
         m = (rng.random((32, 32, 1)) > 0.5).astype(np.uint16).repeat(3, 2)
         (tmp_path / f"masks/{i}.png").write_bytes(png_of(m))
     with pytest.raises(ValueError, match=DEEP):
@@ -111,11 +118,8 @@ def test_masks_of_16_bits_in_each_channel_are_refused(tmp_path):
 
 def test_image_and_mask_whose_names_spell_an_accent_otherwise(tmp_path):
     "An archive made on macOS has the letter and its accent apart."
-    (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
-    rng = np.random.default_rng(0)
+    images_beside(tmp_path, "m\u00fcller")
     for i in range(4):
-        x = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(x).save(tmp_path / f"images/m\u00fcller{i}.png")
         m = ((np.arange(1024).reshape(32, 32) // 256 == i) * 255).astype(np.uint8)
         Image.fromarray(m).save(tmp_path / f"masks/mu\u0308ller{i}.png")
     dls = mask_dls(tmp_path, size=32, bs=2, valid=0.5, device="cpu", leaks=False)

@@ -431,14 +431,18 @@ def test_an_empty_cell_is_an_image_without_label():
 
 
 @pytest.mark.parametrize("word", ["NA", "nan", "None", "n/a", "?"])
-def test_a_word_for_no_value_is_no_label_and_is_told(told, word):
+def test_a_word_for_no_value_is_a_label_and_is_told(told, word):
     t = pd.DataFrame(dict(finding=["a|b", word, f"b| {word}", "", "a"]))
     got, says = told(read_labels, t, "finding", sep="|")
-    assert got.vocab == ["a", "b"] and got.target == [[1, 1], [0, 0], [0, 1], [0, 0], [1, 0]]
+    assert got.vocab == sorted(["a", "b", word]) and [sum(row) for row in got.target] == [
+        2,
+        1,
+        2,
+        0,
+        1,
+    ]
     assert len(says) == 1 and f"column 'finding' says {word}, as programs do" in says[0]
-    assert "in 2 rows, read as no label; drop these rows" in says[0]
-    with pytest.raises(ValueError, match="no image of the table has a label"):
-        told(read_labels, t[1:2], "finding", sep="|")
+    assert "in 2 rows; it is kept as a label: drop these rows" in says[0]
     assert silent(read_labels, t[[True, False, False, True, True]], "finding", sep="|").vocab == (
         ["a", "b"]
     )
@@ -531,13 +535,8 @@ def test_a_column_of_free_text_is_no_class():
 @pytest.mark.parametrize(
     "cells, says",
     [
-        (["3", "4", "NA"], "says NA, as programs do for a missing value, in 1 rows; drop"),
-        (["0.5", "?", "1.5"], "says [?], as programs do .* in 1 rows"),
-        (
-            ["nv", "NA", "mel", "NA"],
-            "'grade' says NA, .* in 2 rows; drop these rows .*kind='class'",
-        ),
-        (["nv", "nan", "NA", "None", "mel"], "says NA, None, nan, .* in 3 rows"),
+        (["3", "4", "NA"], "says NA among numbers"),
+        (["0.5", "?", "1.5"], "says [?] among numbers"),
         (["1,5", "2", "3,5"], "decimal comma, or sep=','"),
     ],
 )
@@ -716,9 +715,10 @@ def test_csv_files_as_programs_write_them(tmp_path, encoding, sep, head):
 def test_a_class_called_na_stays(flat):
     f = flat / "meta.csv"
     f.write_text(f.read_text().replace(",nv,", ",NA,").replace(",mel,", ",None,"))
-    with pytest.raises(ValueError, match="column 'dx' says NA, None, .* in 8 rows; drop .*'class'"):
-        read_table("meta.csv", flat)
-    assert read_table("meta.csv", flat, kind="class").attrs["vocab"] == ["NA", "None", "bkl"]
+    with pytest.warns(UserWarning, match="'dx' says NA, None, .* in 8 rows; it is kept as a class"):
+        assert read_table("meta.csv", flat).attrs["vocab"] == ["NA", "None", "bkl"]
+    said = silent(read_table, "meta.csv", flat, kind="class")
+    assert said.attrs["vocab"] == ["NA", "None", "bkl"]
     with pytest.raises(ValueError, match="12 cells that are no number"):
         read_table("meta.csv", flat, kind="number")
 
@@ -739,8 +739,8 @@ def test_a_folder_called_na_is_a_class(tmp_path, group):
     assert list(read_table(tmp_path / "t.csv", path).label) == list(t.label)
     other = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
     other.loc[other.label == "mel", "label"] = "nan"  # no folder is called so
-    with pytest.raises(ValueError, match=f"says nan, .* in {sum(t.label == 'mel')} rows"):
-        read_table(other, path)
+    with pytest.warns(UserWarning, match="says NA, nan, none, .* it is kept as a class"):
+        assert read_table(other, path).attrs["vocab"] == ["NA", "nan", "none"]
 
 
 def test_cells_of_a_dataframe_become_text():

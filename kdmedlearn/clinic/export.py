@@ -45,7 +45,7 @@ from ..evaluation.compare import kind_of
 from ..evaluation.regions import classes_in, evaluate_regions, region_means
 from ..models.weights import about_model, load_model
 
-# %% ../../nbs/clinic/04_export.ipynb #37c62a03
+# %% ../../nbs/clinic/04_export.ipynb #1e30a1f6
 @dataclass(frozen=True)
 class Facts:
     "What a student sees and what its logits mean."
@@ -77,7 +77,7 @@ class Facts:
     def masks(self) -> bool:
         return self.task.endswith("masks")
 
-
+# %% ../../nbs/clinic/04_export.ipynb #e6197b07
 def task_in(dls) -> str:
     "The task of the images in `dls`, as bundles name it."
     kind = kind_of(dls)
@@ -109,7 +109,7 @@ def facts_of(learn: Learner) -> Facts:
     same_look(dls.valid, x, facts)
     return facts
 
-
+# %% ../../nbs/clinic/04_export.ipynb #6f67e0ec
 APART = 6 / 255  # of pixels in [0, 1]: ways to squeeze differ by less, a crop by more
 
 
@@ -129,9 +129,9 @@ def same_look(dl, x: Tensor, facts: Facts):
         k = int(np.argmax(apart))
         raise ValueError(
             f"a bundle squeezes each image to {' x '.join(map(str, x.shape[2:]))} pixels, and these"
-            f" loaders do something else: {files[k].name} differs by {255 * apart[k]:.0f} of 255 grey levels a pixel;"
-            " train with Resize(size, method='squish'), or with image_dls, whose images a bundle"
-            " sees as the student did"
+            f" loaders do something else: {files[k].name} differs by {255 * apart[k]:.0f} of 255"
+            " grey levels a pixel; train with Resize(size, method='squish'), or with image_dls,"
+            " whose images a bundle sees as the student did"
         )
 
 # %% ../../nbs/clinic/04_export.ipynb #1b41aa1b

@@ -649,7 +649,7 @@ class Labels(NamedTuple):
     target: list | None = None  # a list of 0 and 1, or a float, for each row
     vocab: list | None = None  # names of the classes or labels
 
-# %% ../../nbs/data/04_tables.ipynb #50fefa1c
+# %% ../../nbs/data/04_tables.ipynb #19b8703b
 def no_value(cell: str) -> bool:
     "Whether a cell is empty, or says in a word that it has no value."
     return not cell or cell.lower() in NO_VALUE
@@ -668,10 +668,10 @@ def several_readings(values: list) -> str | None:
     "Why the cells of a column can be read in two ways, with what decides; or None."
     cells = set(values)
     odd = {v for v in cells if not NUMBER.fullmatch(v)}
-    if lost := gaps(values):
+    if odd and cells - odd and all(map(no_value, odd)):
         return (
-            f"{lost}; drop these rows if a label is missing there, or pass kind='class' if it is a"
-            " class"
+            f"says {some(sorted(odd))} among numbers; drop these rows if a label is missing there,"
+            " or pass kind='class' if it is a class"
         )
     if odd and all(COMMA.fullmatch(v) for v in cells):
         return (
@@ -773,16 +773,14 @@ def as_labels(
     rarest = [vocab[i] if row.any() else "(none)" for i, row in zip(has.argmin(1), hot)]
     return Labels("labels", rarest, hot.tolist(), vocab)
 
-# %% ../../nbs/data/04_tables.ipynb #8069c238
+# %% ../../nbs/data/04_tables.ipynb #66e9d659
 def split_cells(values, sep, column) -> Labels:
     "Several labels an image, from cells such as 'a|b'; an empty cell is an image without label."
-    told = [{x.strip() for x in v.split(sep)} - {""} for v in values]
-    sets = [{x for x in s if not no_value(x)} for s in told]
-    words = [w for a, b in zip(told, sets) for w in sorted(a - b)[:1]]
-    if words:
+    sets = [{x.strip() for x in v.split(sep)} - {""} for v in values]
+    if words := gaps([x for s in sets for x in s]):
         warnings.warn(
-            f"column {column!r} {gaps(words)}, read as no label; drop these rows if their labels are"
-            " not known, or write another word if it is a label"
+            f"column {column!r} {words}; it is kept as a label: drop these rows if their labels are"
+            " not known, or leave the cell empty if there is none"
         )
     vocab = sorted(set().union(*sets))
     no_twins(vocab, "the table")
@@ -828,7 +826,7 @@ def hot_columns(t: pd.DataFrame, columns, kind, names) -> Labels:
         raise ValueError(f"kind='class', but {some(odd)} have not exactly one of the columns")
     return Labels("class", [columns[i] for i in hot.argmax(1)], None, list(columns))
 
-# %% ../../nbs/data/04_tables.ipynb #ad598c7d
+# %% ../../nbs/data/04_tables.ipynb #c524e30e
 def read_labels(
     t: pd.DataFrame,  # cells as text
     column,  # one name, or a list of names
@@ -851,15 +849,17 @@ def read_labels(
     values = list(t[column])
     if sep is not None:
         return split_cells(values, sep, column)
-    # a class may be called NA where its folder is
-    folder = lambda n, v: v in Path(str(n)).parts[:-1]
-    told = [v for n, v in zip(names, values) if v and not (no_value(v) and folder(n, v))]
-    kind = kind or guess_kind(told, column)
+    said, kind = kind, kind or guess_kind([v for v in values if v], column)
     lost = [n for n, v in zip(names, values) if not v]
     if lost:
         raise ValueError(
             f"{len(lost)} of {len(t)} rows have no label in column {column!r}: {some(lost)}; drop"
             " these rows, or use their images without labels (with_unlabelled)"
+        )
+    if said is None and (words := gaps(values)):
+        warnings.warn(
+            f"column {column!r} {words}; it is kept as a class: drop these rows if a label is"
+            " missing there, or pass kind='class', which says that it is one"
         )
     if kind == "labels":
         return hot_columns(t, [column], kind, names)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_trained', 'answering', 'predictions', 'scores', 'label_scores', 'LabelAUC', 'paired']
 
-# %% ../../nbs/evaluation/01_classes.ipynb #283e07ce
+# %% ../../nbs/evaluation/01_classes.ipynb #ef8f6fed
 import numpy as np
 import torch
 from fastai.learner import Learner, Metric
@@ -16,7 +16,7 @@ from ..core.outputs import comparable, plain
 from ..core.taps import eval_mode
 from ..core.teacher import norm_of, size_of, Teacher
 
-# %% ../../nbs/evaluation/01_classes.ipynb #4e693d52
+# %% ../../nbs/evaluation/01_classes.ipynb #a4183520
 def as_trained(
     model,  # module, Learner or `Teacher`
     dl,  # whose images it is asked about
@@ -51,7 +51,7 @@ def answering(
             asked.ready(device)
     return net, lambda x: plain(comparable(ask(x), type(net).__name__))
 
-
+# %% ../../nbs/evaluation/01_classes.ipynb #88d4b600
 def predictions(
     # module; a Learner or a `Teacher`, which get the images in their own normalisation and size
     model,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['passes', 'StepsLoader', 'shares', 'FixedSteps', 'WeightAverage', 'can_be_mixed', 'MixUpBoth', 'fit_steps']
 
-# %% ../../nbs/train/07_budget.ipynb #ee885b94
+# %% ../../nbs/train/07_budget.ipynb #a051fe25
 from itertools import islice
 from typing import Any
 
@@ -82,7 +82,7 @@ class FixedSteps(Callback):
             self.stream.close()  # and with it the workers of the loader
         self.stream = None
 
-# %% ../../nbs/train/07_budget.ipynb #154bdd6a
+# %% ../../nbs/train/07_budget.ipynb #3b22114e
 class WeightAverage(Callback):
     """The student is validated with, and ends with, the moving average of its weights (Tarvainen
     and Valpola 2017); raises ValueError for a `decay` outside 0 to 1."""
@@ -125,7 +125,7 @@ class WeightAverage(Callback):
         self.put(self.average)
         self.average = self.own = None
 
-# %% ../../nbs/train/07_budget.ipynb #284e88c7
+# %% ../../nbs/train/07_budget.ipynb #51255297
 def can_be_mixed(y: Any):
     "Raise ValueError for masks that mixup cannot blend."
     if not isinstance(y, Tensor) or y.ndim < 3:
@@ -139,7 +139,7 @@ def can_be_mixed(y: Any):
             " light (augment=) suit masks better"
         )
 
-
+# %% ../../nbs/train/07_budget.ipynb #590c1cc8
 class MixUpBoth(MixUp):
     "fastai's mixup; in batches with unlabelled images each kind is mixed within itself."
 

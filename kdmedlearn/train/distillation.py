@@ -330,7 +330,7 @@ class MainOutput(Callback):
     def after_pred(self):
         self.learn.pred = main_output(self.pred)
 
-# %% ../../nbs/train/02_distillation.ipynb #bec74934
+# %% ../../nbs/train/02_distillation.ipynb #d6c34269
 def task_loss(dls, method) -> Any:  # a loss, or None: the one of `dls`
     """The method's own loss of the task, where it has one; it leaves out what the loss of `dls`
     does."""
@@ -343,7 +343,7 @@ def task_loss(dls, method) -> Any:  # a loss, or None: the one of `dls`
         loss.ignore_index = index
     return loss
 
-
+# %% ../../nbs/train/02_distillation.ipynb #03d17123
 def distill(
     dls,  # fastai DataLoaders
     student: nn.Module,  # trained; afterwards it is `learn.model`

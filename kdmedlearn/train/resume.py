@@ -10,7 +10,7 @@ __all__ = ['LISTS', 'OF_CLOCK', 'OF_LEARNER', 'LATER', 'can_keep', 'packed', 'un
            'about', 'differences', 'same_training', 'rest_of_epoch', 'begin_at', 'OneProcess', 'alone', 'best_is_there',
            'Checkpoint']
 
-# %% ../../nbs/train/09_resume.ipynb #417d2fe0
+# %% ../../nbs/train/09_resume.ipynb #f4453d26
 import inspect
 import os
 import re
@@ -315,7 +315,7 @@ def put_state(learn: Learner, state: dict):
     for name, o in holders(learn).items():
         vars(o).update(state["attributes"].get(name, {}))
 
-# %% ../../nbs/train/09_resume.ipynb #5a781cf6
+# %% ../../nbs/train/09_resume.ipynb #648ede1f
 def said(o: Any) -> str:
     "`repr`, without addresses, which are others in the next process."
     return re.sub(" at 0x[0-9a-f]+", "", repr(o))
@@ -345,7 +345,7 @@ def about_loss(f: Any) -> dict:
     of = {k: v.tolist() for k, v in getattr(inner, "_buffers", {}).items() if v is not None}
     return {"": said(f)} | own | of
 
-
+# %% ../../nbs/train/09_resume.ipynb #a07dd6af
 def first_seen(dls: Any, dl: Any) -> str | None:
     """Of the first batch of the loader `dl` the shapes, and a checksum of the mean of each row to
     two digits: other images, another size and another normalisation show in it."""
@@ -364,7 +364,8 @@ def files_of(dataset: Any) -> str | None:
     items = getattr(dataset, "items", None)
     if items is None or not all(isinstance(o, (str, Path)) for o in items):
         return None
-    return f"{zlib.crc32(chr(10).join('/'.join(Path(o).parts[-2:]) for o in items).encode()):08x}"
+    names = "\n".join("/".join(Path(o).parts[-2:]) for o in items)
+    return f"{zlib.crc32(names.encode()):08x}"
 
 
 def about_pixels(dls: Any) -> dict:
@@ -405,7 +406,7 @@ def about_learner(learn: Learner) -> dict:
             out[f"the teachers' {k}"] = [listed(v) if k == "norm" and v else v for v in of]
     return out
 
-# %% ../../nbs/train/09_resume.ipynb #c14ebbe3
+# %% ../../nbs/train/09_resume.ipynb #3b98f346
 def highest(f: Any) -> float:
     "The largest value of a schedule, for any group of layers."
     return max(float(np.max(f(p))) for p in np.linspace(0, 1, 101))
@@ -440,7 +441,7 @@ def about_fit(learn: Learner) -> dict:
         "callbacks": {name: settings_of(c) for name, c in cbs.items()},
     }
 
-
+# %% ../../nbs/train/09_resume.ipynb #26cc2614
 def about(learn: Learner, settings: dict) -> dict:
     "All of it, with settings of the user's own; ValueError where one has a name that is taken."
     own = about_learner(learn) | about_fit(learn)
@@ -461,11 +462,8 @@ def differences(kept: Any, now: Any, name: str = "") -> list[str]:
     return [] if kept == now else [f"{name} {short(kept)}, here {short(now)}"]
 
 
-LATER = (
-    "first validation batch",
-    "training files",
-    "first scored batch",
-)  # what older folders do not know
+# what older folders do not know
+LATER = ("first validation batch", "training files", "first scored batch")
 
 
 def same_training(folder: Any, kept: dict, now: dict):
