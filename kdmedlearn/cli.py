@@ -351,11 +351,11 @@ def option(help: str | None = None, *names: str, **kw):
     "What typer is told of an option: its help, other names, the least value."
     return typer.Option(*names, help=help, **kw)
 
-# %% ../nbs/cli.ipynb #c7f3be5e
-OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "missing", "mask")
+# %% ../nbs/cli.ipynb #88a1d554
+OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "mask")
 OF_TABLES = ("table", "file", "label", "split", "kind", "sep")
 ALWAYS = ("size", "bs", "valid", "group", "manifest", "modality", "bad")
-OF_READING = (*ALWAYS, "test", "window", *OF_TABLES, *OF_MASKS)
+OF_READING = (*ALWAYS, "test", "window", "missing", *OF_TABLES, *OF_MASKS)
 
 
 def holds_masks(folder) -> bool:
@@ -410,7 +410,7 @@ PARSED = {
     "label": lambda text: text.split(",") if "," in text else text,
 }
 
-# %% ../nbs/cli.ipynb #906727b4
+# %% ../nbs/cli.ipynb #ae2142fb
 DATA_IS = (
     "folder of class folders, of images/ and masks/, or of the images of --table; or with train/"
     " and test/ (or valid/) that hold these"
@@ -467,7 +467,11 @@ class AskedData:
         Optional[str], option("value of mask pixels that do not count; several with commas")
     ] = None
     missing: Annotated[
-        Optional[str], option("images without a mask: error, empty (nothing on them) or skip")
+        Optional[str],
+        option(
+            "images without a label or mask: error, skip, rest (unlabelled images), or of masks"
+            " empty (nothing on them)"
+        ),
     ] = None
     mask: Annotated[Optional[str], option("column of --table with the mask of each image")] = None
     window: Annotated[
@@ -481,7 +485,7 @@ class AskedData:
     @property
     def of_masks(self) -> bool:
         "Whether the data are images with masks: an option or the folders say so."
-        said = any(getattr(self, k) is not None for k in OF_MASKS)
+        said = any(getattr(self, k) is not None for k in OF_MASKS) or self.missing == "empty"
         return said or self.table is None and holds_masks(self.data)
 
     @property
@@ -490,7 +494,7 @@ class AskedData:
         given = {k: getattr(self, k) for k in OF_READING}
         return {k: PARSED.get(k, lambda v: v)(v) for k, v in given.items() if v is not None}
 
-# %% ../nbs/cli.ipynb #ff3f661c
+# %% ../nbs/cli.ipynb #38cdb4cb
 # what is not said: for classes, and for masks
 DEFAULTS = {
     False: dict(student="small_student", teacher=("small_teacher",), size=64, bs=32),
@@ -541,7 +545,7 @@ class Asked(AskedData):
         Optional[str],
         option(
             "images without labels, for the taught student: a folder, or rest: what --fraction"
-            " leaves out"
+            " leaves out, or --missing rest finds"
         ),
     ] = None
     unlabelled_share: Annotated[float, option("their share of each of its batches")] = 0.75

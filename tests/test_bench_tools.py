@@ -159,12 +159,20 @@ def test_kept_answers_and_maps_are_those_of_the_view():
 def test_what_the_probe_says_of_the_mri_is_shown(monkeypatch):
     part = importlib.import_module("results.unlabelled")
     gap = dict(mean=0.031, error=0.012)
-    row = dict(share=0.1, draw=0, steps=300, headroom=gap, early=gap, gain=gap)
-    rows = [row | dict(answer="likely gain"), row | dict(share=1.0, answer="no gain")]
-    monkeypatch.setattr(part, "read", lambda name: dict(command="c", runs=rows))
+    row = dict(share=0.1, draw=0, steps=300, seeds=1, headroom=gap, early=gap, gain=gap)
+    rows = [row | dict(answer="likely gain"), row | dict(share=1.0, seeds=3, answer="no gain")]
+    arms = {"alone": (0.7, 0.8), "taught on all images": (0.72, 0.84)}
+    runs = [
+        {"arm": a, "draw": d, "share": 0.1, "test accuracy": v, "valid accuracy": 0.9}
+        for a, of in arms.items()
+        for d, v in enumerate(of)
+    ]
+    of = dict(mri_probe=dict(command="c", runs=rows), mri_unlabelled=dict(runs=runs))
+    monkeypatch.setattr(part, "read", of.get)
     said = part.probed()
-    assert "| 10% | +3.1 ± 1.2 | +3.1 ± 1.2 | +3.1 ± 1.2 | likely gain |" in said
-    assert "| 100% |" in said and "a short training of 300 steps" in said
+    assert "| 10% | 1 | +3.1 ± 1.2 | +3.1 ± 1.2 | +3.1 ± 1.2 | likely gain |" in said
+    assert "| 100% | 3 |" in said and "a short training of 300 steps" in said
+    assert "is +3.0 ± 1.0 on test images and +0.0 ± 0.0 on validation images" in said
 
 
 def test_soft_answers_are_told_from_hard_ones(monkeypatch):

@@ -221,7 +221,7 @@ def no_window(x):
         " window=(low, high) in these units, or window='range' for each image's own"
     )
 
-# %% ../../nbs/data/03_files.ipynb #bfb45364
+# %% ../../nbs/data/03_files.ipynb #08c356cf
 def no_deep_colours(im: Image.Image):
     "Raise ValueError where Pillow would drop half of the bits; for a file that is not yet read."
     deep = any(";16" in str(part[-1]) for part in getattr(im, "tile", ()))
@@ -282,7 +282,7 @@ def to_pixels(
     x = squeezed(im, size, channels)
     return from_numpy(x[None] if channels == 1 else x.transpose(2, 0, 1).copy())
 
-# %% ../../nbs/data/03_files.ipynb #67c95c10
+# %% ../../nbs/data/03_files.ipynb #c3324afb
 def is_grey(im: Image.Image) -> bool:
     "Is `im` grey, or colour with equal channels?"
     if im.mode[0] in "1LIF":
@@ -301,8 +301,9 @@ def find_channels(
     when all are read."""
     for f in files[:: max(1, len(files) // n)]:
         try:
-            if not is_grey(open_image(f, window, page)):
-                return 3
+            with open_image(f, window, page) as im:
+                if not is_grey(im):
+                    return 3
         except (OSError, ValueError, ImportError):
             pass
     return 1

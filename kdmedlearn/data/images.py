@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MANY', 'FolderLabel', 'list_set', 'targets', 'answer_of', 'warn_copies', 'looks_for_leaks', 'near_groups',
-           'warn_near', 'answers_in', 'warn_lost', 'load_images', 'with_groups', 'too_alike', 'cut_set', 'image_dls',
-           'table_dls', 'listed_groups', 'describe', 'of_splits', 'count_answers', 'folds']
+           'warn_near', 'answers_in', 'warn_lost', 'load_images', 'with_groups', 'too_alike', 'cut_set',
+           'with_their_groups', 'with_rest', 'image_dls', 'table_dls', 'listed_groups', 'describe', 'of_splits',
+           'count_answers', 'folds']
 
-# %% ../../nbs/data/11_images.ipynb #773e2656
+# %% ../../nbs/data/11_images.ipynb #2382cb50
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,22 +24,24 @@ import fastai.vision.learner  # registers show_batch and show_results for images
 from .leaks import connected, find_leaks, Leaks, thumb
 from .loaders import SetLoaders, some
 from .reading import fill_memory, make_loaders, OF_TABLES, reader_of, Reading
-from .splits import split_off, split_test
+from .splits import split_off, split_test, unjudged
 from kdmedlearn.data.tables import (
     add_groups,
     as_text,
+    file_groups,
     group_cells,
     kfold,
     kind_of,
     list_images,
     listed_again,
+    read_manifest,
     read_table,
     split_word,
     TableLabel,
     warn_across,
 )
 
-# %% ../../nbs/data/11_images.ipynb #d0aa8450
+# %% ../../nbs/data/11_images.ipynb #29d418bb
 class FolderLabel(Transform):
     "File -> name of the folder it lies in."
 
@@ -56,7 +59,8 @@ def list_set(
     if o.table is None:
         return list_images(o.path, "folder" if o.group == "folder" else None)
     group = None if o.group == "near" else o.group
-    return read_table(o.table, o.path, o.file, o.label, o.split, group, o.kind, o.sep)
+    columns = (o.file, o.label, o.split, group, o.kind, o.sep)
+    return read_table(o.table, o.path, *columns, missing=o.missing)
 
 
 def targets(
@@ -163,7 +167,7 @@ def warn_lost(before: pd.DataFrame, after: pd.DataFrame):
             " or files left out): it cannot be learned; take a larger fraction= or another seed="
         )
 
-# %% ../../nbs/data/11_images.ipynb #bbcf85ba
+# %% ../../nbs/data/11_images.ipynb #7bcc0eb7
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -172,6 +176,7 @@ def load_images(
     o = reading
     t = list_set(o) if t is None else t
     said = dict(t.attrs)
+    t, beside = t[t.split != "rest"], t[t.split == "rest"]
     t = t.reset_index(drop=True)  # tables put together by concat number their rows twice
     reader = reader_of(t.file, o)
     look = looks_for_leaks(len(t), o)
@@ -182,8 +187,8 @@ def load_images(
     warn_lost(t, whole)
     t = whole[whole.split != "rest"]
     dls = make_loaders(t, reader, targets(t), o)
-    dls.rest, dls.leaks = list(whole.file[whole.split == "rest"]), leaks
-    return dls
+    dls.leaks = leaks
+    return with_rest(dls, whole, with_their_groups(beside, o))
 
 # %% ../../nbs/data/11_images.ipynb #fe69f35e
 def with_groups(t: pd.DataFrame, o: Reading) -> tuple:  # (the table, `Leaks` or None)
@@ -228,7 +233,29 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
         warn_near(leaks, t.print)
     return whole, leaks
 
-# %% ../../nbs/data/11_images.ipynb #66a1786c
+# %% ../../nbs/data/11_images.ipynb #48da2a0e
+def with_their_groups(beside: pd.DataFrame, o: Reading) -> pd.DataFrame:
+    "`beside` with a column group, where a manifest knows it."
+    if "group" in beside or o.group in (None, "near", "folder") or not len(beside):
+        return beside
+    manifest = read_manifest(o.manifest, o.path, o.group)
+    return beside.assign(group=file_groups(list(beside.rel), manifest, o.group))
+
+
+def with_rest(dls: SetLoaders, whole: pd.DataFrame, beside: pd.DataFrame) -> SetLoaders:
+    "`dls` that knows its images without a label: the rest of `whole`, and those of `beside`."
+    if not set(beside) >= {"group"}:
+        beside = beside.assign(group=None)
+    left = pd.concat([whole[whole.split == "rest"], beside])[["file", "group"]]
+    dls.aside, dls.rest = left, unjudged(left, whole)
+    if n := len(left) - len(dls.rest):
+        warnings.warn(
+            f"{n} of {len(left)} images without a label are of a patient (or group) in validation"
+            " or test; left out of dls.rest"
+        )
+    return dls
+
+# %% ../../nbs/data/11_images.ipynb #d745b3f3
 @delegates(Reading)
 def image_dls(
     path,  # folder of the set: train/ + test/, train/ + valid/ (+ test/), class folders, or files
@@ -250,7 +277,8 @@ def table_dls(
 ) -> SetLoaders:
     "`image_dls` for images that a table lists."
     own = dict(size=size, bs=bs)
-    if not (isinstance(t, pd.DataFrame) and {"file", "split", "label", "rel"} <= set(t)):
+    listed = isinstance(t, pd.DataFrame) and {"file", "split", "label", "rel"} <= set(t)
+    if not listed or kwargs.get("missing", "error") != "error":
         return load_images(Reading.of(path, own | dict(table=t) | kwargs))
     columns = {k: kwargs.pop(k) for k in OF_TABLES if k in kwargs}
     reading = Reading.of(path, own | kwargs)
@@ -312,7 +340,7 @@ def count_answers(t: pd.DataFrame) -> pd.DataFrame:  # one row per split
         out["imbalance"] = (counts.max(axis=1) / counts.min(axis=1).clip(lower=1)).round(2)
     return out
 
-# %% ../../nbs/data/11_images.ipynb #6b3c7e7f
+# %% ../../nbs/data/11_images.ipynb #c241d4c8
 def folds(
     dls: SetLoaders,  # from `image_dls`, `table_dls` or `mask_dls`
     k: int = 5,  # number of folds
@@ -329,5 +357,6 @@ def folds(
     for t in kfold(dls.table, k, seed):
         t.attrs = dls.table.attrs
         fold = dls.again(t)
-        fold.rest = dls.rest
+        if dls.aside is not None:
+            fold.aside, fold.rest = dls.aside, unjudged(dls.aside, t)
         yield fold

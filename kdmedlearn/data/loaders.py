@@ -20,7 +20,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-# %% ../../nbs/data/02_loaders.ipynb #80739493
+# %% ../../nbs/data/02_loaders.ipynb #e1a59a4d
 def some(xs, n=3):  # -> "a, b, c and 4 more"
     "The first `n` of `xs` as text, and how many more there are."
     xs = [str(x) for x in xs]
@@ -32,7 +32,8 @@ class SetLoaders(DataLoaders):
     `dls.table` lists the files."""
 
     test_names = ()
-    rest = ()  # training images left out by `fraction`: they have no label here
+    rest = ()  # training images without a label: `fraction` left them out, or they have none
+    aside = None  # a table of their files and groups, where it is known
     leaks = None  # near duplicates, where they were looked for
 
     @property
@@ -105,7 +106,7 @@ def random_state_kept(dls):
                 dl.rng = rng  # fastai makes another one for each pass
         set_random_state(dls, state)
 
-# %% ../../nbs/data/02_loaders.ipynb #b5b325e6
+# %% ../../nbs/data/02_loaders.ipynb #1421824d
 MAKING: list = []  # something is in it while workers are made that shall not hear Ctrl-C
 
 
@@ -136,7 +137,7 @@ def complete(tb):
             if last is not None and last not in made._workers and last.is_alive():
                 last.terminate()
 
-# %% ../../nbs/data/02_loaders.ipynb #ed67f85e
+# %% ../../nbs/data/02_loaders.ipynb #8da4363e
 def hear(how: int):
     "Let this thread hear Ctrl-C, or not; a process that is forked hears as much."
     if MAKING:

@@ -7,7 +7,7 @@ __all__ = ['LARGEST', 'KINDS', 'OF_TABLES', 'norm_stats', 'device_there', 'Readi
            'scale_in', 'it_fits', 'small_enough', 'fill_memory', 'something_left', 'sample_pixels', 'batch_tfms',
            'make_loaders']
 
-# %% ../../nbs/data/09_reading.ipynb #87376b34
+# %% ../../nbs/data/09_reading.ipynb #87ea6fd9
 import warnings
 from dataclasses import dataclass, fields
 from functools import partial
@@ -30,6 +30,7 @@ from .files import check_bad, check_scales, check_window, find_channels, open_im
 from .files import read_all, scale_of, to_pixels
 from .loaders import SetLoaders, some
 from .splits import in_range
+from .tables import MISSING
 
 # %% ../../nbs/data/09_reading.ipynb #d2a0d6f9
 def norm_stats(
@@ -64,7 +65,7 @@ def norm_stats(
         )
     return mean, std
 
-# %% ../../nbs/data/09_reading.ipynb #f6f2294b
+# %% ../../nbs/data/09_reading.ipynb #558ac3d8
 LARGEST = 16384  # pixels a side
 
 
@@ -80,7 +81,7 @@ def device_there(device: object):
             " that PyTorch can use; device='cpu' works everywhere"
         )
 
-# %% ../../nbs/data/09_reading.ipynb #3b88c09f
+# %% ../../nbs/data/09_reading.ipynb #a2967cbe
 @dataclass(frozen=True)
 class Reading:
     """Everything about a data set that is not the data: what is read, how it is cut, how it is
@@ -110,6 +111,7 @@ class Reading:
     file: str | None = None  # its column of file names or ids; None: a usual name
     label: object = None  # its column of classes or numbers, or several of 0 and 1; None: usual
     split: str | None = None  # its column of train, valid, test; None: a usual name, or no split
+    missing: str = "error"  # rows without a label: "error", "skip", or "rest": unlabelled images
     kind: str | None = None  # of the labels: "class", "labels", "number"; None: by what they are
     sep: str | None = None  # what separates several labels in one cell, such as "|"
     window: object = None  # for more than 8 bits: (low, high), or "range" (each image's own)
@@ -140,7 +142,17 @@ class Reading:
             in_range("test", self.test)
         check_bad(self.bad)
         check_window(self.window)
+        self.check_missing()
         self.check_source()
+
+    def check_missing(self):
+        "Raise for a `missing` that makes no sense."
+        one_of("missing", self.missing, MISSING)
+        if self.missing != "error" and self.table is None:
+            raise ValueError(
+                f"missing={self.missing!r} speaks of rows without a label, and no table is given:"
+                " pass table='images.csv', or unlabelled images as a folder, see `with_unlabelled`"
+            )
 
     def check_source(self):
         "Raise for an option that speaks of a table or a manifest and could not be used."
@@ -221,7 +233,7 @@ def scale_in(im: Image.Image, reader: ReadImage) -> tuple:
     "`scale_of` an image that `reader` opened; colour is asked for in sets that seem to be grey."
     return scale_of(im, reader.found and reader.channels == 1)
 
-# %% ../../nbs/data/09_reading.ipynb #b4792221
+# %% ../../nbs/data/09_reading.ipynb #f2e67ee3
 def it_fits(size: int, limit) -> bool:  # both in bytes
     "Do the pixels fit into memory? Warns when not."
     if size > limit:

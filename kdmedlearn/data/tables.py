@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS', 'SPLIT_COLUMNS', 'GROUPS', 'SPLIT_WORDS',
-           'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'visible', 'no_lost_folder',
+           'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'MISSING', 'visible', 'no_lost_folder',
            'turns_back', 'plain', 'is_hidden', 'files_below', 'check_folder', 'images_below', 'warn_unread',
            'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'class_files',
            'check_patients', 'check_classes', 'different_classes', 'list_images', 'warn_across', 'find_column',
            'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file', 'read_csv_table', 'one',
            'bare', 'tails', 'candidates', 'composed', 'spelling', 'shown', 'locate', 'not_there', 'split_word',
            'split_names', 'Labels', 'no_value', 'gaps', 'several_readings', 'guess_kind', 'as_classes', 'plain_numbers',
-           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'label_columns',
-           'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table', 'with_answers', 'group_cells',
-           'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest',
-           'file_groups', 'add_groups']
+           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'gaps_in', 'splits_said',
+           'set_aside', 'label_columns', 'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table',
+           'with_answers', 'group_cells', 'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold',
+           'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
 
 # %% ../../nbs/data/04_tables.ipynb #bb9bd367
 import csv, io, os, re, unicodedata, warnings
@@ -826,7 +826,7 @@ def hot_columns(t: pd.DataFrame, columns, kind, names) -> Labels:
         raise ValueError(f"kind='class', but {some(odd)} have not exactly one of the columns")
     return Labels("class", [columns[i] for i in hot.argmax(1)], None, list(columns))
 
-# %% ../../nbs/data/04_tables.ipynb #c524e30e
+# %% ../../nbs/data/04_tables.ipynb #b59f4697
 def read_labels(
     t: pd.DataFrame,  # cells as text
     column,  # one name, or a list of names
@@ -853,8 +853,8 @@ def read_labels(
     lost = [n for n, v in zip(names, values) if not v]
     if lost:
         raise ValueError(
-            f"{len(lost)} of {len(t)} rows have no label in column {column!r}: {some(lost)}; drop"
-            " these rows, or use their images without labels (with_unlabelled)"
+            f"{len(lost)} of {len(t)} rows have no label in column {column!r}: {some(lost)}; leave"
+            " them out with missing='skip', or use their images without labels: missing='rest'"
         )
     if said is None and (words := gaps(values)):
         warnings.warn(
@@ -864,6 +864,53 @@ def read_labels(
     if kind == "labels":
         return hot_columns(t, [column], kind, names)
     return as_number(values, column, names) if kind == "number" else as_classes(values, column)
+
+# %% ../../nbs/data/04_tables.ipynb #7fe2228d
+MISSING = ("error", "skip", "rest")
+
+
+def gaps_in(
+    cells: pd.DataFrame,  # the columns of labels, as text
+    sep,  # of `read_labels`
+    missing: str,  # one of `MISSING`
+) -> np.ndarray:  # (rows,) bool
+    "Which rows say no label; none where that is an error, which `read_labels` raises."
+    one_of("missing", missing, MISSING)
+    is_gap = (lambda v: bool(v) and no_value(v)) if sep is not None else no_value
+    lost = cells.apply(lambda c: c.map(is_gap)).to_numpy(bool).all(1) & (missing != "error")
+    if lost.all() and len(lost):
+        raise ValueError(
+            f"no row has a label in column {some(cells.columns)}; is label= the right column?"
+        )
+    return lost
+
+
+def splits_said(cells, lost) -> list:
+    "The cells of a column of splits; rows without a label may say nothing, or that they have none."
+    own = lambda v: not v.strip() or OWN.match(v.strip())
+    return ["train" if no and own(v) else v for v, no in zip(cells, lost)]
+
+
+def set_aside(
+    t: pd.DataFrame,  # file, split, ...; images with an answer
+    beside: pd.DataFrame,  # those without
+    missing: str,  # "skip" or "rest"
+    what: str,  # "label" or "mask"
+) -> pd.DataFrame:  # with "rest": `beside` behind `t`, in the split "rest"
+    "What a table keeps of images without an answer: with 'rest' those of no validation or test."
+    beside = beside[~beside.file.isin(t.file)].drop_duplicates("file")
+    ours = beside.split.isin(["train", "all"])
+    gone, why = (beside, "") if missing == "skip" else (beside[~ours], " in validation or test")
+    if len(gone):
+        warnings.warn(
+            f"{len(gone)} images without a {what}{why} are left out, because"
+            f" missing={missing!r}: {some(gone.rel)}"
+        )
+    if missing == "skip":
+        return t
+    out = pd.concat([t, beside[ours].assign(split="rest")], ignore_index=True)
+    out.attrs = t.attrs
+    return out
 
 # %% ../../nbs/data/04_tables.ipynb #d80cd3a3
 def label_columns(t: pd.DataFrame, label):  # a name, or a list of names
@@ -949,7 +996,7 @@ def below(f: Path, path: Path) -> str:
     "The path of `f` below `path`, with slashes; its whole path where it lies elsewhere."
     return (f.relative_to(path) if f.is_relative_to(path) else f).as_posix()
 
-# %% ../../nbs/data/04_tables.ipynb #cf2e83cb
+# %% ../../nbs/data/04_tables.ipynb #462af3bd
 def read_table(
     table,  # csv file (also relative to `path`) or DataFrame
     path,  # the folder below which the images lie
@@ -959,28 +1006,31 @@ def read_table(
     group=None,  # column of patients, lesions, videos; never taken by itself
     kind=None,  # "class", "labels", "number", or None: see what it is
     sep=None,  # what stands between the labels of one cell, such as "|"
+    missing: str = "error",  # rows without a label: "error", "skip", or "rest"
 ) -> pd.DataFrame:  # file, split, label, rel, perhaps target, names, group; .attrs: kind and vocab
-    "One row for each image of a table as it was published."
+    "One row for each image of a table as it was published; those of `missing='rest'` come last."
     path = check_folder(path)
     raw = read_csv_table(table, path)
     at = find_column(raw, file, FILES, "file")
     answer, cut = label_columns(raw, label), split_column(raw, split)
-    got = read_labels(raw, answer, kind, sep, list(raw[at]))
+    named = [answer] if isinstance(answer, str) else list(answer)
+    lost = gaps_in(raw[named], sep, missing)
+    got = read_labels(raw[~lost], answer, kind, sep, list(raw[at][~lost]))
     t = pd.DataFrame(dict(file=pd.Series(locate(raw[at], path), dtype=object)))
-    t["split"] = split_names(raw[cut], cut) if cut else "all"
-    t["label"], t["rel"] = got.label, [below(f, path) for f in t.file]
-    t = with_answers(t, got)
+    t["split"] = split_names(splits_said(raw[cut], lost), cut) if cut else "all"
+    t["label"], t["rel"] = "", [below(f, path) for f in t.file]
     if group is None:
-        taken = [at, answer] if isinstance(answer, str) else [at, *answer]
-        group_hint(raw.drop_duplicates(at), taken)
+        group_hint(raw.drop_duplicates(at), [at, *named])
     else:
         t["group"] = group_cells(raw, group)
+    beside, t = t[lost], with_answers(t[~lost].reset_index(drop=True), got)
     t = once(t, got.vocab)
     if got.kind != "number":
         check_answers(t, got)
-    return t if group is None else warn_across(t, group)
+    t = t if group is None else warn_across(t, group)
+    return t if missing == "error" else set_aside(t, beside, missing, "label")
 
-# %% ../../nbs/data/04_tables.ipynb #a0092002
+# %% ../../nbs/data/04_tables.ipynb #05669097
 def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
     "`t` with the columns label, perhaps target, and names: those of several labels."
     t = t.drop(columns=["target", "names"], errors="ignore").assign(label=got.label)
@@ -1002,6 +1052,8 @@ def group_cells(t: pd.DataFrame, group) -> list:
 
 def kind_of(t: pd.DataFrame) -> tuple:  # label, perhaps target, names -> (kind, vocab)
     "What the images of a table answer, by its columns: `attrs` are lost when tables are merged."
+    if "split" in t and (said := t.split != "rest").any():
+        t = t[said]  # those of `missing='rest'` answer nothing
     if "target" not in t:
         vocab, seen = t.attrs.get("vocab"), set(t.label)
         if vocab is not None and seen <= set(vocab):

@@ -57,7 +57,7 @@ def has_label(
     known = ~y.isnan() if y.is_floating_point() else y != ignored
     return known.flatten(1).any(1) if y.ndim > 1 else known
 
-# %% ../../nbs/data/10_unlabelled.ipynb #751050ad
+# %% ../../nbs/data/10_unlabelled.ipynb #ae318b48
 def at_least_one(files: list) -> list:
     "`files`, if there are any."
     if not files:
@@ -75,7 +75,8 @@ def unlabelled_files(
         if not rest:
             raise ValueError(
                 "no training image was left out; read the set with fraction=, such as fraction=.1,"
-                " and the others become unlabelled"
+                " and the others become unlabelled, or with missing='rest', where some rows of a"
+                " table have no label, or some images no mask"
             )
         return rest
     if isinstance(where, (list, tuple)) and all(isinstance(f, (str, Path)) for f in where):
@@ -150,7 +151,7 @@ def endless(order) -> Iterator[int]:  # order: a function that gives one pass
     while True:
         yield from order()
 
-# %% ../../nbs/data/10_unlabelled.ipynb #1189723d
+# %% ../../nbs/data/10_unlabelled.ipynb #6d5b9554
 class BothLoader(TfmdDL):
     """Batches of `bs` images: labelled ones, then `extra` without labels, whose targets are
     `ignored` (or NaN). What fastai makes of it to predict has the labelled images alone."""
@@ -261,7 +262,7 @@ def judged_names(dls) -> list:
     tests = list(getattr(dls, "test_names", ()))
     return ["valid", *tests, *[f"test {i}" for i in range(len(dls.loaders))]]
 
-# %% ../../nbs/data/10_unlabelled.ipynb #921f9657
+# %% ../../nbs/data/10_unlabelled.ipynb #4a88052f
 def compared_once(images, dls, seen: str):
     "`unseen`, whose answer `dls` remembers for the same images beside the same validation."
     now = (images, seen, *(dl.dataset for dl in dls.loaders[1:]))
@@ -279,8 +280,8 @@ class Compared(list):
 
 def unlabelled_images(
     dls: SetLoaders,  # the labelled set
-    # a folder, a list of files, a dataset, or "rest": what fraction= left out, or the phantoms of
-    # n_unlabelled=
+    # a folder, a list of files, a dataset, or "rest": what fraction= left out, what missing="rest"
+    # found without a label, or the phantoms of n_unlabelled=
     where: Any,
     seen: str = "error",  # images that stand in validation or test: "error", or "skip" them
     bad: str = "error",  # files that cannot be read: "error", or "skip" them
