@@ -6,13 +6,14 @@
 __all__ = ['app', 'KNOWN', 'MAIN', 'DEMO', 'FROM_PYTHON', 'NAMES', 'OF_MASKS', 'OF_TABLES', 'ALWAYS', 'OF_READING', 'PARSED',
            'DATA_IS', 'DEFAULTS', 'ARE_PATHS', 'method_with', 'fits_task', 'Finished', 'versions', 'sets_sentence',
            'same_images', 'gain_sentence', 'terms_in', 'leaks_of', 'report_of', 'keep_run', 'listed_images',
-           'keep_and_tell', 'demo', 'option', 'holds_masks', 'mask_value', 'mask_classes', 'pixel_window', 'AskedData',
-           'Asked', 'AskedTraining', 'asking', 'reading_of', 'read_data', 'task_in', 'new_model', 'student_for',
-           'test_of', 'on_students_input', 'try_out', 'train_teacher', 'get_teacher', 'teachers_for', 'config_of',
-           'number_or_text', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part', 'AskedRun', 'Unfinished',
-           'several_processes', 'check_training', 'parts_of', 'folders_of', 'resume_line', 'resumable', 'work',
-           'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods', 'export_student',
-           'predict_images', 'AskedInt8', 'beside', 'quantise_bundle', 'make_page', 'course_dir', 'notebooks']
+           'keep_and_tell', 'demo', 'option', 'holds_masks', 'lists_masks', 'mask_value', 'mask_classes',
+           'pixel_window', 'AskedData', 'Asked', 'AskedTraining', 'asking', 'reading_of', 'read_data', 'task_in',
+           'new_model', 'student_for', 'test_of', 'on_students_input', 'try_out', 'train_teacher', 'get_teacher',
+           'teachers_for', 'config_of', 'number_or_text', 'settings_of', 'scored', 'Part', 'part_of', 'distill_part',
+           'AskedRun', 'Unfinished', 'several_processes', 'check_training', 'parts_of', 'folders_of', 'resume_line',
+           'resumable', 'work', 'begin_run', 'distill_folder', 'resume', 'probe_words', 'probe_folder', 'bench_methods',
+           'export_student', 'predict_images', 'AskedInt8', 'beside', 'quantise_bundle', 'make_page', 'course_dir',
+           'notebooks']
 
 # %% ../nbs/cli.ipynb #9168a0bc
 import inspect
@@ -351,7 +352,7 @@ def option(help: str | None = None, *names: str, **kw):
     "What typer is told of an option: its help, other names, the least value."
     return typer.Option(*names, help=help, **kw)
 
-# %% ../nbs/cli.ipynb #88a1d554
+# %% ../nbs/cli.ipynb #6fe9a0da
 OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "mask")
 OF_TABLES = ("table", "file", "label", "split", "kind", "sep")
 ALWAYS = ("size", "bs", "valid", "group", "manifest", "modality", "bad")
@@ -366,6 +367,16 @@ def holds_masks(folder) -> bool:
     if not Path(folder).is_dir():
         return False
     return any(None not in Layout().folders(d) for d in (Path(folder), *visible(folder)[0]))
+
+
+def lists_masks(table, folder) -> bool:
+    "Whether a table has a column of masks, and none of labels."
+    from kdmedlearn.data.masks import MASK_COLUMNS
+    from kdmedlearn.data.tables import find_column, LABELS, read_csv_table
+
+    t = read_csv_table(table, folder)
+    labels, masks = (find_column(t, None, o, "", needed=False) for o in (LABELS, MASK_COLUMNS))
+    return labels is None and masks is not None
 
 
 def mask_value(text: str):  # "255" -> 255; "#ff0000" -> (255, 0, 0)
@@ -410,7 +421,7 @@ PARSED = {
     "label": lambda text: text.split(",") if "," in text else text,
 }
 
-# %% ../nbs/cli.ipynb #ae2142fb
+# %% ../nbs/cli.ipynb #d21e4f5d
 DATA_IS = (
     "folder of class folders, of images/ and masks/, or of the images of --table; or with train/"
     " and test/ (or valid/) that hold these"
@@ -486,7 +497,9 @@ class AskedData:
     def of_masks(self) -> bool:
         "Whether the data are images with masks: an option or the folders say so."
         said = any(getattr(self, k) is not None for k in OF_MASKS) or self.missing == "empty"
-        return said or self.table is None and holds_masks(self.data)
+        if said or self.table is None:
+            return said or holds_masks(self.data)
+        return self.label is None and lists_masks(self.table, self.data)
 
     @property
     def reader(self) -> dict:
@@ -494,7 +507,7 @@ class AskedData:
         given = {k: getattr(self, k) for k in OF_READING}
         return {k: PARSED.get(k, lambda v: v)(v) for k, v in given.items() if v is not None}
 
-# %% ../nbs/cli.ipynb #38cdb4cb
+# %% ../nbs/cli.ipynb #9f90043c
 # what is not said: for classes, and for masks
 DEFAULTS = {
     False: dict(student="small_student", teacher=("small_teacher",), size=64, bs=32),
@@ -544,8 +557,8 @@ class Asked(AskedData):
     unlabelled: Annotated[
         Optional[str],
         option(
-            "images without labels, for the taught student: a folder, or rest: what --fraction"
-            " leaves out, or --missing rest finds"
+            "images without labels, for the taught student: a folder, a csv table, or rest: what"
+            " --fraction leaves out, or --missing rest finds"
         ),
     ] = None
     unlabelled_share: Annotated[float, option("their share of each of its batches")] = 0.75
@@ -842,7 +855,7 @@ def scored(teachers: list, norm) -> dict:  # name -> module
         for i, t in enumerate(teachers, 1)
     }
 
-# %% ../nbs/cli.ipynb #c77a2086
+# %% ../nbs/cli.ipynb #d076dc25
 @dataclass(frozen=True)
 class Part:
     "The images that students of one `--fraction` are trained on."
@@ -858,6 +871,11 @@ def part_of(asked: Asked, fraction: float, dls) -> Part:
 
     if fraction != 1:
         dls = read_data(asked, fraction=fraction, seed=0)
+    if asked.unlabelled is None and asked.missing == "rest" and len(dls.rest):
+        raise ValueError(
+            f"--missing rest keeps {len(dls.rest)} images without a label or a mask, and nobody"
+            " uses them: --unlabelled rest teaches with them, --missing skip leaves them out"
+        )
     if asked.unlabelled is None:
         return Part(fraction, dls)
     images = unlabelled_images(dls, asked.unlabelled, asked.seen, asked.bad)
@@ -1135,7 +1153,7 @@ def resume(run: Path, n: int = 1):
         with resumable(run):
             work(asked, run, *parts_of(asked), Unfinished(run))
 
-# %% ../nbs/cli.ipynb #8ff8c0cb
+# %% ../nbs/cli.ipynb #ab6af51e
 def probe_words(found) -> dict:
     "A finding for `probe.json`."
     gaps = {k: getattr(found, k) for k in ("headroom", "early", "gain")}
@@ -1143,14 +1161,14 @@ def probe_words(found) -> dict:
         "answer": found.answer,
         "advice": found.advice,
         **{k: dict(mean=d.mean, error=d.error, low=d.low, high=d.high) for k, d in gaps.items()},
-        "accuracy": found.table().accuracy.to_dict(),
+        found.measure.lower(): found.table()[found.measure].to_dict(),
         "labelled": found.labelled,
         "unlabelled": found.unlabelled,
         "calibration": found.calibration,
         "doubtful": found.doubtful,
     }
 
-# %% ../nbs/cli.ipynb #175db169
+# %% ../nbs/cli.ipynb #2f7a6b9b
 @app.command("probe")
 @asking(Asked)
 def probe_folder(asked: Asked):
@@ -1187,7 +1205,11 @@ def probe_folder(asked: Asked):
         )
         typer.echo("\n" + str(found))
         write_json(run / "probe.json", probe_words(found) | {"versions": versions()})
-        parts = [str(found), found.figure(), ("Accuracy on the validation images", found.table())]
+        parts = [
+            str(found),
+            found.figure(),
+            (f"{found.measure.capitalize()} on the validation images", found.table()),
+        ]
         write_report(run / "report.html", f"Will it pay? {found.answer}", parts)
         typer.echo(f"report: {run / 'report.html'}")
 

@@ -404,10 +404,10 @@ U = lambda name, says, f: case("unlabelled", name, says, f)
 U("gone", "is it spelled right", lambda d: with_unlabelled(data(), d / "no"))
 U("empty", "no images in", lambda d: with_unlabelled(data(), d))
 U("no rest", "read the set with fraction=", lambda d: with_unlabelled(data(), "rest"))
-U("a number", "a folder, a list of files, or 'rest'", lambda d: with_unlabelled(data(), 5))
+U("a number", "a folder, a list of files, a table, or 'rest'", lambda d: with_unlabelled(data(), 5))
 U(
     "tensors",
-    "a folder, a list of files, or 'rest'",
+    "a folder, a list of files, a table, or 'rest'",
     lambda d: with_unlabelled(data(), [torch.zeros(3, 8, 8)]),
 )
 for v in (0, 1):

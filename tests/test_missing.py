@@ -1,6 +1,7 @@
 """A set in which only some images have a label, or a mask: the others are refused, left out, or
 unlabelled images whose patient nobody is judged on."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -12,10 +13,11 @@ from typer.testing import CliRunner
 from helpers import net
 from kdmedlearn import distill, image_dls, mask_dls, SoftMasks
 from kdmedlearn.cli import app
-from kdmedlearn.data.images import table_dls
+from kdmedlearn.data.images import folds, table_dls
 from kdmedlearn.data.reading import Reading
 from kdmedlearn.data.splits import hold_out
 from kdmedlearn.data.tables import read_table
+from kdmedlearn.data.unlabelled import unlabelled_images
 from kdmedlearn.models.unet import small_unet
 from kdmedlearn.train.budget import fit_steps
 
@@ -219,3 +221,240 @@ def test_on_the_command_line(scans):
     assert r.exit_code == 0, r.output
     said = (path / "runs" / "few" / "config.json").read_text()
     assert '"missing": "rest"' in said and '"unlabelled": "rest"' in said
+
+
+def more_of(scans, first=PATIENTS * VIEWS, who=("p0", "p1", "p2", "new")):
+    "Further images, one of each patient in `who`."
+    rng, path = np.random.default_rng(7), scans[1] / "more"
+    path.mkdir()
+    for i, _ in enumerate(who):
+        x = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(x).save(path / f"m{i}.png")
+    return pd.DataFrame(dict(file=[f"more/m{i}.png" for i in range(len(who))], patient=who))
+
+
+def test_a_table_of_unlabelled_images_tells_their_patients(scans):
+    more = more_of(scans, who=[f"p{i}" for i in range(PATIENTS)])
+    dls = read(scans)
+    n = len(judged(scans, dls))
+    with pytest.raises(ValueError, match=f"{n} of 12 unlabelled images stand in valid.*same group"):
+        unlabelled_images(dls, more)
+    with pytest.warns(UserWarning, match=f"{n} of 12 unlabelled images.*left out"):
+        kept = unlabelled_images(dls, more, seen="skip")
+    assert {more.patient[int(f.stem[1:])] for f in kept} == {*more.patient} - judged(scans, dls)
+    more.to_csv(scans[1] / "more.csv", index=False)
+    with pytest.warns(UserWarning, match="left out"):
+        assert list(unlabelled_images(dls, "more.csv", seen="skip")) == list(kept)
+    with pytest.raises(ValueError, match="group='patient', but the table has no column"):
+        unlabelled_images(dls, more.drop(columns="patient"))
+    with pytest.raises(ValueError, match="'patient' is empty in 1 rows"):
+        unlabelled_images(dls, more.assign(patient=["", *more.patient[1:]]))
+    numbers = scans[0].assign(patient=scans[0].patient.str[1:].astype(int))
+    dls = read((numbers, scans[1]))
+    with pytest.raises(ValueError, match="same group"):
+        unlabelled_images(dls, more.assign(patient=range(12)))
+
+
+def test_a_manifest_and_folders_tell_them_too(tmp_path):
+    rng, rows = np.random.default_rng(3), []
+    for p in range(8):
+        for i in range(4):
+            where = "unlabelled" if i == 3 else ("a", "b")[p % 2]
+            f = tmp_path / "set" / where / f"p{p}" / f"{p}-{i}.png"
+            f.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(f)
+            rows.append((f.relative_to(tmp_path / "set").as_posix(), f"p{p}"))
+    kw = dict(size=16, bs=4, valid=0.3, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dls = image_dls(tmp_path / "set", group="folder", **kw)
+    n = dls.table[dls.table.split == "valid"].group.nunique()
+    more = tmp_path / "set" / "unlabelled"
+    with pytest.raises(ValueError, match=f"{n} of 8 unlabelled images stand in valid"):
+        unlabelled_images(dls, more)
+    with pytest.raises(ValueError, match=f"{n} of 8 unlabelled images stand in valid"):
+        unlabelled_images(dls, sorted(more.rglob("*.png")))
+    flat = tmp_path / "flat"
+    for f, _ in rows:
+        new = flat / f.split("/")[0] / f.split("/")[2]
+        new.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / f).rename(new)
+    names = [f"{f.split('/')[0]}/{f.split('/')[2]}" for f, _ in rows]
+    manifest = pd.DataFrame(dict(file=names, patient=[p for _, p in rows]))
+    manifest.to_csv(flat / "manifest.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dls = image_dls(flat, group="patient", **kw)
+    n = dls.table[dls.table.split == "valid"].group.nunique()
+    with pytest.raises(ValueError, match=f"{n} of 8 unlabelled images stand in valid.*same group"):
+        unlabelled_images(dls, flat / "unlabelled")
+
+
+def test_a_word_is_a_gap_unless_it_is_said_to_be_a_class(scans):
+    t = scans[0]
+    named = [["none", "mild", "severe"][i % 3] if i < 36 else "" for i in range(48)]
+    t = t.assign(label=named)
+    kw = dict(group="patient", valid=0.3, size=16, device="cpu", missing="rest", leaks=False)
+    with pytest.warns(UserWarning, match="says none in 12 rows: no label; kind='class' keeps it"):
+        assert image_dls(scans[1], table=t, **kw).vocab == ["mild", "severe"]
+    dls = read(scans, t, kind="class")
+    assert dls.vocab == ["mild", "none", "severe"] and len(dls.aside) == 12
+
+
+def test_empty_cells_of_several_labels_are_told(scans):
+    t = scans[0].assign(label=["x|y", "y", ""] * 16)
+    with pytest.warns(UserWarning, match="empty in 16 rows: images with none of the labels"):
+        image_dls(scans[1], table=t, sep="|", missing="rest", size=16, device="cpu")
+
+
+@pytest.mark.parametrize("column, value", [("split", "train"), ("patient", "zz")])
+def test_rows_of_an_unlabelled_file_have_to_agree(scans, column, value):
+    t = scans[0].assign(split=["train"] * 32 + ["test"] * 16)
+    row = t[t.file == "45.png"].assign(**{column: value})
+    name = "group" if column == "patient" else column
+    for both in (pd.concat([row, t]), pd.concat([t, row])):
+        with pytest.raises(ValueError, match=f"listed with two values of {name}"):
+            read(scans, both)
+
+
+def test_near_copies_of_judged_images_are_not_among_them(tmp_path):
+    rows, rng = [], np.random.default_rng(4)
+    for i in range(24):
+        low = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        im = Image.fromarray(low).resize((48, 48), Image.Resampling.NEAREST)
+        im.save(tmp_path / f"{i}.png")
+        Image.fromarray(np.asarray(im)[:, ::-1]).save(tmp_path / f"{i}m.png")
+        rows += [(f"{i}.png", "ab"[i % 2]), (f"{i}m.png", "")]
+    t = pd.DataFrame(rows, columns=["file", "label"])
+    number = lambda files: {f.stem.strip("m") for f in files}
+    for group in ("near", None):
+        dls = read((t, tmp_path), group=group, size=32)
+        assert dls.rest and not number(dls.rest) & number(dls.valid.items)
+        for fold in folds(dls, 3):
+            assert fold.rest and not number(fold.rest) & number(fold.valid.items)
+
+
+def test_what_was_taken_out_by_hand_stays_out(scans):
+    dls = read(scans, scans[0].assign(label=[*"ab"] * 24), fraction=0.5)
+    gone, dls.rest = dls.rest[3:], dls.rest[:3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not any(set(gone) & set(f.rest) for f in folds(dls, 2))
+
+
+def test_a_broken_file_without_a_label(scans):
+    (scans[1] / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="cannot be read.*1.png"):
+        read(scans)
+    assert scans[1] / "1.png" not in {*read(scans, bad="skip").aside.file}
+
+
+def test_a_fold_column_counts_where_there_is_a_label(scans):
+    t = scans[0]
+    fold = np.where(t.label == "", "", np.where(t.index < 32, "train", "test"))
+    assert read(scans, t.assign(fold=fold)).test_names == ("test",)
+
+
+def test_judged_images_without_any_label(scans):
+    t = scans[0]
+    split = np.where(t.index < 24, "train", np.where(t.index < 36, "val", "test"))
+    with pytest.raises(ValueError, match="no training image has a label; 6 of validation or test"):
+        read(scans, t.assign(split=split, label=t.label.where(t.index >= 24, "")))
+    t = t.assign(split=split, label=t.label.where(t.index < 24, ""))
+    with pytest.warns(UserWarning, match="24 images without a label.*nothing is left of test, val"):
+        read_table(t, scans[1], group="patient", missing="rest")
+    assert len(read(scans, t, test=0.3).test.items)  # so one can be cut
+
+
+def test_all_of_them_are_of_judged_patients(scans):
+    t = scans[0]
+    dls = read(scans)
+    judge = judged(scans, dls)
+    few = t[(t.label != "") | t.patient.isin(judge)]
+    dls = read(scans, few)
+    assert not dls.rest
+    with pytest.raises(ValueError, match="all .* images without a label are of patients"):
+        unlabelled_images(dls, "rest")
+
+
+def test_a_listed_table_without_labels_is_refused(scans):
+    t, path = scans
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        listed = read_table(t, path, group="patient", missing="rest")
+    with pytest.raises(ValueError, match="36 of 48 images of the listed table have no label"):
+        table_dls(listed.assign(split="all"), path)
+    listed.drop(columns="file").assign(file=listed.rel).to_csv(path / "again.csv", index=False)
+    assert len(read(scans, "again.csv", group="group").aside) == 36
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        table_dls(listed, path, group="group", size=16, device="cpu", leaks=False)
+    assert not any("a leak that is there" in str(w.message) for w in said)
+
+
+def test_skip_asks_nothing_of_the_rows_it_drops(scans):
+    t = scans[0].assign(patient=scans[0].patient.where(scans[0].label != "", ""))
+    t.loc[1, "file"] = "gone.png"
+    assert len(read(scans, t, missing="skip").table) == PATIENTS
+
+
+def test_a_manifest_has_to_know_the_patients_of_all(tmp_path):
+    path = pairs(tmp_path, lambda n: n % 2, folders=[f"p{i}" for i in range(4)])
+    files = sorted((path / "images").rglob("*.png"))
+    rel = [f.relative_to(path).as_posix() for f in files]
+    m = pd.DataFrame(dict(file=rel, patient=[f.parent.name for f in files]))
+    dls = masks(path, group="patient", manifest=m)
+    where = lambda files: {f.parent.name for f in files}
+    assert dls.rest and not where(dls.rest) & where(dls.valid.items)
+    drawn = m[[int(f.stem) % 2 == 1 for f in files]]
+    with pytest.raises(ValueError, match="the manifest does not list 12 training files"):
+        masks(path, group="patient", manifest=drawn)
+
+
+def test_a_patient_of_whom_no_mask_is_drawn(tmp_path):
+    for p in range(4):
+        pairs(tmp_path / f"p{p}", lambda n: True)
+    for f in (tmp_path / "p2" / "masks").iterdir():
+        f.unlink()
+    shutil.rmtree(tmp_path / "p3" / "masks")
+    dls = masks(tmp_path, group="folder")
+    assert {f.parts[-3] for f in dls.rest} == {"p2", "p3"} and len(dls.rest) == 12
+
+
+def test_a_folder_of_its_own_for_what_is_not_drawn(tmp_path):
+    path = pairs(tmp_path, lambda n: True, folders=[f"p{i}" for i in range(4)])
+    for p in range(4):
+        new = path / "images" / f"p{p}" / "later"
+        new.mkdir()
+        Image.fromarray(np.full((32, 32, 3), 40 * p, np.uint8)).save(new / f"{p}.png")
+    (path / "images" / "readme.txt").write_text("who drew these?")
+    with pytest.warns(UserWarning, match="1 files among the images are none: .*readme.txt"):
+        mask_dls(path, size=32, bs=4, group="folder", missing="rest", device="cpu")
+    dls = masks(path, group="folder")
+    judge = {f.parent.name for f in dls.valid.items}
+    assert {f.parts[-3] for f in dls.rest} == {f"p{i}" for i in range(4)} - judge
+    with pytest.raises(FileNotFoundError, match="no mask of"):
+        dls.test_dl(dls.rest, with_labels=True).one_batch()
+
+
+def test_a_table_of_masks_takes_the_same_words(tmp_path):
+    path = pairs(tmp_path, lambda n: True)
+    t = pd.DataFrame(dict(image=[f"images/{i}.png" for i in range(1, 7)]))
+    t["mask"] = [f"masks/{i}.png" for i in range(1, 5)] + ["", "NA"]
+    t["split"] = ["train"] * 2 + ["val"] * 2 + ["", "unlabelled"]
+    dls = masks(path, table=t)
+    assert [f.stem for f in dls.rest] == ["5", "6"] and len(dls.valid_ds) == 2
+
+
+def test_a_table_of_masks_on_the_command_line(tmp_path):
+    path = pairs(tmp_path / "set", lambda n: n < 5)
+    t = pd.DataFrame(dict(image=[f"images/{i}.png" for i in range(1, 7)]))
+    t["mask"] = [f"masks/{i}.png" for i in range(1, 5)] + ["", ""]
+    t.to_csv(path / "pairs.csv", index=False)
+    args = ("--data", path, "--table", "pairs.csv", "--size", 32, "--bs", 2, "--valid", 0.3)
+    args += ("--steps", 2, "--teacher", "small_unet", "--runs", tmp_path / "runs", "--method")
+    call = lambda *more: CliRunner().invoke(app, ["distill", *map(str, (*args, *more))])
+    r = call("bernoullikl", "--missing", "skip")
+    assert r.exit_code == 0 and "dice" in r.output, r.output
+    r = call("bernoullikl", "--missing", "rest")
+    assert r.exit_code == 2 and "keeps 2 images without a label or a mask" in r.output, r.output

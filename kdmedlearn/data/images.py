@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['MANY', 'FolderLabel', 'list_set', 'targets', 'answer_of', 'warn_copies', 'looks_for_leaks', 'near_groups',
-           'warn_near', 'answers_in', 'warn_lost', 'load_images', 'with_groups', 'too_alike', 'cut_set',
-           'with_their_groups', 'with_rest', 'image_dls', 'table_dls', 'listed_groups', 'describe', 'of_splits',
-           'count_answers', 'folds']
+           'warn_near', 'answers_in', 'warn_lost', 'load_images', 'with_groups', 'too_alike', 'cut_set', 'with_images',
+           'with_rest', 'image_dls', 'table_dls', 'listed_groups', 'describe', 'of_splits', 'count_answers', 'folds']
 
-# %% ../../nbs/data/11_images.ipynb #2382cb50
+# %% ../../nbs/data/11_images.ipynb #a9230fb4
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,18 +22,17 @@ import fastai.vision.learner  # registers show_batch and show_results for images
 
 from .leaks import connected, find_leaks, Leaks, thumb
 from .loaders import SetLoaders, some
-from .reading import fill_memory, make_loaders, OF_TABLES, reader_of, Reading
+from .reading import fill_memory, make_loaders, OF_TABLES, reader_of
+from .reading import Reading, ReadImage
 from .splits import split_off, split_test, unjudged
 from kdmedlearn.data.tables import (
     add_groups,
     as_text,
-    file_groups,
     group_cells,
     kfold,
     kind_of,
     list_images,
     listed_again,
-    read_manifest,
     read_table,
     split_word,
     TableLabel,
@@ -167,7 +165,7 @@ def warn_lost(before: pd.DataFrame, after: pd.DataFrame):
             " or files left out): it cannot be learned; take a larger fraction= or another seed="
         )
 
-# %% ../../nbs/data/11_images.ipynb #7bcc0eb7
+# %% ../../nbs/data/11_images.ipynb #93427727
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -176,19 +174,20 @@ def load_images(
     o = reading
     t = list_set(o) if t is None else t
     said = dict(t.attrs)
-    t, beside = t[t.split != "rest"], t[t.split == "rest"]
     t = t.reset_index(drop=True)  # tables put together by concat number their rows twice
     reader = reader_of(t.file, o)
     look = looks_for_leaks(len(t), o)
-    t = fill_memory(t, reader, o.bad, o.cache, see=thumb if look else None)
+    see, beside = thumb if look else None, t[t.split == "rest"]
+    t = fill_memory(t[t.split != "rest"], reader, o.bad, o.cache, see=see)
+    t = with_images(t, beside, reader, o, see)
     whole, leaks = cut_set(*with_groups(t, o), o)
     whole.attrs = said
-    warn_copies(whole)
     warn_lost(t, whole)
     t = whole[whole.split != "rest"]
+    warn_copies(t)
     dls = make_loaders(t, reader, targets(t), o)
     dls.leaks = leaks
-    return with_rest(dls, whole, with_their_groups(beside, o))
+    return with_rest(dls, whole)
 
 # %% ../../nbs/data/11_images.ipynb #fe69f35e
 def with_groups(t: pd.DataFrame, o: Reading) -> tuple:  # (the table, `Leaks` or None)
@@ -211,10 +210,13 @@ def too_alike(t: pd.DataFrame) -> bool:  # split, group
         )
     return alike
 
-# %% ../../nbs/data/11_images.ipynb #dd13e091
+# %% ../../nbs/data/11_images.ipynb #d30f43ec
 def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the table, `Leaks`)
     "`t` with final splits train, valid, any tests, and rest: what `fraction` leaves out."
     ours = o.test is not None  # the test set is ours to cut
+    beside, t = t[t.split == "rest"], t[t.split != "rest"]
+    if ours and set(t.split) == {"train"}:
+        t = t.assign(split="all")
     if ours and set(t.split) != {"all"}:
         raise ValueError(
             f"test={o.test}, but the set is divided already ({some(t.split.unique())}); leave test="
@@ -227,26 +229,32 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
     if ours:
         t = split_test(t, o.test, o.group is not None)
     kept = split_off(t, o.valid, o.fraction, o.seed, ours or o.group is not None)
-    whole = pd.concat([kept, t.drop(kept.index).assign(split="rest")])
+    whole = pd.concat([kept, t.drop(kept.index).assign(split="rest"), beside])
     if leaks is not None:
-        leaks = leaks.of(whole.split.reindex(range(len(t))))
-        warn_near(leaks, t.print)
+        leaks = leaks.of(whole.split.sort_index())
+        warn_near(leaks, whole.print.sort_index())
     return whole, leaks
 
-# %% ../../nbs/data/11_images.ipynb #48da2a0e
-def with_their_groups(beside: pd.DataFrame, o: Reading) -> pd.DataFrame:
-    "`beside` with a column group, where a manifest knows it."
-    if "group" in beside or o.group in (None, "near", "folder") or not len(beside):
-        return beside
-    manifest = read_manifest(o.manifest, o.path, o.group)
-    return beside.assign(group=file_groups(list(beside.rel), manifest, o.group))
+# %% ../../nbs/data/11_images.ipynb #06a30b7e
+def with_images(
+    t: pd.DataFrame,  # images with an answer, read
+    beside: pd.DataFrame,  # images without, in the split "rest"
+    reader: ReadImage,
+    o: Reading,
+    see,  # of `fill_memory`
+) -> pd.DataFrame:
+    "`t` and behind it `beside`, read."
+    if not len(beside):
+        return t
+    kept = reader.kept
+    beside = fill_memory(beside, reader, o.bad, o.cache, see=see)
+    reader.kept = kept | reader.kept
+    return pd.concat([t, beside], ignore_index=True)
 
 
-def with_rest(dls: SetLoaders, whole: pd.DataFrame, beside: pd.DataFrame) -> SetLoaders:
-    "`dls` that knows its images without a label: the rest of `whole`, and those of `beside`."
-    if not set(beside) >= {"group"}:
-        beside = beside.assign(group=None)
-    left = pd.concat([whole[whole.split == "rest"], beside])[["file", "group"]]
+def with_rest(dls: SetLoaders, whole: pd.DataFrame) -> SetLoaders:
+    "`dls` that knows its images without a label: the split 'rest' of `whole`."
+    left = whole[whole.split == "rest"][["file", "group"]]
     dls.aside, dls.rest = left, unjudged(left, whole)
     if n := len(left) - len(dls.rest):
         warnings.warn(
@@ -340,7 +348,7 @@ def count_answers(t: pd.DataFrame) -> pd.DataFrame:  # one row per split
         out["imbalance"] = (counts.max(axis=1) / counts.min(axis=1).clip(lower=1)).round(2)
     return out
 
-# %% ../../nbs/data/11_images.ipynb #c241d4c8
+# %% ../../nbs/data/11_images.ipynb #d7de6c59
 def folds(
     dls: SetLoaders,  # from `image_dls`, `table_dls` or `mask_dls`
     k: int = 5,  # number of folds
@@ -354,9 +362,12 @@ def folds(
         )
     if type(dls.train) is not TfmdDL:
         raise ValueError("cut the folds first, then balance them or add unlabelled images")
+    ours = [] if dls.aside is None else unjudged(dls.aside, dls.table)
+    taken_out = set(ours) - set(dls.rest)  # by hand
     for t in kfold(dls.table, k, seed):
         t.attrs = dls.table.attrs
         fold = dls.again(t)
         if dls.aside is not None:
-            fold.aside, fold.rest = dls.aside, unjudged(dls.aside, t)
+            fold.aside = dls.aside
+            fold.rest = [f for f in unjudged(dls.aside, t) if f not in taken_out]
         yield fold

@@ -14,7 +14,7 @@ __all__ = ['MISSING_MASKS', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COL
            'settle_all', 'read_pairs', 'MaskToChannel', 'MaskBCE', 'loss_of', 'folder_groups', 'by_folder',
            'warn_folders', 'load_pairs', 'mask_dls', 'describe_masks']
 
-# %% ../../nbs/data/12_masks.ipynb #1f03d12f
+# %% ../../nbs/data/12_masks.ipynb #849fdebc
 import hashlib
 import os
 import re
@@ -41,7 +41,7 @@ from ..core.checks import number, one_of
 from .files import as_pil, check_scales, is_dicom, no_deep_colours, open_image
 from .files import read_all, to_pixels, upright, which_page
 from .images import cut_set, looks_for_leaks, of_splits, warn_copies, warn_lost
-from .images import with_groups, with_rest, with_their_groups
+from .images import with_groups, with_images, with_rest
 from .leaks import thumb
 from .loaders import SetLoaders, some
 from kdmedlearn.data.reading import (
@@ -59,12 +59,14 @@ from kdmedlearn.data.tables import (
     find_column,
     find_splits,
     group_cells,
+    IMAGES,
     locate,
     no_value,
     read_csv_table,
     set_aside,
     split_column,
     split_names,
+    splits_said,
     visible,
     warn_unread,
 )
@@ -113,16 +115,16 @@ def below(folder: Path, name: str):
         return Path(folder) / name
     return next((d for d in visible(folder)[0] if d.name.lower() == name.lower()), None)
 
-# %% ../../nbs/data/12_masks.ipynb #8f45eb3f
+# %% ../../nbs/data/12_masks.ipynb #9b09d215
 def files_below(folder: Path) -> list:
     "Every visible file in `folder` and its folders."
     dirs, files = visible(folder)
     return files + [f for d in dirs for f in files_below(d)]
 
 
-def by_key(files, folder: Path) -> dict:  # "p1/3" -> folder/p1/3.jpg
-    "Files by their path below `folder`, without extension."
-    if not files:
+def by_key(files, folder: Path, empty=False) -> dict:  # "p1/3" -> folder/p1/3.jpg
+    "Files by their path below `folder`, without extension; raises for none, unless `empty`."
+    if not files and not empty:
         raise ValueError(f"folder {folder} is empty; add its files")
     out = {}
     for f in files:
@@ -204,10 +206,16 @@ def pairs_or_raise(
     kept = [k for k, m in found.items() if m or missing in ("empty", "rest")]
     return [(k, ims[k], one(found[k]) if found[k] else None) for k in kept]
 
-# %% ../../nbs/data/12_masks.ipynb #bbc80d0b
-def two_sides(folder: Path, layout: Layout) -> tuple:  # (images, masks), each key -> file
+# %% ../../nbs/data/12_masks.ipynb #df0aac76
+def two_sides(
+    folder: Path,
+    layout: Layout,
+    some_drawn=False,  # may there be no mask at all?
+) -> tuple:  # (images, masks), each key -> file
     "The files of images and of masks in `folder` by their keys."
     at, to = layout.sides(folder)
+    if some_drawn and at is not None and to is None:
+        return by_key(files_below(at), at), {}
     if at is None or to is None:
         raise ValueError(
             f"no {layout.images or 'images' if at is None else layout.masks or 'masks'} folder in"
@@ -224,9 +232,14 @@ def two_sides(folder: Path, layout: Layout) -> tuple:  # (images, masks), each k
         files = [f for f in files if not layout.image_of(f.stem)]
     else:
         ms, files = files_below(to), [f for f in files if not f.is_relative_to(to)]
-    return by_key(files, at), by_key(ms, to)
+    if at == to and not ms and not some_drawn:
+        raise ValueError(
+            f"no file in {at} is called like a mask, with {layout.suffix!r} behind the name of its"
+            " image; is suffix= right?"
+        )
+    return by_key(files, at), by_key(ms, to, some_drawn)
 
-# %% ../../nbs/data/12_masks.ipynb #6df57884
+# %% ../../nbs/data/12_masks.ipynb #e3533eb1
 def find_pairs(
     folder: Path,  # holds images/ and masks/
     layout: Layout = Layout(),
@@ -236,18 +249,20 @@ def find_pairs(
     folder = Path(folder)
     if not any(layout.folders(folder)):
         inner = [d for d in visible(folder)[0] if None not in layout.folders(d)]
+        if inner and missing == "rest":  # those of whom nobody has drawn a mask yet, too
+            inner = [d for d in visible(folder)[0] if layout.folders(d)[0] is not None]
         if inner:  # a folder for each patient, or each image, that holds images/ and masks/
             warn_unread(folder, inner)
             each = [(d.name, p) for d in inner for p in find_pairs(d, layout, missing)]
             return [(f"{d}/{k}", f, m) for d, (k, f, m) in each]
-    ims, ms = two_sides(folder, layout)
+    ims, ms = two_sides(folder, layout, missing == "rest")
     found, alone = match(ims, ms, layout)
     if list(ims) == [Path(folder).name] and len(alone) == len(ms):  # nuclei: 17/images/17.png
         found, alone = {Path(folder).name: list(ms.values())}, []
     hint = name_hint([k for k in found if not found[k]], alone, layout.suffix)
     return pairs_or_raise(ims, found, [ms[k] for k in alone], folder, missing, hint)
 
-# %% ../../nbs/data/12_masks.ipynb #bc512731
+# %% ../../nbs/data/12_masks.ipynb #1013062b
 def named_tests(test: Path, layout: Layout) -> dict:  # name -> folder
     "The test sets in the folder `test`, or nothing where it is a test set itself."
     sets = {d.name: d for d in visible(test)[0]}
@@ -308,7 +323,10 @@ def masks_set_aside(t: pd.DataFrame, where) -> pd.DataFrame:
     lost = t["mask"].isna()
     if lost.all():
         raise ValueError(f"no image of {where} has a mask; are these the right folders or columns?")
-    return set_aside(t[~lost], t[lost], "rest", "mask")
+    other = t[lost & ~t["file"].map(lambda f: f.suffix.lower() in ("", *IMAGES))]
+    if len(other):
+        warnings.warn(f"{len(other)} files among the images are none: {some(other.rel)}; left out")
+    return set_aside(t[~lost], t[lost].drop(other.index), "mask")
 
 # %% ../../nbs/data/12_masks.ipynb #f26c3e4a
 def alike(a: str | None, b: str) -> bool:
@@ -625,7 +643,7 @@ def union(parts: list) -> np.ndarray:  # (H, W) uint8 each: classes, IGNORE
         out[take] = x[take]
     return out
 
-# %% ../../nbs/data/12_masks.ipynb #fde97819
+# %% ../../nbs/data/12_masks.ipynb #4f7242c9
 class ReadMask(Transform):
     "Image file -> its mask (size, size) uint8: the number of the class, 255 where none counts."
 
@@ -671,7 +689,7 @@ class ReadMask(Transform):
         try:
             return partner(o, self.layout)
         except FileNotFoundError:
-            if self.missing == "error":
+            if self.missing != "empty":
                 raise
             return ()
 
@@ -773,7 +791,7 @@ class MaskReading(Reading):
     def layout(self) -> Layout:
         return Layout(self.images, self.masks, self.suffix)
 
-# %% ../../nbs/data/12_masks.ipynb #e6236c55
+# %% ../../nbs/data/12_masks.ipynb #9bbb799b
 MASK_COLUMNS = ("mask", "mask_file", "mask_path", "mask_id", "segmentation", "annotation")
 
 
@@ -784,12 +802,13 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
     raw = read_csv_table(o.table, o.path)
     image = find_column(raw, o.file, FILES, "file")
     mask = find_column(raw, o.mask, MASK_COLUMNS, "mask")
-    cut, path = split_column(raw, o.split), Path(o.path)
+    named = ~raw[mask].map(no_value)
+    cut, path = split_column(raw[named], o.split), Path(o.path)
     at, to = (d or path for d in named_folders(o.layout, path))
     t = pd.DataFrame(dict(file=pd.Series(placed(raw[image], at), dtype=object)))
-    named = ~raw[mask].map(no_value)
     t["mask"] = pd.Series(placed(raw[mask][named], to), index=raw.index[named], dtype=object)
-    t["split"] = split_names(raw[cut], cut) if cut else "all"
+    lost = ~named if o.missing == "rest" else [False] * len(raw)
+    t["split"] = split_names(splits_said(raw[cut], lost), cut) if cut else "all"
     t["rel"] = [Path(os.path.relpath(f, path)).as_posix() for f in t.file]
     if o.group not in (None, "near"):
         t["group"] = group_cells(raw, o.group)
@@ -1223,10 +1242,14 @@ def loss_of(reading: MaskReading):
     kw = dict(ignore_index=IGNORE) if ignored else {}
     return CrossEntropyLossFlat(axis=1, **kw)
 
-# %% ../../nbs/data/12_masks.ipynb #b1f17deb
+# %% ../../nbs/data/12_masks.ipynb #8a6999b4
 def folder_groups(t: pd.DataFrame) -> np.ndarray:  # folder, rel; (rows,) texts
-    "The folder of each image; one that lies in none is a group of its own."
-    return np.where(t.folder == "", "file " + t.rel, t.folder)
+    """The folder of each image; one that lies in none is a group of its own. An image without a
+    mask may lie in a folder of its own inside of its patient's."""
+    own = set(t.folder[t.split != "rest"]) - {""} if "split" in t else set()
+    up = lambda d: next((u.as_posix() for u in Path(d).parents if u.as_posix() in own), d)
+    of = [d if s != "rest" or d in own else up(d) for d, s in zip(t.folder, t.split)]
+    return np.where(t.folder == "", "file " + t.rel, of)
 
 
 def by_folder(t: pd.DataFrame) -> pd.DataFrame:  # with a column group
@@ -1236,7 +1259,7 @@ def by_folder(t: pd.DataFrame) -> pd.DataFrame:  # with a column group
             "group='folder', but the images lie in no folders; expected images/patient1/1.png"
         )
     t = t.assign(group=folder_groups(t))
-    across = t.groupby("group").split.nunique() > 1
+    across = t[t.split != "rest"].groupby("group").split.nunique() > 1
     if across.any():
         warnings.warn(
             f"{across.sum()} folders are in more than one split, e.g. {across.idxmax()!r}: if it is"
@@ -1256,7 +1279,7 @@ def warn_folders(t: pd.DataFrame, o: MaskReading):
             " video, group='folder' keeps it on one side of the cut"
         )
 
-# %% ../../nbs/data/12_masks.ipynb #a2aa0ccf
+# %% ../../nbs/data/12_masks.ipynb #8b79e4e3
 def load_pairs(
     t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel; perhaps folder, group
     reading: MaskReading,
@@ -1265,24 +1288,24 @@ def load_pairs(
     o = reading
     t = t.reset_index(drop=True)
     t = t if "folder" in t else t.assign(folder="")
-    t, beside = t[t.split != "rest"].reset_index(drop=True), t[t.split == "rest"]
     reader = reader_of(t["file"], o)
     masker = ReadMask(o.size, o.code, loss_of(o), o.layout, o.missing, o.page)
     masker.listed = o.table is not None
     see = thumb if looks_for_leaks(len(t), o) else None
-    t = read_pairs(t, reader, masker, o.bad, o.cache, see=see)
-    if o.group == "folder":
-        t, beside = by_folder(t), beside.assign(group=folder_groups(beside))
+    beside = t[t.split == "rest"]
+    t = read_pairs(t[t.split != "rest"], reader, masker, o.bad, o.cache, see=see)
+    t = with_images(t, beside.assign(label=""), reader, o, see)
+    t = by_folder(t) if o.group == "folder" else t
     warn_folders(t, o)
     whole, leaks = cut_set(*with_groups(t, o), o)
-    warn_copies(whole)
     warn_lost(t, whole)
     t = whole[whole.split != "rest"]
+    warn_copies(t)
     after = [MaskToChannel()] if o.target == "channel" else []
     codes = AddMaskCodes(list(masker.vocab))
     dls = make_loaders(t, reader, [masker], o, after, after_item=codes)
     dls.leaks = leaks
-    return with_rest(dls, whole, with_their_groups(beside, o))
+    return with_rest(dls, whole)
 
 
 @delegates(MaskReading)

@@ -97,14 +97,12 @@ def split_off(
         else t.drop(tr.index[~cut(tr.label, tr.group, fraction, seed, leave=False)])
     )
 
-# %% ../../nbs/data/06_splits.ipynb #1c67d11b
+# %% ../../nbs/data/06_splits.ipynb #3427653e
 def unjudged(
-    aside: pd.DataFrame,  # file, perhaps group; images without a label
+    aside: pd.DataFrame,  # file, group; images without a label
     t: pd.DataFrame,  # split, group; the images that have one, cut
 ) -> list:  # of files
     "Images without a label whose group is in no validation or test."
-    if "group" not in aside:
-        return list(aside.file)
     judged = set(t.group[~t.split.isin(["train", "rest"])])
     return list(aside.file[~aside.group.isin(judged)])
 

@@ -6,15 +6,15 @@
 __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS', 'SPLIT_COLUMNS', 'GROUPS', 'SPLIT_WORDS',
            'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'MISSING', 'visible', 'no_lost_folder',
            'turns_back', 'plain', 'is_hidden', 'files_below', 'check_folder', 'images_below', 'warn_unread',
-           'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'class_files',
+           'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'of_classes', 'class_files',
            'check_patients', 'check_classes', 'different_classes', 'list_images', 'warn_across', 'find_column',
            'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file', 'read_csv_table', 'one',
            'bare', 'tails', 'candidates', 'composed', 'spelling', 'shown', 'locate', 'not_there', 'split_word',
            'split_names', 'Labels', 'no_value', 'gaps', 'several_readings', 'guess_kind', 'as_classes', 'plain_numbers',
-           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'gaps_in', 'splits_said',
-           'set_aside', 'label_columns', 'split_column', 'group_hint', 'once', 'in_words', 'below', 'read_table',
-           'with_answers', 'group_cells', 'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold',
-           'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
+           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'no_label', 'gaps_in',
+           'tell_gaps', 'splits_said', 'label_columns', 'split_column', 'group_hint', 'once', 'agreed', 'in_words',
+           'below', 'left_out', 'set_aside', 'read_table', 'with_answers', 'group_cells', 'kind_of', 'check_answers',
+           'listed_again', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
 
 # %% ../../nbs/data/04_tables.ipynb #bb9bd367
 import csv, io, os, re, unicodedata, warnings
@@ -208,13 +208,25 @@ def two_readings(inner: dict) -> str:
         f" {first}. {second}. Else move the images up"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #0e123d29
+# %% ../../nbs/data/04_tables.ipynb #2b1f4b64
+def of_classes(dirs: list) -> list:
+    "The folders of classes among `dirs`; one called unlabelled is none, and a warning says so."
+    classes = [d for d in dirs if not OWN.match(d.name)]
+    for d in [d for d in dirs if d not in classes]:
+        warnings.warn(
+            f"{d.name}/ in {d.parent} is read as no class, since its images have no label;"
+            " distill(..., unlabelled=) takes this folder"
+        )
+    return classes
+
+
 def class_files(
     folder: Path,  # one split: a folder of class folders
     group=None,  # "folder": class/patient/image
 ) -> dict:  # class name -> its files; of an empty class none
     "The files of each class under `folder`."
     dirs, files = visible(folder)
+    dirs = of_classes(dirs)
     if not dirs:
         raise ValueError(
             f"no class folders in {folder} ({len(files)} files seen); expected one folder of images"
@@ -287,7 +299,7 @@ def different_classes(first, split, a, b) -> str:
         f" only in {split}: {some(b, 9)}; {hint}rename them so that they agree"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #599e0854
+# %% ../../nbs/data/04_tables.ipynb #6676db3d
 def list_images(
     path,  # the folder of the set
     group=None,  # "folder": class/patient/image; the folder below the class is the group
@@ -317,7 +329,7 @@ def list_images(
 
 def warn_across(t: pd.DataFrame, group) -> pd.DataFrame:  # split, group; the same table
     "Warn when a group has files in two splits."
-    across = t.groupby("group").split.nunique() > 1
+    across = t[t.split != "rest"].groupby("group").split.nunique() > 1
     if across.any():
         warnings.warn(
             f"{across.sum()} groups of {group!r} have files in more than one split, e.g."
@@ -632,13 +644,13 @@ def split_names(
         )
     return [means[v] for v in values]
 
-# %% ../../nbs/data/04_tables.ipynb #29739a51
+# %% ../../nbs/data/04_tables.ipynb #9bbbdaf8
 KINDS = ("class", "labels", "number")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # or a decimal comma
-NO_VALUE = {"na", "n/a", "nan", "null", "none", "?", "-"}
+NO_VALUE = {"na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?", "-"}
 
 
 class Labels(NamedTuple):
@@ -865,52 +877,58 @@ def read_labels(
         return hot_columns(t, [column], kind, names)
     return as_number(values, column, names) if kind == "number" else as_classes(values, column)
 
-# %% ../../nbs/data/04_tables.ipynb #7fe2228d
+# %% ../../nbs/data/04_tables.ipynb #6d63bc64
 MISSING = ("error", "skip", "rest")
+
+
+def no_label(cell: str) -> bool:
+    "Whether the cell of a label is empty, or says in a word that there is none."
+    return no_value(cell) or bool(OWN.match(cell))
 
 
 def gaps_in(
     cells: pd.DataFrame,  # the columns of labels, as text
-    sep,  # of `read_labels`
+    sep,  # of `read_table`
     missing: str,  # one of `MISSING`
+    kind=None,  # of `read_table`
 ) -> np.ndarray:  # (rows,) bool
     "Which rows say no label; none where that is an error, which `read_labels` raises."
     one_of("missing", missing, MISSING)
-    is_gap = (lambda v: bool(v) and no_value(v)) if sep is not None else no_value
-    lost = cells.apply(lambda c: c.map(is_gap)).to_numpy(bool).all(1) & (missing != "error")
+    if missing == "error":
+        return np.zeros(len(cells), bool)
+    one_of_words = kind == "class" and cells.shape[1] == 1 and sep is None
+    is_gap = (lambda v: not v) if one_of_words else no_label
+    if sep is not None:
+        is_gap = lambda v: bool(v) and no_label(v)
+    lost = cells.apply(lambda c: c.map(is_gap)).to_numpy(bool).all(1)
     if lost.all() and len(lost):
         raise ValueError(
             f"no row has a label in column {some(cells.columns)}; is label= the right column?"
         )
+    tell_gaps(cells, lost, sep, kind)
     return lost
+
+
+def tell_gaps(cells: pd.DataFrame, lost: np.ndarray, sep, kind):
+    "Warn of words that were taken for a gap, and of empty cells that were not."
+    column, words = cells.columns[0], sorted(set(cells[lost].to_numpy().ravel()) - {""})
+    if words:
+        keep = "; kind='class' keeps it as a class" if len(cells.columns) == 1 and not sep else ""
+        n = int((cells[lost] != "").any(axis=1).sum())
+        warnings.warn(f"column {column!r} says {some(words)} in {n} rows: no label{keep}")
+    if sep is not None and (n := int((cells[column] == "").sum())):
+        warnings.warn(
+            f"column {column!r} is empty in {n} rows: images with none of the labels; write NA"
+            " where nobody knows them"
+        )
 
 
 def splits_said(cells, lost) -> list:
     "The cells of a column of splits; rows without a label may say nothing, or that they have none."
-    own = lambda v: not v.strip() or OWN.match(v.strip())
-    return ["train" if no and own(v) else v for v, no in zip(cells, lost)]
-
-
-def set_aside(
-    t: pd.DataFrame,  # file, split, ...; images with an answer
-    beside: pd.DataFrame,  # those without
-    missing: str,  # "skip" or "rest"
-    what: str,  # "label" or "mask"
-) -> pd.DataFrame:  # with "rest": `beside` behind `t`, in the split "rest"
-    "What a table keeps of images without an answer: with 'rest' those of no validation or test."
-    beside = beside[~beside.file.isin(t.file)].drop_duplicates("file")
-    ours = beside.split.isin(["train", "all"])
-    gone, why = (beside, "") if missing == "skip" else (beside[~ours], " in validation or test")
-    if len(gone):
-        warnings.warn(
-            f"{len(gone)} images without a {what}{why} are left out, because"
-            f" missing={missing!r}: {some(gone.rel)}"
-        )
-    if missing == "skip":
-        return t
-    out = pd.concat([t, beside[ours].assign(split="rest")], ignore_index=True)
-    out.attrs = t.attrs
-    return out
+    own = lambda v: not v.strip() or v.strip() == "rest" or OWN.match(v.strip())
+    known = {v for v, no in zip(cells, lost) if not no}
+    ours = "all" if known == {"all"} else "train"
+    return [ours if no and own(v) else v for v, no in zip(cells, lost)]
 
 # %% ../../nbs/data/04_tables.ipynb #d80cd3a3
 def label_columns(t: pd.DataFrame, label):  # a name, or a list of names
@@ -957,7 +975,7 @@ def group_hint(t: pd.DataFrame, taken):
                     )
                     return
 
-# %% ../../nbs/data/04_tables.ipynb #900e164b
+# %% ../../nbs/data/04_tables.ipynb #ed1c1882
 def once(
     t: pd.DataFrame,  # file, split, label, rel, perhaps target, group
     vocab=None,
@@ -967,7 +985,18 @@ def once(
     if not len(twice):
         return t
     answer = "target" if "target" in t else "label"
-    for c in [c for c in (answer, "split", "group") if c in t]:
+    agreed(t, [c for c in (answer, "split", "group") if c in t], vocab)
+    warnings.warn(
+        f"{twice.rel.nunique()} files are listed more than once, such as {twice.rel.iloc[0]}; each"
+        " counts once"
+    )
+    return t.drop_duplicates("rel").reset_index(drop=True)
+
+
+def agreed(t: pd.DataFrame, columns, vocab=None):  # rel and these columns
+    "Raise where the rows of a file say two things in a column."
+    twice = t[t.rel.duplicated(keep=False)]
+    for c in columns:
         said = twice[c].map(lambda v: in_words(v, vocab))
         differ = said.groupby(twice.rel).nunique() > 1
         if differ.any():
@@ -978,11 +1007,6 @@ def once(
                 f"{differ.sum()} files are listed with two values of {c}, such as {rel}: {a} and"
                 f" {b}; keep the row that is right{more if c == 'label' else ''}"
             )
-    warnings.warn(
-        f"{twice.rel.nunique()} files are listed more than once, such as {twice.rel.iloc[0]}; each"
-        " counts once"
-    )
-    return t.drop_duplicates("rel").reset_index(drop=True)
 
 
 def in_words(answer, vocab) -> str:
@@ -996,7 +1020,44 @@ def below(f: Path, path: Path) -> str:
     "The path of `f` below `path`, with slashes; its whole path where it lies elsewhere."
     return (f.relative_to(path) if f.is_relative_to(path) else f).as_posix()
 
-# %% ../../nbs/data/04_tables.ipynb #462af3bd
+# %% ../../nbs/data/04_tables.ipynb #fe946ef3
+def left_out(raw: pd.DataFrame, lost: np.ndarray, at: str) -> pd.DataFrame:  # at: column of files
+    "The rows of a table that say a label."
+    if lost.any():
+        warnings.warn(
+            f"{lost.sum()} of {len(raw)} rows have no label and are left out, because"
+            f" missing='skip': {some(raw[at][lost])}"
+        )
+    return raw[~lost].reset_index(drop=True)
+
+
+def set_aside(
+    t: pd.DataFrame,  # file, split, rel, perhaps group; images with an answer
+    beside: pd.DataFrame,  # those without
+    what: str,  # the answer: "label" or "mask"
+) -> pd.DataFrame:  # `beside` behind `t`, in the split "rest", but for validation and test
+    "A table with the images that a student may see without an answer."
+    agreed(pd.concat([t, beside]), [c for c in ("split", "group") if c in t])
+    beside = beside[~beside.file.isin(t.file)].drop_duplicates("file")
+    ours = beside.split.isin(["train", "all"])
+    gone = beside[~ours]
+    if not t.split.isin(["train", "all"]).any():
+        raise ValueError(
+            f"no training image has a {what}; {len(t)} of validation or test have one, and"
+            f" {len(beside)} images have none"
+        )
+    if len(gone):
+        lost = sorted(set(gone.split) - set(t.split) - {"train", "all"})
+        none_left = f"; nothing is left of {some(lost)}" if lost else ""
+        warnings.warn(
+            f"{len(gone)} images without a {what} in validation or test are left out:"
+            f" {some(gone.rel)}{none_left}"
+        )
+    out = pd.concat([t, beside[ours].assign(split="rest")], ignore_index=True)
+    out.attrs = t.attrs
+    return out
+
+# %% ../../nbs/data/04_tables.ipynb #9dd8d3d2
 def read_table(
     table,  # csv file (also relative to `path`) or DataFrame
     path,  # the folder below which the images lie
@@ -1012,9 +1073,12 @@ def read_table(
     path = check_folder(path)
     raw = read_csv_table(table, path)
     at = find_column(raw, file, FILES, "file")
-    answer, cut = label_columns(raw, label), split_column(raw, split)
+    answer = label_columns(raw, label)
     named = [answer] if isinstance(answer, str) else list(answer)
-    lost = gaps_in(raw[named], sep, missing)
+    lost = gaps_in(raw[named], sep, missing, kind)
+    cut = split_column(raw[~lost], split)
+    if missing == "skip":
+        raw, lost = left_out(raw, lost, at), lost[~lost]
     got = read_labels(raw[~lost], answer, kind, sep, list(raw[at][~lost]))
     t = pd.DataFrame(dict(file=pd.Series(locate(raw[at], path), dtype=object)))
     t["split"] = split_names(splits_said(raw[cut], lost), cut) if cut else "all"
@@ -1028,7 +1092,7 @@ def read_table(
     if got.kind != "number":
         check_answers(t, got)
     t = t if group is None else warn_across(t, group)
-    return t if missing == "error" else set_aside(t, beside, missing, "label")
+    return set_aside(t, beside, "label") if missing == "rest" else t
 
 # %% ../../nbs/data/04_tables.ipynb #05669097
 def with_answers(t: pd.DataFrame, got: Labels) -> pd.DataFrame:
@@ -1086,7 +1150,7 @@ def check_answers(t: pd.DataFrame, got: Labels):
         names = some(np.array(got.vocab)[lacks], 9)
         warnings.warn(f"no training image has the label {names}: it cannot be learned")
 
-# %% ../../nbs/data/04_tables.ipynb #c6326dc0
+# %% ../../nbs/data/04_tables.ipynb #159dcba4
 def listed_again(
     t: pd.DataFrame,  # file, split, label, rel, perhaps target
     path,
@@ -1097,6 +1161,11 @@ def listed_again(
     sep=None,  # of `read_table`
 ) -> pd.DataFrame:
     "A listed table, its columns read anew as far as an option says so."
+    if n := int(((t.label == "") & (t.split != "rest")).sum()):
+        raise ValueError(
+            f"{n} of {len(t)} images of the listed table have no label, and their split is not"
+            " 'rest'; read the table anew: table_dls(read_table(...), missing='rest')"
+        )
     text = lambda c: list(map(as_text, t[find_column(t, c, (), "column")]))
     if file is not None:
         found = locate(text(file), path)
@@ -1239,7 +1308,7 @@ def file_groups(
     parts = 1 + max((n.count("/") for n in names), default=0)
     return [groups.get(spell("/".join(r.split("/")[-parts:]))) for r in rel]
 
-# %% ../../nbs/data/04_tables.ipynb #da0947aa
+# %% ../../nbs/data/04_tables.ipynb #0ba962c5
 def add_groups(
     t: pd.DataFrame,  # file, split, label, rel, print (the fingerprint)
     path,
@@ -1263,7 +1332,7 @@ def add_groups(
             " and test/, or give a table with the column to table_dls"
         )
     t = t.assign(group=file_groups(list(t.rel), m, group))
-    lost = t[t.group.isna() & t.split.isin(["train", "all"])]
+    lost = t[t.group.isna() & t.split.isin(["train", "all", "rest"])]
     if len(lost):
         raise ValueError(
             f"the manifest does not list {len(lost)} training files: {some(lost.rel)}; "

@@ -90,8 +90,10 @@ def memory(parts):
 def loaders(parts, bs):
     "fastai DataLoaders over the views with a target; to validate, the first view."
     own, valid = parts["labelled"], parts["valid"]
+    views = Views(own["x"], own["y"])
+    full = len(views) >= bs  # fewer images than that are one batch
     out = DataLoaders(
-        TfmdDL(Views(own["x"], own["y"]), bs=bs, shuffle=True, drop_last=True, num_workers=0),
+        TfmdDL(views, bs=bs, shuffle=True, drop_last=full, num_workers=0),
         TfmdDL(Views(valid["x"], valid["y"]), bs=bs, num_workers=0),
     )
     out.n_inp = 1
