@@ -435,7 +435,22 @@ def test_the_probe_takes_no_option_that_it_does_not_use(option):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", ["rate", "masks", "mixup"])
+def test_masks_are_probed(tmp_path, runs):
+    from kdmedlearn.data.sets.polyps import write_phantom_polyps
+
+    polyps = write_phantom_polyps(tmp_path / "polyps", n_train=12, n_valid=6, size=32, seed=0)
+    few = ("--size", 32, "--bs", 4, "--fraction", 0.5, "--unlabelled", "rest", "--seen", "skip")
+    few += ("--teacher", "small_unet", "--teacher-epochs", 1, "--steps", 2, "--seeds", 1)
+    r = call("probe", "--data", polyps, "--method", "softmasks", *few, "--runs", runs)
+    assert r.exit_code == 0, r.output
+    assert "images with a mask" in r.output and "validation masks that" in r.output
+    (found,) = (read(f) for f in runs.rglob("probe.json"))
+    assert set(found["dice"]) >= {"teacher", "alone", "taught, longer"} and found["unlabelled"]
+    assert "Dice on the validation images" in next(runs.rglob("report.html")).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["rate", "method", "mixup"])
 def test_what_is_wrong_is_said_before_a_teacher_is_trained(tmp_path, shapes, runs, wrong):
     from kdmedlearn.data.sets.polyps import write_phantom_polyps
 
@@ -444,8 +459,8 @@ def test_what_is_wrong_is_said_before_a_teacher_is_trained(tmp_path, shapes, run
         r = call("probe", "--data", shapes, "--lr", 0, *small)
     else:
         polyps = write_phantom_polyps(tmp_path / "polyps", n_train=6, n_valid=4, size=32, seed=0)
-        if wrong == "masks":
-            r = call("probe", "--data", polyps, *small)
+        if wrong == "method":
+            r = call("probe", "--data", polyps, "--method", "hdkd", *small)
         else:
             for f in sorted(polyps.rglob("masks/*")):  # three classes, as PNG
                 m = np.array(Image.open(f).convert("L")) // 86
@@ -453,7 +468,7 @@ def test_what_is_wrong_is_said_before_a_teacher_is_trained(tmp_path, shapes, run
                 Image.fromarray(m).save(f.with_suffix(".png"))
             mixed = ("--method", "pixelkl", "--classes", "wall,polyp,tool", "--mixup", 0.2)
             r = call("distill", "--data", polyps, "--steps", 2, *mixed, *small)
-    said = {"rate": "lr", "masks": "one class an image", "mixup": "mixup blends targets"}[wrong]
+    said = {"rate": "lr", "method": "hdkd is for", "mixup": "mixup blends targets"}[wrong]
     assert r.exit_code and said in " ".join(r.output.split()) and not runs.exists(), r.output
 
 

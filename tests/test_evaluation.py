@@ -17,10 +17,13 @@ from kdmedlearn.data.loaders import restart
 from kdmedlearn.evaluation.classes import paired, predictions, scores
 from kdmedlearn.evaluation.compare import compare, show_table
 from kdmedlearn.evaluation.cost import flops
+from kdmedlearn.evaluation.regions import evaluate_regions, region_counts, region_scores
 from kdmedlearn.experiments.experiment import experiment, gain, history
-from kdmedlearn.experiments.probe import probe
+from kdmedlearn.experiments.probe import agreeing, dice_of_each, doubts, probe, Said
+from kdmedlearn.experiments.probe import said_of_masks
 from kdmedlearn.experiments.report import new_run, write_json, write_report
 from kdmedlearn.models.small import small_student
+from kdmedlearn.models.unet import small_unet
 from kdmedlearn.models.weights import about_model, load_model, load_teacher, save_model
 from kdmedlearn.train.distillation import distill
 from kdmedlearn.train.teachers import check_teacher, phantom_teacher
@@ -282,3 +285,49 @@ def test_the_probe_asks_all_teachers():
     one = probe(dls, small_student, good, **kw).right["teacher"]
     for both in ([silent, good], [good, silent]):
         assert np.array_equal(probe(dls, small_student, both, **kw).right["teacher"], one)
+
+
+def test_masks_are_probed_by_their_dice():
+    "What `probe` calls a Dice is what `evaluate_regions` does, also with several classes."
+    torch.manual_seed(0)
+    dls = phantom_dls(8, 6, size=32, bs=4, task="segment", device="cpu")
+    teacher, kw = small_unet(2), dict(steps=2, seeds=(0,), log=None)
+    found = probe(dls, lambda: small_unet(2), teacher, "pixelkl", **kw)
+    assert found.measure == "Dice" and "points of Dice" in str(found.figure().layout.xaxis.title)
+    want = evaluate_regions(teacher, dls.valid).iloc[:, 2]
+    assert np.allclose(found.right["teacher"], want, atol=1e-6)
+    assert 0 <= found.calibration <= 1 and "images with a mask" in str(found)
+    answer = torch.randint(0, 3, (5, 16, 16))
+    mask = torch.randint(0, 3, (5, 16, 16))
+    mask[0, :4] = 255  # does not count
+    one_hot = torch.nn.functional.one_hot(answer, 3).permute(0, 3, 1, 2)
+    table = region_scores(region_counts(one_hot, mask))
+    want = table[["dice 1", "dice 2"]].mean(axis=1)
+    assert np.allclose(dice_of_each(answer, mask, 3), want)
+
+
+def test_teachers_of_masks_are_asked_together():
+    "A network and one without an opinion: together they say what the first does."
+    torch.manual_seed(0)
+    dls = phantom_dls(8, 6, size=32, bs=4, task="segment", device="cpu")
+    first, flat = small_unet(2), small_unet(2)
+    for p in flat.parameters():
+        p.data.zero_()
+    one, both = (said_of_masks(nets, dls.valid) for nets in ([first], [flat, first]))
+    assert torch.equal(one.answer, both.answer) and np.array_equal(one.score, both.score)
+    assert torch.allclose(both.logits.exp().sum(1), torch.ones(len(both.logits)))
+    half = 0.5 * one.logits.softmax(1) + 0.25
+    assert torch.allclose(both.logits.exp(), half, atol=1e-5)
+
+
+def test_masks_that_everybody_contradicts_are_counted():
+    good = np.zeros((3, 8, 8), int)
+    good[:, :4] = 1
+    answer = torch.from_numpy(good)
+    mask = answer.clone()
+    mask[1] = 1 - mask[1]  # somebody painted the background
+    score = dice_of_each(answer, mask, 2)
+    said = Said(score, answer, torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+    assert (doubts(said) & agreeing(said, said)).tolist() == [False, True, False]
+    other = said._replace(answer=1 - answer)
+    assert not (doubts(said) & agreeing(said, other)).any()
