@@ -196,3 +196,19 @@ def test_soft_answers_are_told_from_hard_ones(monkeypatch):
     assert "3 comparisons" in page and "40% were drawn anew" in page
     f["runs"] = [r for r in f["runs"] if r["seed"] < 3]
     assert part.page() == ""  # not before all seeds are there
+
+
+def test_scores_of_a_search_stand_in_the_order_of_their_seeds(monkeypatch):
+    part = importlib.import_module("results.unlabelled")
+    alone = lambda seed, v: (
+        dict(kind="alone", lr=0.01, average=None, mixup=None, seed=seed) | dict(accuracy=v)
+    )
+    runs = [
+        dict(arm=a, seed=s, accuracy=v + v * s / 50)
+        for a, v in (("alone", 0.6), ("pseudo-labels", 0.8), ("taught on all images", 0.9))
+        for s in range(3)
+    ]
+    runs.append(dict(arm="teacher", seed=0, accuracy=0.95))
+    f = dict(command="c", steps=9, tune=[alone(101, 0.5), alone(100, 0.7)], runs=runs)
+    monkeypatch.setattr(part, "read", lambda name: f)
+    assert "| 0.01 | None | None | 70.0, 50.0 |" in part.phantom()

@@ -133,11 +133,12 @@ def phantom():
     best = max(without, key=lambda k: mean(list(arms[k].values())))
     d = differences(arms, "taught on all images", best)
     pseudo, verdict = against_pseudo(arms, d)
-    tune = [r for r in f["tune"] if r["kind"] == "alone"]
+    tune = sorted((r for r in f["tune"] if r["kind"] == "alone"), key=lambda r: r["seed"])
     settings = {}
     for r in tune:
         settings.setdefault((r["lr"], r["average"], r["mixup"]), []).append(r["accuracy"])
-    shown = [[*map(str, k), ", ".join(map(pct, v))] for k, v in settings.items()]
+    best_last = sorted(settings.items(), key=lambda kv: mean(kv[1]))
+    shown = [[*map(str, k), ", ".join(map(pct, v))] for k, v in best_last]
     return fill(
         PHANTOM,
         command=f["command"],
