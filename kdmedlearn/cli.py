@@ -352,7 +352,7 @@ def option(help: str | None = None, *names: str, **kw):
     "What typer is told of an option: its help, other names, the least value."
     return typer.Option(*names, help=help, **kw)
 
-# %% ../nbs/cli.ipynb #6fe9a0da
+# %% ../nbs/cli.ipynb #30502b14
 OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "mask")
 OF_TABLES = ("table", "file", "label", "split", "kind", "sep")
 ALWAYS = ("size", "bs", "valid", "group", "manifest", "modality", "bad")
@@ -366,16 +366,23 @@ def holds_masks(folder) -> bool:
 
     if not Path(folder).is_dir():
         return False
-    return any(None not in Layout().folders(d) for d in (Path(folder), *visible(folder)[0]))
+    below = [Path(folder), *visible(folder)[0]]
+    below += [d for split in below[1:] for d in visible(split)[0]]  # patients
+    return any(None not in Layout().folders(d) for d in below)
 
 
-def lists_masks(table, folder) -> bool:
-    "Whether a table has a column of masks, and none of labels."
+def lists_masks(table, folder, missing=None) -> bool:
+    "Whether a table has a column of masks, and none of labels; with `missing` it has to be clear."
     from kdmedlearn.data.masks import MASK_COLUMNS
     from kdmedlearn.data.tables import find_column, LABELS, read_csv_table
 
     t = read_csv_table(table, folder)
     labels, masks = (find_column(t, None, o, "", needed=False) for o in (LABELS, MASK_COLUMNS))
+    if missing is not None and None not in (labels, masks):
+        raise ValueError(
+            f"--missing {missing}, and the table has labels in column {labels!r} and masks in"
+            f" {masks!r}: --label {labels} or --mask {masks} says of which"
+        )
     return labels is None and masks is not None
 
 
@@ -421,7 +428,7 @@ PARSED = {
     "label": lambda text: text.split(",") if "," in text else text,
 }
 
-# %% ../nbs/cli.ipynb #d21e4f5d
+# %% ../nbs/cli.ipynb #995fc054
 DATA_IS = (
     "folder of class folders, of images/ and masks/, or of the images of --table; or with train/"
     " and test/ (or valid/) that hold these"
@@ -497,9 +504,9 @@ class AskedData:
     def of_masks(self) -> bool:
         "Whether the data are images with masks: an option or the folders say so."
         said = any(getattr(self, k) is not None for k in OF_MASKS) or self.missing == "empty"
-        if said or self.table is None:
-            return said or holds_masks(self.data)
-        return self.label is None and lists_masks(self.table, self.data)
+        if said or self.table is None:  # in folders of classes no image lacks a label
+            return said or self.missing == "skip" or holds_masks(self.data)
+        return self.label is None and lists_masks(self.table, self.data, self.missing)
 
     @property
     def reader(self) -> dict:
@@ -1153,12 +1160,13 @@ def resume(run: Path, n: int = 1):
         with resumable(run):
             work(asked, run, *parts_of(asked), Unfinished(run))
 
-# %% ../nbs/cli.ipynb #ab6af51e
+# %% ../nbs/cli.ipynb #af36eb5d
 def probe_words(found) -> dict:
     "A finding for `probe.json`."
     gaps = {k: getattr(found, k) for k in ("headroom", "early", "gain")}
     return {
         "answer": found.answer,
+        "measure": found.measure,
         "advice": found.advice,
         **{k: dict(mean=d.mean, error=d.error, low=d.low, high=d.high) for k, d in gaps.items()},
         found.measure.lower(): found.table()[found.measure].to_dict(),

@@ -19,13 +19,14 @@ from kdmedlearn.evaluation.compare import compare, show_table
 from kdmedlearn.evaluation.cost import flops
 from kdmedlearn.evaluation.regions import evaluate_regions, region_counts, region_scores
 from kdmedlearn.experiments.experiment import experiment, gain, history
-from kdmedlearn.experiments.probe import agreeing, dice_of_each, doubts, probe, Said
-from kdmedlearn.experiments.probe import said_of_masks
+from kdmedlearn.experiments.probe import agreeing, constant, dice_of_each, doubts, Probe
+from kdmedlearn.experiments.probe import probe, Said, said_of_masks
 from kdmedlearn.experiments.report import new_run, write_json, write_report
 from kdmedlearn.models.small import small_student
 from kdmedlearn.models.unet import small_unet
 from kdmedlearn.models.weights import about_model, load_model, load_teacher, save_model
 from kdmedlearn.train.distillation import distill
+from kdmedlearn.train.finite import Diverged
 from kdmedlearn.train.teachers import check_teacher, phantom_teacher
 from kdmedlearn.viz.figures import compare_figure
 
@@ -331,3 +332,66 @@ def test_masks_that_everybody_contradicts_are_counted():
     assert (doubts(said) & agreeing(said, said)).tolist() == [False, True, False]
     other = said._replace(answer=1 - answer)
     assert not (doubts(said) & agreeing(said, other)).any()
+
+
+class Heads(nn.Module):
+    "Two heads of masks, as Polyp-PVT has."
+
+    def __init__(self):
+        super().__init__()
+        self.body = small_unet(1)
+
+    def forward(self, x):
+        z = self.body(x)
+        return z / 4, 3 * z / 4
+
+
+def test_networks_with_several_heads_are_probed():
+    torch.manual_seed(0)
+    dls = phantom_dls(8, 6, size=32, bs=4, task="segment", device="cpu")
+    two = Heads()
+    one, both = (said_of_masks([m], dls.valid) for m in (two.body, two))
+    assert torch.equal(one.answer, both.answer) and torch.allclose(one.logits, both.logits)
+
+
+def test_a_student_alone_that_diverges_is_no_result():
+    dls = phantoms(size=32)
+
+    class Nan(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = small_student()
+
+        def forward(self, x):
+            return self.body(x) * float("nan")
+
+    with pytest.raises(Diverged):
+        probe(dls, Nan, phantom_teacher(), steps=1, seeds=(0,), log=None)
+
+
+def test_a_wrong_number_of_channels_is_told_before_anything_is_compared():
+    dls = phantom_dls(8, 6, size=32, bs=4, task="segment", device="cpu")
+    kw = dict(steps=1, seeds=(0,), log=None)
+    with pytest.raises(ValueError, match="num_classes=2|one logit a pixel"):
+        probe(dls, small_unet, small_unet(2), "pixelkl", **kw)
+
+
+def test_where_nobody_has_learned_nothing_is_known():
+    wrong = np.zeros((1, 50), bool)
+    right = {"teacher": wrong, "alone": wrong, "taught": wrong}
+    right |= {"alone, longer": wrong, "taught, longer": wrong}
+    found = Probe(right, 10, 0, 0.0, [], floor=0.0)
+    assert found.answer == "too little known" and "has not learned yet" in str(found)
+    assert "lr=" in found.advice
+    torch.manual_seed(0)
+    dls = phantom_dls(8, 6, size=32, bs=4, task="segment", device="cpu")
+    said = said_of_masks([small_unet(2)], dls.valid)
+    all_of_it = evaluate_regions(Everything(), dls.valid).iloc[:, 2].mean()
+    assert constant(dls.valid, said) == pytest.approx(all_of_it)
+
+
+class Everything(nn.Module):
+    "Answers foreground."
+
+    def forward(self, x):
+        return torch.ones(len(x), 1, *x.shape[2:])

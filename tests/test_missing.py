@@ -62,7 +62,9 @@ def test_no_patient_who_is_judged_is_among_the_unlabelled(scans):
     assert not judged(scans, dls) & patients(scans, dls.rest)
     tested = read(scans, test=0.3)
     assert not judged(scans, tested) & patients(scans, tested.rest)
-    with pytest.warns(UserWarning, match=f"{n * 3} of 36 images without a label are of a patient"):
+    said = f"36 images have no label, {n * 3} of them share their patient with images of validation"
+    said += f" or test and are not used; {36 - 3 * n} in dls.rest"
+    with pytest.warns(UserWarning, match=said):
         image_dls(
             scans[1],
             table=scans[0],
@@ -146,11 +148,52 @@ def test_a_listed_table_is_read_alike(scans):
         assert table_dls(again, path, **kw | dict(group="group"), missing="rest").rest
 
 
-def test_folders_have_no_gaps(scans):
-    with pytest.raises(ValueError, match="missing='rest' speaks of rows without a label"):
-        Reading(scans[1], missing="rest")
+def test_a_folder_called_unlabelled_beside_the_classes(tmp_path):
+    rng = np.random.default_rng(5)
+    for where in ("train/a", "train/b", "unlabelled/x", "train/Unlabeled"):
+        (tmp_path / where).mkdir(parents=True)
+        for i in range(6):
+            x = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(x).save(tmp_path / where / f"{i}.png")
+    (tmp_path / "unlabelled" / "notes.txt").write_text("no image")
+    kw = dict(size=16, bs=4, valid=0.3, device="cpu")
+    with pytest.warns(UserWarning, match="Unlabeled/ in .* is read as no class"):
+        assert image_dls(tmp_path, **kw).vocab == ["a", "b"]
+    with pytest.warns(UserWarning, match="12 images have no label; 12 in dls.rest"):
+        dls = image_dls(tmp_path, missing="rest", **kw)
+    assert len(dls.rest) == 12 and dls.vocab == ["a", "b"]
+    for name in ("unlabelled", "train/Unlabeled"):
+        shutil.rmtree(tmp_path / name)
+    with pytest.raises(ValueError, match="no folder called unlabelled with images in it"):
+        image_dls(tmp_path, missing="rest", **kw)
+
+
+def test_a_reading_that_makes_no_sense(scans):
+    with pytest.raises(ValueError, match="missing='skip' speaks of rows without a label"):
+        Reading(scans[1], missing="skip")
     with pytest.raises(ValueError, match="missing='empty'; expected one of"):
         Reading(scans[1], table="t.csv", missing="empty")
+
+
+def test_a_test_set_that_grows_with_the_labels_is_told(scans):
+    with pytest.warns(UserWarning, match="with more labels it becomes another one"):
+        image_dls(scans[1], table=scans[0], group="patient", test=0.3, missing="rest", device="cpu")
+
+
+def test_near_copies_with_a_column_of_patients_are_left_out(tmp_path):
+    rows, rng = [], np.random.default_rng(4)
+    for i in range(24):
+        low = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        im = Image.fromarray(low).resize((48, 48), Image.Resampling.NEAREST)
+        im.save(tmp_path / f"{i}.png")
+        Image.fromarray(np.asarray(im)[:, ::-1]).save(tmp_path / f"{i}m.png")
+        rows += [(f"{i}.png", f"p{i}", "ab"[i % 2]), (f"{i}m.png", f"q{i}", "")]
+    t = pd.DataFrame(rows, columns=["file", "patient", "label"])
+    dls = read((t, tmp_path), size=32)  # nobody says that p1 is q1
+    with pytest.warns(UserWarning, match="unlabelled images stand in valid.*left out"):
+        used = unlabelled_images(dls, "rest")
+    number = lambda files: {f.stem.strip("m") for f in files}
+    assert used and not number(used) & number(dls.valid.items)
 
 
 def pairs(root, drawn, folders=("",)):
@@ -244,7 +287,8 @@ def test_a_table_of_unlabelled_images_tells_their_patients(scans):
     assert {more.patient[int(f.stem[1:])] for f in kept} == {*more.patient} - judged(scans, dls)
     more.to_csv(scans[1] / "more.csv", index=False)
     with pytest.warns(UserWarning, match="left out"):
-        assert list(unlabelled_images(dls, "more.csv", seen="skip")) == list(kept)
+        table = scans[1] / "more.csv"
+        assert list(unlabelled_images(dls, table, seen="skip")) == list(kept)
     with pytest.raises(ValueError, match="group='patient', but the table has no column"):
         unlabelled_images(dls, more.drop(columns="patient"))
     with pytest.raises(ValueError, match="'patient' is empty in 1 rows"):
@@ -458,3 +502,87 @@ def test_a_table_of_masks_on_the_command_line(tmp_path):
     assert r.exit_code == 0 and "dice" in r.output, r.output
     r = call("bernoullikl", "--missing", "rest")
     assert r.exit_code == 2 and "keeps 2 images without a label or a mask" in r.output, r.output
+
+
+def test_files_that_the_sets_own_table_knows(scans):
+    dls = read(scans, missing="skip")
+    gone = [scans[1] / f for f, label in zip(scans[0].file, scans[0].label) if not label]
+    n = 3 * len(judged(scans, dls))
+    with pytest.raises(ValueError, match=f"{n} of 36 unlabelled images.*same group"):
+        unlabelled_images(dls, gone)
+
+
+def test_a_bare_name_elsewhere_is_another_image(tmp_path):
+    rng, rows = np.random.default_rng(8), []
+    for i in range(16):
+        for where in (f"set/{'ab'[i % 2]}", "other"):
+            (tmp_path / where).mkdir(parents=True, exist_ok=True)
+            x = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(x).save(tmp_path / where / f"{i}.png")
+        rows.append((f"{i}.png", "ab"[i % 2], f"p{i // 2}"))
+    t = pd.DataFrame(rows, columns=["file", "class", "patient"])
+    t.to_csv(tmp_path / "set" / "manifest.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kw = dict(size=16, bs=4, valid=0.3, device="cpu")
+        dls = image_dls(tmp_path / "set", group="patient", **kw)
+    assert len(unlabelled_images(dls, tmp_path / "other")) == 16
+
+
+def test_numbers_of_patients_have_to_be_written_alike(scans):
+    t = scans[0].assign(patient=scans[0].patient.str[1:].astype(int))
+    more = more_of(scans, who=range(6))
+    dls = read(scans, t)
+    for spelled in ("{}.0", "00{}"):
+        other = more.assign(patient=[spelled.format(p) for p in more.patient])
+        with pytest.raises(ValueError, match="write them alike"):
+            unlabelled_images(dls, other)
+    twice = pd.concat([more, more]).assign(patient="new")
+    assert len(unlabelled_images(dls, twice)) == 6
+
+
+def test_a_table_of_masks_asks_nothing_of_rows_that_skip_drops(tmp_path):
+    path = pairs(tmp_path, lambda n: True)
+    t = pd.DataFrame(dict(image=[f"images/{i}.png" for i in range(1, 7)]))
+    t["mask"] = [f"masks/{i}.png" for i in range(1, 5)] + ["", "NA"]
+    t["split"], t["patient"] = ["train", "train", "val", "val", "", ""], [*"abcd", "", ""]
+    t.loc[5, "image"] = "gone.png"
+    assert len(masks(path, table=t, missing="skip", group="patient").table) == 4
+    gaps = t.drop(columns="split")[:5].assign(fold=["train"] * 3 + ["test", ""], patient=[*"abcde"])
+    assert len(masks(path, table=gaps.replace("NA", ""), missing="empty").table) == 5
+
+
+def test_many_images_without_a_label_are_told_where_nobody_looks_for_copies(scans, monkeypatch):
+    monkeypatch.setattr("kdmedlearn.data.images.MANY", 20)
+    with pytest.warns(UserWarning, match="not looked for among 48 images, of which 12 have a"):
+        image_dls(scans[1], table=scans[0], group="patient", missing="rest", device="cpu")
+
+
+def test_a_manifest_with_splits_is_told(tmp_path):
+    path = pairs(tmp_path, lambda n: n % 2, folders=["p0", "p1", "p2"])
+    files = sorted((path / "images").rglob("*.png"))
+    m = pd.DataFrame(dict(file=[f.relative_to(path).as_posix() for f in files]))
+    m["patient"], m["split"] = [f.parent.name for f in files], ["train", "test"] * 9
+    with pytest.warns(UserWarning, match="test images of the column may train"):
+        kw = dict(size=32, bs=4, device="cpu", missing="rest")
+        mask_dls(path, group="patient", manifest=m, **kw)
+
+
+@pytest.mark.parametrize("columns", [["image", "mask"], ["image", "mask", "label"]])
+def test_what_the_command_line_takes_for_masks(tmp_path, columns):
+    from kdmedlearn.cli import AskedData
+
+    path = pairs(tmp_path / "set", lambda n: n < 5)
+    t = pd.DataFrame({c: ["x"] for c in columns})
+    t.to_csv(path / "t.csv", index=False)
+    asked = lambda **kw: AskedData(data=path, table="t.csv", **kw)
+    assert asked().of_masks == ("label" not in columns)
+    if "label" in columns:
+        with pytest.raises(ValueError, match="--label label or --mask mask says of which"):
+            asked(missing="skip").of_masks
+        assert asked(missing="skip", mask="mask").of_masks
+        assert not asked(missing="skip", label="label").of_masks
+    nested = tmp_path / "nested" / "train" / "p0"
+    nested.mkdir(parents=True)
+    (path / "images").rename(nested / "images"), (path / "masks").rename(nested / "masks")
+    assert AskedData(data=tmp_path / "nested").of_masks

@@ -39,7 +39,7 @@ from kdmedlearn.data.tables import (
     warn_across,
 )
 
-# %% ../../nbs/data/11_images.ipynb #29d418bb
+# %% ../../nbs/data/11_images.ipynb #540dfe2a
 class FolderLabel(Transform):
     "File -> name of the folder it lies in."
 
@@ -55,7 +55,7 @@ def list_set(
     "A row for each image of the set."
     o = reading
     if o.table is None:
-        return list_images(o.path, "folder" if o.group == "folder" else None)
+        return list_images(o.path, "folder" if o.group == "folder" else None, o.missing)
     group = None if o.group == "near" else o.group
     columns = (o.file, o.label, o.split, group, o.kind, o.sep)
     return read_table(o.table, o.path, *columns, missing=o.missing)
@@ -105,13 +105,18 @@ def warn_copies(
         warnings.warn(". ".join(says))
     return int((by.split.transform("nunique") > 1).sum())
 
-# %% ../../nbs/data/11_images.ipynb #ec8484d4
+# %% ../../nbs/data/11_images.ipynb #9d7b3351
 MANY = 3000  # images; in larger sets near duplicates are looked for on request only
 
 
-def looks_for_leaks(n: int, reading: Reading) -> bool:
-    "Are near duplicates looked for in a set of `n` images?"
+def looks_for_leaks(n: int, reading: Reading, labelled: int | None = None) -> bool:
+    "Are near duplicates looked for in a set of `n` images, of which so many have a label?"
     o = reading
+    if o.leaks is None and o.group != "near" and (labelled or n) <= MANY < n:
+        warnings.warn(
+            f"near duplicates are not looked for among {n:,} images, of which {labelled:,} have a"
+            " label; leaks=True looks for them"
+        )
     if o.leaks is False and o.group == "near":
         raise ValueError(
             "group='near' needs near duplicates, and leaks=False does not look for any"
@@ -165,7 +170,7 @@ def warn_lost(before: pd.DataFrame, after: pd.DataFrame):
             " or files left out): it cannot be learned; take a larger fraction= or another seed="
         )
 
-# %% ../../nbs/data/11_images.ipynb #93427727
+# %% ../../nbs/data/11_images.ipynb #3dcede46
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -176,7 +181,7 @@ def load_images(
     said = dict(t.attrs)
     t = t.reset_index(drop=True)  # tables put together by concat number their rows twice
     reader = reader_of(t.file, o)
-    look = looks_for_leaks(len(t), o)
+    look = looks_for_leaks(len(t), o, int((t.split != "rest").sum()))
     see, beside = thumb if look else None, t[t.split == "rest"]
     t = fill_memory(t[t.split != "rest"], reader, o.bad, o.cache, see=see)
     t = with_images(t, beside, reader, o, see)
@@ -187,7 +192,7 @@ def load_images(
     warn_copies(t)
     dls = make_loaders(t, reader, targets(t), o)
     dls.leaks = leaks
-    return with_rest(dls, whole)
+    return with_rest(dls, whole, o)
 
 # %% ../../nbs/data/11_images.ipynb #fe69f35e
 def with_groups(t: pd.DataFrame, o: Reading) -> tuple:  # (the table, `Leaks` or None)
@@ -210,7 +215,7 @@ def too_alike(t: pd.DataFrame) -> bool:  # split, group
         )
     return alike
 
-# %% ../../nbs/data/11_images.ipynb #d30f43ec
+# %% ../../nbs/data/11_images.ipynb #f9464a18
 def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the table, `Leaks`)
     "`t` with final splits train, valid, any tests, and rest: what `fraction` leaves out."
     ours = o.test is not None  # the test set is ours to cut
@@ -228,6 +233,11 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
         )
     if ours:
         t = split_test(t, o.test, o.group is not None)
+        if len(beside):
+            warnings.warn(
+                "the test set is cut off the images that have a label now; with more labels it"
+                " becomes another one. To keep it, write it into a column split"
+            )
     kept = split_off(t, o.valid, o.fraction, o.seed, ours or o.group is not None)
     whole = pd.concat([kept, t.drop(kept.index).assign(split="rest"), beside])
     if leaks is not None:
@@ -235,7 +245,7 @@ def cut_set(t: pd.DataFrame, leaks: Leaks | None, o: Reading) -> tuple:  # (the 
         warn_near(leaks, whole.print.sort_index())
     return whole, leaks
 
-# %% ../../nbs/data/11_images.ipynb #06a30b7e
+# %% ../../nbs/data/11_images.ipynb #bc99e667
 def with_images(
     t: pd.DataFrame,  # images with an answer, read
     beside: pd.DataFrame,  # images without, in the split "rest"
@@ -252,15 +262,16 @@ def with_images(
     return pd.concat([t, beside], ignore_index=True)
 
 
-def with_rest(dls: SetLoaders, whole: pd.DataFrame) -> SetLoaders:
+def with_rest(dls: SetLoaders, whole: pd.DataFrame, o: Reading) -> SetLoaders:
     "`dls` that knows its images without a label: the split 'rest' of `whole`."
     left = whole[whole.split == "rest"][["file", "group"]]
     dls.aside, dls.rest = left, unjudged(left, whole)
-    if n := len(left) - len(dls.rest):
-        warnings.warn(
-            f"{n} of {len(left)} images without a label are of a patient (or group) in validation"
-            " or test; left out of dls.rest"
-        )
+    n, of = len(left) - len(dls.rest), len(left)
+    near = o.group in (None, "near")  # then groups are near copies
+    why = "are near copies of" if near else f"share their {o.group} with"
+    gone = f", {n} of them {why} images of validation or test and are not used" if n else ""
+    if o.missing == "rest" or n:
+        warnings.warn(f"{of} images have no label{gone}; {of - n} in dls.rest")
     return dls
 
 # %% ../../nbs/data/11_images.ipynb #d745b3f3

@@ -8,8 +8,8 @@ __all__ = ['MISSING_MASKS', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COL
            'named_tests', 'inner_splits', 'list_pairs', 'masks_set_aside', 'alike', 'partner', 'from_alpha',
            'from_deep', 'mask_pixels', 'open_mask', 'mask_values', 'between', 'count_trouble', 'mask_trouble', 'hill',
            'find_threshold', 'as_value', 'as_values', 'named_values', 'MaskCode', 'coloured', 'mask_numbers', 'nearest',
-           'union', 'ReadMask', 'check_codes', 'MaskReading', 'list_masks', 'named_folders', 'placed', 'Look',
-           'strange_colours', 'look_at', 'Values', 'settled', 'mask_files', 'orientation', 'size_trouble',
+           'union', 'ReadMask', 'check_codes', 'MaskReading', 'list_masks', 'without_gaps', 'named_folders', 'placed',
+           'Look', 'strange_colours', 'look_at', 'Values', 'settled', 'mask_files', 'orientation', 'size_trouble',
            'raise_first', 'shares_of', 'labels_of', 'check_counts', 'pair_of', 'read_masks', 'check_sizes',
            'settle_all', 'read_pairs', 'MaskToChannel', 'MaskBCE', 'loss_of', 'folder_groups', 'by_folder',
            'warn_folders', 'load_pairs', 'mask_dls', 'describe_masks']
@@ -239,7 +239,7 @@ def two_sides(
         )
     return by_key(files, at), by_key(ms, to, some_drawn)
 
-# %% ../../nbs/data/12_masks.ipynb #e3533eb1
+# %% ../../nbs/data/12_masks.ipynb #1cc17045
 def find_pairs(
     folder: Path,  # holds images/ and masks/
     layout: Layout = Layout(),
@@ -250,7 +250,13 @@ def find_pairs(
     if not any(layout.folders(folder)):
         inner = [d for d in visible(folder)[0] if None not in layout.folders(d)]
         if inner and missing == "rest":  # those of whom nobody has drawn a mask yet, too
-            inner = [d for d in visible(folder)[0] if layout.folders(d)[0] is not None]
+            all_of = [d for d in visible(folder)[0] if layout.folders(d)[0] is not None]
+            if bare := [d.name for d in all_of if d not in inner]:
+                warnings.warn(
+                    f"{some(bare)} in {folder} have images and no folder of masks: they are read as"
+                    " unlabelled images, because missing='rest'"
+                )
+            inner = all_of
         if inner:  # a folder for each patient, or each image, that holds images/ and masks/
             warn_unread(folder, inner)
             each = [(d.name, p) for d in inner for p in find_pairs(d, layout, missing)]
@@ -791,7 +797,7 @@ class MaskReading(Reading):
     def layout(self) -> Layout:
         return Layout(self.images, self.masks, self.suffix)
 
-# %% ../../nbs/data/12_masks.ipynb #9bbb799b
+# %% ../../nbs/data/12_masks.ipynb #07693bbd
 MASK_COLUMNS = ("mask", "mask_file", "mask_path", "mask_id", "segmentation", "annotation")
 
 
@@ -802,8 +808,11 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
     raw = read_csv_table(o.table, o.path)
     image = find_column(raw, o.file, FILES, "file")
     mask = find_column(raw, o.mask, MASK_COLUMNS, "mask")
-    named = ~raw[mask].map(no_value)
-    cut, path = split_column(raw[named], o.split), Path(o.path)
+    named = ~raw[mask].map(no_value if o.missing in ("skip", "rest") else lambda v: not v)
+    if o.missing == "skip" and named.any():
+        raw, named = without_gaps(raw, named, image), named[named].reset_index(drop=True)
+    cut = split_column(raw[named] if o.missing == "rest" else raw, o.split)
+    path = Path(o.path)
     at, to = (d or path for d in named_folders(o.layout, path))
     t = pd.DataFrame(dict(file=pd.Series(placed(raw[image], at), dtype=object)))
     t["mask"] = pd.Series(placed(raw[mask][named], to), index=raw.index[named], dtype=object)
@@ -830,15 +839,20 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
         )
     if o.missing == "rest":
         return masks_set_aside(whole, "the table")
-    if o.missing != "skip" or not lost.any():
-        return whole
-    if lost.all():
+    if o.missing == "skip" and lost.all():
         raise ValueError("no image of the table has a mask; is mask= the right column?")
-    warnings.warn(
-        f"{lost.sum()} of {len(whole)} images of the table have no mask and are left out, because"
-        f" missing='skip': {some(whole.rel[lost])}"
-    )
-    return whole[~lost].reset_index(drop=True)
+    return whole
+
+
+def without_gaps(raw: pd.DataFrame, named: pd.Series, image: str) -> pd.DataFrame:
+    "The rows that name a mask; a warning counts the images that have none."
+    gone = [f for f in dict.fromkeys(raw[image][~named]) if f not in set(raw[image][named])]
+    if gone:
+        warnings.warn(
+            f"{len(gone)} of {raw[image].nunique()} images of the table have no mask and are left"
+            f" out, because missing='skip': {some(gone)}"
+        )
+    return raw[named].reset_index(drop=True)
 
 
 def named_folders(layout: Layout, path: Path) -> tuple:  # folders, or None where there is none
@@ -1279,7 +1293,7 @@ def warn_folders(t: pd.DataFrame, o: MaskReading):
             " video, group='folder' keeps it on one side of the cut"
         )
 
-# %% ../../nbs/data/12_masks.ipynb #8b79e4e3
+# %% ../../nbs/data/12_masks.ipynb #e9e39e35
 def load_pairs(
     t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel; perhaps folder, group
     reading: MaskReading,
@@ -1291,7 +1305,8 @@ def load_pairs(
     reader = reader_of(t["file"], o)
     masker = ReadMask(o.size, o.code, loss_of(o), o.layout, o.missing, o.page)
     masker.listed = o.table is not None
-    see = thumb if looks_for_leaks(len(t), o) else None
+    look = looks_for_leaks(len(t), o, int((t.split != "rest").sum()))
+    see = thumb if look else None
     beside = t[t.split == "rest"]
     t = read_pairs(t[t.split != "rest"], reader, masker, o.bad, o.cache, see=see)
     t = with_images(t, beside.assign(label=""), reader, o, see)
@@ -1305,7 +1320,7 @@ def load_pairs(
     codes = AddMaskCodes(list(masker.vocab))
     dls = make_loaders(t, reader, [masker], o, after, after_item=codes)
     dls.leaks = leaks
-    return with_rest(dls, whole)
+    return with_rest(dls, whole, o)
 
 
 @delegates(MaskReading)

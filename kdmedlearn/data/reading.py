@@ -81,7 +81,7 @@ def device_there(device: object):
             " that PyTorch can use; device='cpu' works everywhere"
         )
 
-# %% ../../nbs/data/09_reading.ipynb #a2967cbe
+# %% ../../nbs/data/09_reading.ipynb #e0ad6a05
 @dataclass(frozen=True)
 class Reading:
     """Everything about a data set that is not the data: what is read, how it is cut, how it is
@@ -111,7 +111,7 @@ class Reading:
     file: str | None = None  # its column of file names or ids; None: a usual name
     label: object = None  # its column of classes or numbers, or several of 0 and 1; None: usual
     split: str | None = None  # its column of train, valid, test; None: a usual name, or no split
-    missing: str = "error"  # rows without a label: "error", "skip", or "rest": unlabelled images
+    missing: str = "error"  # images without a label: "error", "skip", or "rest": for a teacher
     kind: str | None = None  # of the labels: "class", "labels", "number"; None: by what they are
     sep: str | None = None  # what separates several labels in one cell, such as "|"
     window: object = None  # for more than 8 bits: (low, high), or "range" (each image's own)
@@ -148,10 +148,10 @@ class Reading:
     def check_missing(self):
         "Raise for a `missing` that makes no sense."
         one_of("missing", self.missing, MISSING)
-        if self.missing != "error" and self.table is None:
+        if self.missing == "skip" and self.table is None:
             raise ValueError(
-                f"missing={self.missing!r} speaks of rows without a label, and no table is given:"
-                " pass table='images.csv', or unlabelled images as a folder, see `with_unlabelled`"
+                "missing='skip' speaks of rows without a label, and no table is given; in folders"
+                " an image without a label lies in none of a class"
             )
 
     def check_source(self):

@@ -7,14 +7,15 @@ __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS'
            'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'MISSING', 'visible', 'no_lost_folder',
            'turns_back', 'plain', 'is_hidden', 'files_below', 'check_folder', 'images_below', 'warn_unread',
            'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'of_classes', 'class_files',
-           'check_patients', 'check_classes', 'different_classes', 'list_images', 'warn_across', 'find_column',
-           'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file', 'read_csv_table', 'one',
-           'bare', 'tails', 'candidates', 'composed', 'spelling', 'shown', 'locate', 'not_there', 'split_word',
-           'split_names', 'Labels', 'no_value', 'gaps', 'several_readings', 'guess_kind', 'as_classes', 'plain_numbers',
-           'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns', 'read_labels', 'no_label', 'gaps_in',
-           'tell_gaps', 'splits_said', 'label_columns', 'split_column', 'group_hint', 'once', 'agreed', 'in_words',
-           'below', 'left_out', 'set_aside', 'read_table', 'with_answers', 'group_cells', 'kind_of', 'check_answers',
-           'listed_again', 'TableLabel', 'kfold', 'enough_groups', 'read_manifest', 'file_groups', 'add_groups']
+           'check_patients', 'check_classes', 'different_classes', 'list_images', 'unlabelled_folders', 'warn_across',
+           'find_column', 'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file',
+           'read_csv_table', 'one', 'bare', 'tails', 'candidates', 'composed', 'spelling', 'shown', 'locate',
+           'not_there', 'split_word', 'split_names', 'Labels', 'no_value', 'gaps', 'several_readings', 'guess_kind',
+           'as_classes', 'plain_numbers', 'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns',
+           'read_labels', 'no_label', 'gaps_in', 'tell_gaps', 'splits_said', 'label_columns', 'split_column',
+           'group_hint', 'once', 'agreed', 'in_words', 'below', 'left_out', 'set_aside', 'read_table', 'with_answers',
+           'group_cells', 'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold', 'enough_groups',
+           'read_manifest', 'file_groups', 'add_groups']
 
 # %% ../../nbs/data/04_tables.ipynb #bb9bd367
 import csv, io, os, re, unicodedata, warnings
@@ -299,15 +300,19 @@ def different_classes(first, split, a, b) -> str:
         f" only in {split}: {some(b, 9)}; {hint}rename them so that they agree"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #6676db3d
+# %% ../../nbs/data/04_tables.ipynb #80a2981d
 def list_images(
     path,  # the folder of the set
     group=None,  # "folder": class/patient/image; the folder below the class is the group
+    missing: str = "error",  # "rest": images of folders called unlabelled come last
 ) -> pd.DataFrame:  # a row per file: file, split, label, rel (path below `path`), perhaps group
     "All files of a class-folder set."
     one_of("group", group, (None, "folder"))
     path = Path(path)
-    found = {s: class_files(d, group) for s, d in find_splits(path).items()}
+    with warnings.catch_warnings():
+        if missing == "rest":  # a folder that is no class is what was asked for
+            warnings.filterwarnings("ignore", ".* is read as no class")
+        found = {s: class_files(d, group) for s, d in find_splits(path).items()}
     rows = [
         (f, s, c, f.relative_to(path).as_posix())
         for s, cs in found.items()
@@ -321,10 +326,27 @@ def list_images(
             f"only one class, {some(t.label.unique())}, in {path}; expected at least two class"
             " folders"
         )
+    if missing == "rest":
+        t = pd.concat([t, unlabelled_folders(path)], ignore_index=True)
     if group is None:
         return t
-    below = [r.split("/")[1 + (s != "all")] for r, s in zip(t.rel, t.split)]
+    below = [r.split("/")[1 + (s not in ("all", "rest"))] for r, s in zip(t.rel, t.split)]
     return warn_across(t.assign(group=below), group)
+
+
+def unlabelled_folders(path: Path) -> pd.DataFrame:  # file, split, label, rel
+    """The images in folders called unlabelled, beside the classes or the splits, in the split
+    'rest'."""
+    tops = [path, *[d for s, d in find_splits(path).items() if s == "train"]]
+    dirs = [d for top in tops for d in visible(top)[0] if OWN.match(d.name)]
+    files = [d / f for d in dirs for f in files_below(d) if f.lower().endswith(IMAGES)]
+    if not files:
+        raise ValueError(
+            f"missing='rest', but {path} has no folder called unlabelled with images in it; images"
+            " elsewhere are given to distill(..., unlabelled=)"
+        )
+    rel = [f.relative_to(path).as_posix() for f in files]
+    return pd.DataFrame(dict(file=files, split="rest", label="", rel=rel))
 
 
 def warn_across(t: pd.DataFrame, group) -> pd.DataFrame:  # split, group; the same table
@@ -644,13 +666,13 @@ def split_names(
         )
     return [means[v] for v in values]
 
-# %% ../../nbs/data/04_tables.ipynb #9bbbdaf8
+# %% ../../nbs/data/04_tables.ipynb #1282c248
 KINDS = ("class", "labels", "number")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # or a decimal comma
-NO_VALUE = {"na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?", "-"}
+NO_VALUE = {"na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-"}
 
 
 class Labels(NamedTuple):
@@ -661,7 +683,7 @@ class Labels(NamedTuple):
     target: list | None = None  # a list of 0 and 1, or a float, for each row
     vocab: list | None = None  # names of the classes or labels
 
-# %% ../../nbs/data/04_tables.ipynb #19b8703b
+# %% ../../nbs/data/04_tables.ipynb #687492e8
 def no_value(cell: str) -> bool:
     "Whether a cell is empty, or says in a word that it has no value."
     return not cell or cell.lower() in NO_VALUE
@@ -682,8 +704,8 @@ def several_readings(values: list) -> str | None:
     odd = {v for v in cells if not NUMBER.fullmatch(v)}
     if odd and cells - odd and all(map(no_value, odd)):
         return (
-            f"says {some(sorted(odd))} among numbers; drop these rows if a label is missing there,"
-            " or pass kind='class' if it is a class"
+            f"says {some(sorted(odd))} among numbers; pass missing='skip' or 'rest' if a label is"
+            " missing there, or kind='class' if it is a class"
         )
     if odd and all(COMMA.fullmatch(v) for v in cells):
         return (
@@ -838,7 +860,7 @@ def hot_columns(t: pd.DataFrame, columns, kind, names) -> Labels:
         raise ValueError(f"kind='class', but {some(odd)} have not exactly one of the columns")
     return Labels("class", [columns[i] for i in hot.argmax(1)], None, list(columns))
 
-# %% ../../nbs/data/04_tables.ipynb #b59f4697
+# %% ../../nbs/data/04_tables.ipynb #83958408
 def read_labels(
     t: pd.DataFrame,  # cells as text
     column,  # one name, or a list of names
@@ -870,14 +892,14 @@ def read_labels(
         )
     if said is None and (words := gaps(values)):
         warnings.warn(
-            f"column {column!r} {words}; it is kept as a class: drop these rows if a label is"
-            " missing there, or pass kind='class', which says that it is one"
+            f"column {column!r} {words}; it is kept as a class: pass missing='skip' or 'rest' if a"
+            " label is missing there, or kind='class', which says that it is one"
         )
     if kind == "labels":
         return hot_columns(t, [column], kind, names)
     return as_number(values, column, names) if kind == "number" else as_classes(values, column)
 
-# %% ../../nbs/data/04_tables.ipynb #6d63bc64
+# %% ../../nbs/data/04_tables.ipynb #965763a0
 MISSING = ("error", "skip", "rest")
 
 
@@ -913,7 +935,8 @@ def tell_gaps(cells: pd.DataFrame, lost: np.ndarray, sep, kind):
     "Warn of words that were taken for a gap, and of empty cells that were not."
     column, words = cells.columns[0], sorted(set(cells[lost].to_numpy().ravel()) - {""})
     if words:
-        keep = "; kind='class' keeps it as a class" if len(cells.columns) == 1 and not sep else ""
+        one = len(cells.columns) == 1 and sep is None and kind is None
+        keep = "; kind='class' keeps it as a class" if one else ""
         n = int((cells[lost] != "").any(axis=1).sum())
         warnings.warn(f"column {column!r} says {some(words)} in {n} rows: no label{keep}")
     if sep is not None and (n := int((cells[column] == "").sum())):
@@ -925,7 +948,7 @@ def tell_gaps(cells: pd.DataFrame, lost: np.ndarray, sep, kind):
 
 def splits_said(cells, lost) -> list:
     "The cells of a column of splits; rows without a label may say nothing, or that they have none."
-    own = lambda v: not v.strip() or v.strip() == "rest" or OWN.match(v.strip())
+    own = lambda v: no_label(v.strip()) or v.strip() == "rest"
     known = {v for v, no in zip(cells, lost) if not no}
     ours = "all" if known == {"all"} else "train"
     return [ours if no and own(v) else v for v, no in zip(cells, lost)]
@@ -1308,7 +1331,7 @@ def file_groups(
     parts = 1 + max((n.count("/") for n in names), default=0)
     return [groups.get(spell("/".join(r.split("/")[-parts:]))) for r in rel]
 
-# %% ../../nbs/data/04_tables.ipynb #0ba962c5
+# %% ../../nbs/data/04_tables.ipynb #785684a1
 def add_groups(
     t: pd.DataFrame,  # file, split, label, rel, print (the fingerprint)
     path,
@@ -1324,7 +1347,7 @@ def add_groups(
             )
         return t.assign(group=t.print)
     m = read_manifest(manifest, path, group)
-    if set(t.split) == {"all"} and "split" in m and len(set(m.split) - {""}) > 1:
+    if set(t.split) - {"rest"} == {"all"} and "split" in m and len(set(m.split) - {""}) > 1:
         warnings.warn(
             "the manifest has a column split"
             f" ({some(sorted(set(m.split) - {''}))}), the folders have none, and"
