@@ -212,3 +212,20 @@ def test_scores_of_a_search_stand_in_the_order_of_their_seeds(monkeypatch):
     f = dict(command="c", steps=9, tune=[alone(101, 0.5), alone(100, 0.7)], runs=runs)
     monkeypatch.setattr(part, "read", lambda name: f)
     assert "| 0.01 | None | None | 70.0, 50.0 |" in part.phantom()
+
+
+def test_the_search_with_few_masks_is_shown_beside_them():
+    part = importlib.import_module("results.unlabelled")
+    row = lambda lr, v, share=0.02: {
+        "share": share,
+        "lr": lr,
+        "augment": "strong",
+        "steps": 1000,
+        "valid dice": v,
+    }
+    rows = [row(0.01, 0.41), row(0.003, 0.44), row(0.03, 0.9, 0.1)]
+    said = part.searched(rows, 0.02, dict(lr=0.003, augment="strong"))
+    assert said.index("| 0.003 | strong | 1,000 | 44.0 |") < said.index("| 0.01 |")
+    assert "0.03 |" not in said and "is the best again" in said
+    assert "Another recipe is better" in part.searched(rows, 0.02, dict(lr=0.01))
+    assert part.searched([row(0.01, 0.4, 0.1)], 0.1, {}) == ""

@@ -25,7 +25,8 @@ Plan, written before the runs.
   students see in turn; students without a teacher get new random views all the time. Where fewer
   than a tenth have a label, those have more views, so that they are as many: 40 each at 2 %.
 - `features on all images`, added after the tenth was run: `Feature` of both networks' last stages,
-  at its default weight. The draws' teachers are fitted anew for it.
+  at its default weight. The draws' teachers are fitted anew for it, and for the longer taught
+  students of draws 3 and 4.
 - Other shares, added after the tenth was run, with its recipe: 2 % of the labels, five draws, all
   arms of 1,000 steps; all labels, three draws (seeds), the arms that need no other images.
 - Test: the test folder, scored after the last step, nothing chosen on it.
