@@ -135,6 +135,7 @@ def test_shares_of_masks_are_judged_by_both_errors(monkeypatch):
     ]
     said = part.share_of_masks(runs, 0.1)
     assert "above the student alone: sure; below the student alone: worse." in said
+    assert "by 4.3 of it, 95 % of 3 draws, these differ: sure; worse." in said
     assert "| by luck | 3 | 76.7 ± 9.9 | +4.7 ± 4.7 |" in said and "10% of the masks" in said
     few = part.share_of_masks([r for r in runs if r["draw"] < 2], 0.1)
     assert "So few draws decide nothing." in few and "sure;" not in few
@@ -191,9 +192,15 @@ def test_soft_answers_are_told_from_hard_ones(monkeypatch):
     assert part.page() == ""  # no file
     monkeypatch.setattr(Path, "is_file", lambda self: True)
     page = part.page()
-    assert "soft answers are ahead: *good*; behind: *good, calibrated*; level: *noisy" in page
+    assert (
+        "soft answers are ahead: *good*; behind: *good, calibrated*; not told apart: *noisy" in page
+    )
     assert "| good, calibrated | 5 | 90.0 | 95.0 | 60.0 | 76.6 | 71.4 |  | -5.2 ± 0.2 |" in page
-    assert "3 comparisons" in page and "40% were drawn anew" in page
+    assert (
+        "3 comparisons" in page
+        and "2 of the 3 differences are above 0" in page
+        and "40% were drawn anew" in page
+    )
     f["runs"] = [r for r in f["runs"] if r["seed"] < 3]
     assert part.page() == ""  # not before all seeds are there
 
@@ -211,7 +218,7 @@ def test_scores_of_a_search_stand_in_the_order_of_their_seeds(monkeypatch):
     runs.append(dict(arm="teacher", seed=0, accuracy=0.95))
     f = dict(command="c", steps=9, tune=[alone(101, 0.5), alone(100, 0.7)], runs=runs)
     monkeypatch.setattr(part, "read", lambda name: f)
-    assert "| 0.01 | None | None | 70.0, 50.0 |" in part.phantom()
+    assert "| 0.01 | no | no | 70.0, 50.0 |" in part.phantom()
 
 
 def test_the_search_with_few_masks_is_shown_beside_them():

@@ -443,7 +443,7 @@ def test_masks_are_probed(tmp_path, runs):
     few += ("--teacher", "small_unet", "--teacher-epochs", 1, "--steps", 2, "--seeds", 1)
     r = call("probe", "--data", polyps, "--method", "softmasks", *few, "--runs", runs)
     assert r.exit_code == 0, r.output
-    assert "images with a mask" in r.output and "validation masks that" in r.output
+    assert "images with a mask" in r.output and "Validation masks that" in r.output
     (found,) = (read(f) for f in runs.rglob("probe.json"))
     assert set(found["dice"]) >= {"teacher", "alone", "taught, longer"} and found["unlabelled"]
     assert "Dice on the validation images" in next(runs.rglob("report.html")).read_text()

@@ -38,8 +38,9 @@ HEAD = """
 
 <!-- made by tools/site/results_page.py from docs/results/*.json; edit those by running the commands -->
 
-What was measured, and the command that measured it. Accuracies in percent. A difference is the mean
-over seeds of the *paired* differences, with its standard error. Nothing was chosen on a test set,
+What was measured, and the command that measured it. Accuracies in percent. Behind a score stands its
+standard deviation over runs. A difference is the mean of the *paired* differences over runs (seeds,
+or draws of the labels), with its standard error. Nothing was chosen on a test set,
 and the last step counts. Hyperparameters are the defaults where a part does not say that they were
 chosen, on validation images.
 """

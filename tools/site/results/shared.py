@@ -4,6 +4,8 @@ tables."""
 import json, re
 from pathlib import Path
 
+from scipy.stats import t
+
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 
 
@@ -50,6 +52,11 @@ def with_error(d, show=lambda v: f"{100 * v:.1f}", sign=lambda v: f"{100 * v:+.1
 
 def signed_three(v):
     return f"{v:+.3f}"
+
+
+def factor(n: int) -> float:
+    "Of how many of its standard errors a mean of `n` values has to be, for 95 %."
+    return float(t.ppf(0.975, n - 1))
 
 
 def mean(v):

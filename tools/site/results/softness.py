@@ -1,7 +1,7 @@
 """The part of docs/results.md on when soft answers are more than labels, from
 docs/results/softness.json."""
 
-from results.shared import error, fill, mean, pct, read, RESULTS, table, with_error
+from results.shared import error, factor, fill, mean, pct, read, RESULTS, table, with_error
 
 TEXT = """
 ## When softness itself helps: phantoms
@@ -14,16 +14,18 @@ differs. *T = 4* is `Response` at its usual temperature. The student has 51 thou
 {labels} labelled images and {more:,} without a label, {steps:,} steps of {batch}. Three teachers of
 one network: the package's, one fitted on the student's own {labels} labels, one on {others:,} other
 images of whose labels {redrawn:.0%} were drawn anew. *Calibrated* are their logits divided by the
-temperature that fits 1,000 labelled validation images. *Four classes* and *two classes*: the first
-teacher, neighbours in the list put together. Sureness is the mean probability of the answer given.
-The unit of the error is the seed; the test images were scored once.
+temperature that fits 1,000 labelled validation images, five times as many labels as the student
+has. *Four classes* and *two classes*: the first teacher, the eight classes put together by twos and
+by fours, as they stand in the list. Sureness is the mean probability of the answer given. Behind a
+difference stands its standard error over seeds (other images, other first weights); the test images
+were scored once. There is no mixup here and half the steps, so the student alone is lower than in
+the first part.
 
 {rows}
 
 {verdict}
 """
-HEAD = ["teacher", "seeds", "accuracy", "sureness", "alone", "hard", "soft", "T = 4"]
-T_OF_FIVE = 2.8  # standard errors of the mean of five that leave 5 % outside
+HEAD = ["teacher", "seeds", "its accuracy", "its sureness", "alone", "hard", "soft", "T = 4"]
 
 
 def page():
@@ -50,16 +52,18 @@ def page():
         rows.append([case, len(seeds), *teacher, *map(points, arms), with_error(d)])
     if not rows:
         return ""
-    sign = {c: mean(d) / T_OF_FIVE / max(error(d), 1e-9) for c, d in apart.items()}
+    sign = {c: mean(d) / factor(5) / max(error(d), 1e-9) for c, d in apart.items()}
     groups = {
         "soft answers are ahead": [c for c, s in sign.items() if s > 1],
         "behind": [c for c, s in sign.items() if s < -1],
-        "level": [c for c, s in sign.items() if abs(s) <= 1],
+        "not told apart": [c for c, s in sign.items() if abs(s) <= 1],
     }
     told = "; ".join(f"{k}: {', '.join(map(quoted, v))}" for k, v in groups.items() if v)
     verdict = (
-        f"{len(rows)} comparisons, of which one in twenty would differ by chance. By"
-        f" {T_OF_FIVE} standard errors, {told}."
+        f"By {factor(5):.1f} standard errors, the 95 % of five seeds, {told}. Each of the"
+        f" {len(rows)} comparisons by itself has a chance of one in twenty to differ for nothing, and"
+        f" they share arms. {sum(mean(d) > 0 for d in apart.values())} of the {len(rows)} differences"
+        " are above 0."
     )
     values = {k: f[k] for k in ("command", "labels", "more", "steps", "batch", "others", "redrawn")}
     return fill(TEXT, rows=table([*HEAD, "soft minus hard"], rows), verdict=verdict, **values)
