@@ -180,15 +180,21 @@ def test_a_test_set_that_grows_with_the_labels_is_told(scans):
         image_dls(scans[1], table=scans[0], group="patient", test=0.3, missing="rest", device="cpu")
 
 
-def test_near_copies_with_a_column_of_patients_are_left_out(tmp_path):
+def with_mirrors(folder):
+    """A table of 24 images with a label, and of their mirrored copies, called other patients,
+    without."""
     rows, rng = [], np.random.default_rng(4)
     for i in range(24):
         low = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
         im = Image.fromarray(low).resize((48, 48), Image.Resampling.NEAREST)
-        im.save(tmp_path / f"{i}.png")
-        Image.fromarray(np.asarray(im)[:, ::-1]).save(tmp_path / f"{i}m.png")
+        im.save(folder / f"{i}.png")
+        Image.fromarray(np.asarray(im)[:, ::-1]).save(folder / f"{i}m.png")
         rows += [(f"{i}.png", f"p{i}", "ab"[i % 2]), (f"{i}m.png", f"q{i}", "")]
-    t = pd.DataFrame(rows, columns=["file", "patient", "label"])
+    return pd.DataFrame(rows, columns=["file", "patient", "label"])
+
+
+def test_near_copies_with_a_column_of_patients_are_left_out(tmp_path):
+    t = with_mirrors(tmp_path)
     dls = read((t, tmp_path), size=32)  # nobody says that p1 is q1
     with pytest.warns(UserWarning, match="unlabelled images stand in valid.*left out"):
         used = unlabelled_images(dls, "rest")
@@ -362,14 +368,7 @@ def test_rows_of_an_unlabelled_file_have_to_agree(scans, column, value):
 
 
 def test_near_copies_of_judged_images_are_not_among_them(tmp_path):
-    rows, rng = [], np.random.default_rng(4)
-    for i in range(24):
-        low = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        im = Image.fromarray(low).resize((48, 48), Image.Resampling.NEAREST)
-        im.save(tmp_path / f"{i}.png")
-        Image.fromarray(np.asarray(im)[:, ::-1]).save(tmp_path / f"{i}m.png")
-        rows += [(f"{i}.png", "ab"[i % 2]), (f"{i}m.png", "")]
-    t = pd.DataFrame(rows, columns=["file", "label"])
+    t = with_mirrors(tmp_path)
     number = lambda files: {f.stem.strip("m") for f in files}
     for group in ("near", None):
         dls = read((t, tmp_path), group=group, size=32)

@@ -8,7 +8,7 @@ __all__ = ['MISSING_MASKS', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COL
            'named_tests', 'inner_splits', 'list_pairs', 'masks_set_aside', 'alike', 'partner', 'from_alpha',
            'from_deep', 'mask_pixels', 'open_mask', 'mask_values', 'between', 'count_trouble', 'mask_trouble', 'hill',
            'find_threshold', 'as_value', 'as_values', 'named_values', 'MaskCode', 'coloured', 'mask_numbers', 'nearest',
-           'union', 'ReadMask', 'check_codes', 'MaskReading', 'list_masks', 'without_gaps', 'named_folders', 'placed',
+           'union', 'ReadMask', 'check_codes', 'MaskReading', 'without_gaps', 'named_folders', 'placed', 'list_masks',
            'Look', 'strange_colours', 'look_at', 'Values', 'settled', 'mask_files', 'orientation', 'size_trouble',
            'raise_first', 'shares_of', 'labels_of', 'check_counts', 'pair_of', 'read_masks', 'check_sizes',
            'settle_all', 'read_pairs', 'MaskToChannel', 'MaskBCE', 'loss_of', 'folder_groups', 'by_folder',
@@ -797,10 +797,37 @@ class MaskReading(Reading):
     def layout(self) -> Layout:
         return Layout(self.images, self.masks, self.suffix)
 
-# %% ../../nbs/data/12_masks.ipynb #07693bbd
+# %% ../../nbs/data/12_masks.ipynb #5b35213a
 MASK_COLUMNS = ("mask", "mask_file", "mask_path", "mask_id", "segmentation", "annotation")
 
 
+def without_gaps(raw: pd.DataFrame, named: pd.Series, image: str) -> pd.DataFrame:
+    "The rows that name a mask; a warning counts the images that have none."
+    gone = [f for f in dict.fromkeys(raw[image][~named]) if f not in set(raw[image][named])]
+    if gone:
+        warnings.warn(
+            f"{len(gone)} of {raw[image].nunique()} images of the table have no mask and are left"
+            f" out, because missing='skip': {some(gone)}"
+        )
+    return raw[named].reset_index(drop=True)
+
+
+def named_folders(layout: Layout, path: Path) -> tuple:  # folders, or None where there is none
+    "The folders of images and of masks; raises where one that was named is not there."
+    got = layout.folders(path)
+    for option, name, folder in zip(("images", "masks"), (layout.images, layout.masks), got):
+        if name is not None and folder is None:
+            raise FileNotFoundError(f"{option}={name!r}, but there is no such folder in {path}")
+    return got
+
+
+def placed(ids, folder: Path) -> list:  # of paths
+    "`locate`, without its warning: images beside masks are never all in one column."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return locate(ids, folder)
+
+# %% ../../nbs/data/12_masks.ipynb #c2f1f1c6
 def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folder, perhaps group
     "All pairs of a set, by its folders or by its table."
     if o.table is None:
@@ -842,33 +869,6 @@ def list_masks(o: MaskReading) -> pd.DataFrame:  # file, mask, split, rel, folde
     if o.missing == "skip" and lost.all():
         raise ValueError("no image of the table has a mask; is mask= the right column?")
     return whole
-
-
-def without_gaps(raw: pd.DataFrame, named: pd.Series, image: str) -> pd.DataFrame:
-    "The rows that name a mask; a warning counts the images that have none."
-    gone = [f for f in dict.fromkeys(raw[image][~named]) if f not in set(raw[image][named])]
-    if gone:
-        warnings.warn(
-            f"{len(gone)} of {raw[image].nunique()} images of the table have no mask and are left"
-            f" out, because missing='skip': {some(gone)}"
-        )
-    return raw[named].reset_index(drop=True)
-
-
-def named_folders(layout: Layout, path: Path) -> tuple:  # folders, or None where there is none
-    "The folders of images and of masks; raises where one that was named is not there."
-    got = layout.folders(path)
-    for option, name, folder in zip(("images", "masks"), (layout.images, layout.masks), got):
-        if name is not None and folder is None:
-            raise FileNotFoundError(f"{option}={name!r}, but there is no such folder in {path}")
-    return got
-
-
-def placed(ids, folder: Path) -> list:  # of paths
-    "`locate`, without its warning: images beside masks are never all in one column."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return locate(ids, folder)
 
 # %% ../../nbs/data/12_masks.ipynb #c227f58b
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ignored_value', 'without_labels', 'has_label', 'at_least_one', 'listed_unlabelled', 'unlabelled_files',
-           'seen_in_tests', 'thumbed', 'reading_of', 'their_groups', 'folder_of', 'listed_as', 'written_alike',
+           'seen_in_tests', 'thumbed', 'folder_of', 'listed_as', 'written_alike', 'reading_of', 'their_groups',
            'of_judged_groups', 'Both', 'endless', 'BothLoader', 'is_dataset', 'checked', 'refuse', 'unseen',
            'judged_names', 'compared_once', 'Compared', 'unlabelled_images', 'with_unlabelled']
 
@@ -150,7 +150,35 @@ def thumbed(t: pd.DataFrame, reader) -> pd.DataFrame:  # file; the same with a c
     got = watched((thumb(look(f)) for f in t.file), len(t), "looking for leaks")
     return t.assign(seen=list(got))
 
-# %% ../../nbs/data/10_unlabelled.ipynb #7d4d2b15
+# %% ../../nbs/data/10_unlabelled.ipynb #1504b950
+def folder_of(f: Path, groups: set, top) -> str | None:
+    "Which of `groups` is one of the folders that `f` lies in below `top`; None: the next above it."
+    at = f.parent.relative_to(top) if top is not None else Path(f.parent.name)
+    names = ("/".join(at.parts[i:j]) for i in range(len(at.parts)) for j in range(i + 1, 9))
+    return next((name for name in names if name in groups), None)
+
+
+def listed_as(f: Path, known, path) -> str | None:
+    "The path, name or stem by which `known` lists a file of the folder `path`; else None."
+    if not f.is_relative_to(path):
+        return None
+    below = f.relative_to(path)
+    names = below.as_posix(), below.with_suffix("").as_posix(), f.name, f.stem
+    return next((n for n in names if n in known), None)
+
+# %% ../../nbs/data/10_unlabelled.ipynb #614e3d23
+def written_alike(groups, known):
+    "Raise where groups of a table are those of the set but for how a number is written."
+    plain = lambda g: re.sub(r"\.0+$", "", g).lstrip("0")
+    same = {plain(g): g for g in known}
+    for g in set(groups) - set(known):
+        if plain(g) in same and re.fullmatch(r"[\d.]+", g):
+            raise ValueError(
+                f"the table of unlabelled images has {g!r} where the set has {same[plain(g)]!r};"
+                " write them alike, or nobody sees who is the same"
+            )
+
+# %% ../../nbs/data/10_unlabelled.ipynb #87ea34a0
 def reading_of(dls: SetLoaders):
     "How the labelled set was read."
     if not hasattr(dls, "again"):
@@ -187,35 +215,7 @@ def their_groups(
     twice = set(m.file[m.file.duplicated()])  # one name, two patients
     return [group.get(listed_as(f, set(group) - twice, o.path)) for f in files]
 
-
-def folder_of(f: Path, groups: set, top) -> str | None:
-    "Which of `groups` is one of the folders that `f` lies in below `top`; None: the next above it."
-    at = f.parent.relative_to(top) if top is not None else Path(f.parent.name)
-    names = ("/".join(at.parts[i:j]) for i in range(len(at.parts)) for j in range(i + 1, 9))
-    return next((name for name in names if name in groups), None)
-
-
-def listed_as(f: Path, known, path) -> str | None:
-    "The path, name or stem by which `known` lists a file of the folder `path`; else None."
-    if not f.is_relative_to(path):
-        return None
-    below = f.relative_to(path)
-    names = below.as_posix(), below.with_suffix("").as_posix(), f.name, f.stem
-    return next((n for n in names if n in known), None)
-
-
-def written_alike(groups, known):
-    "Raise where groups of a table are those of the set but for how a number is written."
-    plain = lambda g: re.sub(r"\.0+$", "", g).lstrip("0")
-    same = {plain(g): g for g in known}
-    for g in set(groups) - set(known):
-        if plain(g) in same and re.fullmatch(r"[\d.]+", g):
-            raise ValueError(
-                f"the table of unlabelled images has {g!r} where the set has {same[plain(g)]!r};"
-                " write them alike, or nobody sees who is the same"
-            )
-
-
+# %% ../../nbs/data/10_unlabelled.ipynb #9f8398a3
 def of_judged_groups(
     files: list,
     groups: list,  # of `their_groups`
