@@ -204,11 +204,11 @@ class Probe:
         rows = {f"gain, {k} training": d for k, d in rows.items()} | {"headroom": self.headroom}
         return difference_figure(rows, self.measure, self.answer.capitalize())
 
-# %% ../../nbs/experiments/03_probe.ipynb #757fc792
+# %% ../../nbs/experiments/03_probe.ipynb #37e54ab1
 class Together(nn.Module):
     "Models that answer as one: the logarithm of the mean of their probabilities, (B, C, ...)."
 
-    def __init__(self, models: list, dl):  # modules or `Teacher`s; a loader, for its normalisation
+    def __init__(self, models: list, dl):  # modules, Learners, teachers; a loader
         super().__init__()
         nets, self.asked = zip(*(answering(m, dl) for m in models))
         self.nets = nn.ModuleList(nets)
