@@ -352,7 +352,7 @@ def option(help: str | None = None, *names: str, **kw):
     "What typer is told of an option: its help, other names, the least value."
     return typer.Option(*names, help=help, **kw)
 
-# %% ../nbs/cli.ipynb #30502b14
+# %% ../nbs/cli.ipynb #d3eb9c3f
 OF_MASKS = ("images", "masks", "suffix", "classes", "ignore", "mask")
 OF_TABLES = ("table", "file", "label", "split", "kind", "sep")
 ALWAYS = ("size", "bs", "valid", "group", "manifest", "modality", "bad")
@@ -385,7 +385,7 @@ def lists_masks(table, folder, missing=None) -> bool:
         )
     return labels is None and masks is not None
 
-
+# %% ../nbs/cli.ipynb #3caca00c
 def mask_value(text: str):  # "255" -> 255; "#ff0000" -> (255, 0, 0)
     "A value of mask pixels: a grey level or a colour."
     text = text.strip()

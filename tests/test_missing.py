@@ -585,3 +585,30 @@ def test_what_the_command_line_takes_for_masks(tmp_path, columns):
     nested.mkdir(parents=True)
     (path / "images").rename(nested / "images"), (path / "masks").rename(nested / "masks")
     assert AskedData(data=tmp_path / "nested").of_masks
+
+
+def test_a_bare_name_in_another_folder_of_the_set_is_another_image(scans):
+    t, path = scans
+    (path / "images").mkdir(), (path / "later").mkdir()
+    rng = np.random.default_rng(11)
+    for f in t.file:
+        (path / f).rename(path / "images" / f)
+        x = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(x).save(path / "later" / f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kw = dict(size=16, bs=4, valid=0.3, group="patient", device="cpu")
+        labels = t.assign(label=[*"ab"] * 24, file=t.file.str[:-4])  # ids
+        dls = image_dls(path / "images", table=labels, **kw)
+        assert len(unlabelled_images(dls, path / "later")) == 48  # outside of the set
+        dls = image_dls(path, table=labels.assign(file="images/" + t.file), **kw)
+        assert len(unlabelled_images(dls, path / "later")) == 48  # the table names a path
+        m = pd.DataFrame(dict(file=t.file, patient=t.patient))
+        listed = dict(group="patient", manifest=m) | {k: kw[k] for k in ("size", "bs", "device")}
+        sides = labels.assign(where=labels.label.map("class {}".format))
+        for f, where in zip(t.file, sides["where"]):
+            (path / "set" / where).mkdir(parents=True, exist_ok=True)
+            (path / "images" / f).rename(path / "set" / where / f)
+        (path / "later").rename(path / "set" / "unlabelled")
+        dls = image_dls(path / "set", valid=0.3, **listed)
+    assert len(unlabelled_images(dls, path / "set" / "unlabelled")) == 48

@@ -7,7 +7,7 @@ __all__ = ['MANY', 'FolderLabel', 'list_set', 'targets', 'answer_of', 'warn_copi
            'warn_near', 'answers_in', 'warn_lost', 'load_images', 'with_groups', 'too_alike', 'cut_set', 'with_images',
            'with_rest', 'image_dls', 'table_dls', 'listed_groups', 'describe', 'of_splits', 'count_answers', 'folds']
 
-# %% ../../nbs/data/11_images.ipynb #a9230fb4
+# %% ../../nbs/data/11_images.ipynb #00b5f76d
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +22,14 @@ import fastai.vision.learner  # registers show_batch and show_results for images
 
 from .leaks import connected, find_leaks, Leaks, thumb
 from .loaders import SetLoaders, some
-from .reading import fill_memory, make_loaders, OF_TABLES, reader_of
-from .reading import Reading, ReadImage
+from kdmedlearn.data.reading import (
+    fill_memory,
+    make_loaders,
+    OF_TABLES,
+    reader_of,
+    Reading,
+    ReadImage,
+)
 from .splits import split_off, split_test, unjudged
 from kdmedlearn.data.tables import (
     add_groups,
@@ -105,14 +111,14 @@ def warn_copies(
         warnings.warn(". ".join(says))
     return int((by.split.transform("nunique") > 1).sum())
 
-# %% ../../nbs/data/11_images.ipynb #9d7b3351
+# %% ../../nbs/data/11_images.ipynb #5ee5854f
 MANY = 3000  # images; in larger sets near duplicates are looked for on request only
 
 
-def looks_for_leaks(n: int, reading: Reading, labelled: int | None = None) -> bool:
-    "Are near duplicates looked for in a set of `n` images, of which so many have a label?"
-    o = reading
-    if o.leaks is None and o.group != "near" and (labelled or n) <= MANY < n:
+def looks_for_leaks(t: pd.DataFrame, o: Reading) -> bool:  # split of each image
+    "Are near duplicates looked for in a set?"
+    n, labelled = len(t), int((t.split != "rest").sum())
+    if o.leaks is None and o.group != "near" and labelled <= MANY < n:
         warnings.warn(
             f"near duplicates are not looked for among {n:,} images, of which {labelled:,} have a"
             " label; leaks=True looks for them"
@@ -170,7 +176,7 @@ def warn_lost(before: pd.DataFrame, after: pd.DataFrame):
             " or files left out): it cannot be learned; take a larger fraction= or another seed="
         )
 
-# %% ../../nbs/data/11_images.ipynb #3dcede46
+# %% ../../nbs/data/11_images.ipynb #06eeb582
 def load_images(
     reading: Reading,
     t: pd.DataFrame | None = None,  # file, split, label, rel, ...; None: `list_set(reading)`
@@ -181,8 +187,7 @@ def load_images(
     said = dict(t.attrs)
     t = t.reset_index(drop=True)  # tables put together by concat number their rows twice
     reader = reader_of(t.file, o)
-    look = looks_for_leaks(len(t), o, int((t.split != "rest").sum()))
-    see, beside = thumb if look else None, t[t.split == "rest"]
+    see, beside = thumb if looks_for_leaks(t, o) else None, t[t.split == "rest"]
     t = fill_memory(t[t.split != "rest"], reader, o.bad, o.cache, see=see)
     t = with_images(t, beside, reader, o, see)
     whole, leaks = cut_set(*with_groups(t, o), o)

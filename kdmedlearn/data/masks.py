@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MISSING_MASKS', 'IGNORE', 'UNKNOWN', 'TARGETS', 'FOREIGN', 'MASK_COLUMNS', 'LOSSY', 'side', 'Layout', 'below',
            'files_below', 'by_key', 'by_stem', 'match', 'name_hint', 'pairs_or_raise', 'two_sides', 'find_pairs',
-           'named_tests', 'inner_splits', 'list_pairs', 'masks_set_aside', 'alike', 'partner', 'from_alpha',
+           'masks_set_aside', 'named_tests', 'inner_splits', 'list_pairs', 'alike', 'partner', 'from_alpha',
            'from_deep', 'mask_pixels', 'open_mask', 'mask_values', 'between', 'count_trouble', 'mask_trouble', 'hill',
            'find_threshold', 'as_value', 'as_values', 'named_values', 'MaskCode', 'coloured', 'mask_numbers', 'nearest',
            'union', 'ReadMask', 'check_codes', 'MaskReading', 'without_gaps', 'named_folders', 'placed', 'list_masks',
@@ -268,7 +268,18 @@ def find_pairs(
     hint = name_hint([k for k in found if not found[k]], alone, layout.suffix)
     return pairs_or_raise(ims, found, [ms[k] for k in alone], folder, missing, hint)
 
-# %% ../../nbs/data/12_masks.ipynb #1013062b
+# %% ../../nbs/data/12_masks.ipynb #d05622b1
+def masks_set_aside(t: pd.DataFrame, where) -> pd.DataFrame:
+    "`t` with the images that have no mask in the split 'rest'; see `set_aside`."
+    lost = t["mask"].isna()
+    if lost.all():
+        raise ValueError(f"no image of {where} has a mask; are these the right folders or columns?")
+    other = t[lost & ~t["file"].map(lambda f: f.suffix.lower() in ("", *IMAGES))]
+    if len(other):
+        warnings.warn(f"{len(other)} files among the images are none: {some(other.rel)}; left out")
+    return set_aside(t[~lost], t[lost].drop(other.index), "mask")
+
+# %% ../../nbs/data/12_masks.ipynb #e23381c3
 def named_tests(test: Path, layout: Layout) -> dict:  # name -> folder
     "The test sets in the folder `test`, or nothing where it is a test set itself."
     sets = {d.name: d for d in visible(test)[0]}
@@ -322,17 +333,6 @@ def list_pairs(
     if whole:
         t["split"] = inner_splits(t, layout.folders(path)[0])
     return masks_set_aside(t, path) if missing == "rest" else t
-
-
-def masks_set_aside(t: pd.DataFrame, where) -> pd.DataFrame:
-    "`t` with the images that have no mask in the split 'rest'; see `set_aside`."
-    lost = t["mask"].isna()
-    if lost.all():
-        raise ValueError(f"no image of {where} has a mask; are these the right folders or columns?")
-    other = t[lost & ~t["file"].map(lambda f: f.suffix.lower() in ("", *IMAGES))]
-    if len(other):
-        warnings.warn(f"{len(other)} files among the images are none: {some(other.rel)}; left out")
-    return set_aside(t[~lost], t[lost].drop(other.index), "mask")
 
 # %% ../../nbs/data/12_masks.ipynb #f26c3e4a
 def alike(a: str | None, b: str) -> bool:
@@ -1293,7 +1293,7 @@ def warn_folders(t: pd.DataFrame, o: MaskReading):
             " video, group='folder' keeps it on one side of the cut"
         )
 
-# %% ../../nbs/data/12_masks.ipynb #e9e39e35
+# %% ../../nbs/data/12_masks.ipynb #60b454c2
 def load_pairs(
     t: pd.DataFrame,  # file, mask (a file, several, or None), split, rel; perhaps folder, group
     reading: MaskReading,
@@ -1305,8 +1305,7 @@ def load_pairs(
     reader = reader_of(t["file"], o)
     masker = ReadMask(o.size, o.code, loss_of(o), o.layout, o.missing, o.page)
     masker.listed = o.table is not None
-    look = looks_for_leaks(len(t), o, int((t.split != "rest").sum()))
-    see = thumb if look else None
+    see = thumb if looks_for_leaks(t, o) else None
     beside = t[t.split == "rest"]
     t = read_pairs(t[t.split != "rest"], reader, masker, o.bad, o.cache, see=see)
     t = with_images(t, beside.assign(label=""), reader, o, see)

@@ -7,12 +7,12 @@ __all__ = ['SPLITS', 'HIDDEN', 'IMAGES', 'OTHER_SPLIT', 'OWN', 'FILES', 'LABELS'
            'KINDS', 'NUMBER', 'WHOLE', 'COMMA', 'THOUSANDS', 'NO_VALUE', 'BITS', 'MISSING', 'visible', 'no_lost_folder',
            'turns_back', 'plain', 'is_hidden', 'files_below', 'check_folder', 'images_below', 'warn_unread',
            'no_other_splits', 'find_splits', 'no_twins', 'one_level_up', 'two_readings', 'of_classes', 'class_files',
-           'check_patients', 'check_classes', 'different_classes', 'list_images', 'unlabelled_folders', 'warn_across',
+           'check_patients', 'check_classes', 'different_classes', 'unlabelled_folders', 'list_images', 'warn_across',
            'find_column', 'csv_text', 'csv_rows', 'no_swallowed_rows', 'parse_csv', 'as_text', 'table_file',
            'read_csv_table', 'one', 'bare', 'tails', 'candidates', 'composed', 'spelling', 'shown', 'locate',
            'not_there', 'split_word', 'split_names', 'Labels', 'no_value', 'gaps', 'several_readings', 'guess_kind',
            'as_classes', 'plain_numbers', 'as_number', 'as_labels', 'split_cells', 'is_hot', 'hot_columns',
-           'read_labels', 'no_label', 'gaps_in', 'tell_gaps', 'splits_said', 'label_columns', 'split_column',
+           'read_labels', 'no_label', 'tell_gaps', 'gaps_in', 'splits_said', 'label_columns', 'split_column',
            'group_hint', 'once', 'agreed', 'in_words', 'below', 'left_out', 'set_aside', 'read_table', 'with_answers',
            'group_cells', 'kind_of', 'check_answers', 'listed_again', 'TableLabel', 'kfold', 'enough_groups',
            'read_manifest', 'file_groups', 'add_groups']
@@ -300,7 +300,22 @@ def different_classes(first, split, a, b) -> str:
         f" only in {split}: {some(b, 9)}; {hint}rename them so that they agree"
     )
 
-# %% ../../nbs/data/04_tables.ipynb #80a2981d
+# %% ../../nbs/data/04_tables.ipynb #0ce1892d
+def unlabelled_folders(path: Path) -> pd.DataFrame:  # file, split, label, rel
+    """The images in folders called unlabelled, beside the classes or the splits, in the split
+    'rest'."""
+    tops = [path, *[d for s, d in find_splits(path).items() if s == "train"]]
+    dirs = [d for top in tops for d in visible(top)[0] if OWN.match(d.name)]
+    files = [d / f for d in dirs for f in files_below(d) if f.lower().endswith(IMAGES)]
+    if not files:
+        raise ValueError(
+            f"missing='rest', but {path} has no folder called unlabelled with images in it; images"
+            " elsewhere are given to distill(..., unlabelled=)"
+        )
+    rel = [f.relative_to(path).as_posix() for f in files]
+    return pd.DataFrame(dict(file=files, split="rest", label="", rel=rel))
+
+# %% ../../nbs/data/04_tables.ipynb #b32da16b
 def list_images(
     path,  # the folder of the set
     group=None,  # "folder": class/patient/image; the folder below the class is the group
@@ -332,21 +347,6 @@ def list_images(
         return t
     below = [r.split("/")[1 + (s not in ("all", "rest"))] for r, s in zip(t.rel, t.split)]
     return warn_across(t.assign(group=below), group)
-
-
-def unlabelled_folders(path: Path) -> pd.DataFrame:  # file, split, label, rel
-    """The images in folders called unlabelled, beside the classes or the splits, in the split
-    'rest'."""
-    tops = [path, *[d for s, d in find_splits(path).items() if s == "train"]]
-    dirs = [d for top in tops for d in visible(top)[0] if OWN.match(d.name)]
-    files = [d / f for d in dirs for f in files_below(d) if f.lower().endswith(IMAGES)]
-    if not files:
-        raise ValueError(
-            f"missing='rest', but {path} has no folder called unlabelled with images in it; images"
-            " elsewhere are given to distill(..., unlabelled=)"
-        )
-    rel = [f.relative_to(path).as_posix() for f in files]
-    return pd.DataFrame(dict(file=files, split="rest", label="", rel=rel))
 
 
 def warn_across(t: pd.DataFrame, group) -> pd.DataFrame:  # split, group; the same table
@@ -899,7 +899,7 @@ def read_labels(
         return hot_columns(t, [column], kind, names)
     return as_number(values, column, names) if kind == "number" else as_classes(values, column)
 
-# %% ../../nbs/data/04_tables.ipynb #965763a0
+# %% ../../nbs/data/04_tables.ipynb #d05c798a
 MISSING = ("error", "skip", "rest")
 
 
@@ -908,6 +908,21 @@ def no_label(cell: str) -> bool:
     return no_value(cell) or bool(OWN.match(cell))
 
 
+def tell_gaps(cells: pd.DataFrame, lost: np.ndarray, sep, kind):
+    "Warn of words that were taken for a gap, and of empty cells that were not."
+    column, words = cells.columns[0], sorted(set(cells[lost].to_numpy().ravel()) - {""})
+    if words:
+        one = len(cells.columns) == 1 and sep is None and kind is None
+        keep = "; kind='class' keeps it as a class" if one else ""
+        n = int((cells[lost] != "").any(axis=1).sum())
+        warnings.warn(f"column {column!r} says {some(words)} in {n} rows: no label{keep}")
+    if sep is not None and (n := int((cells[column] == "").sum())):
+        warnings.warn(
+            f"column {column!r} is empty in {n} rows: images with none of the labels; write NA"
+            " where nobody knows them"
+        )
+
+# %% ../../nbs/data/04_tables.ipynb #6b4180e3
 def gaps_in(
     cells: pd.DataFrame,  # the columns of labels, as text
     sep,  # of `read_table`
@@ -929,21 +944,6 @@ def gaps_in(
         )
     tell_gaps(cells, lost, sep, kind)
     return lost
-
-
-def tell_gaps(cells: pd.DataFrame, lost: np.ndarray, sep, kind):
-    "Warn of words that were taken for a gap, and of empty cells that were not."
-    column, words = cells.columns[0], sorted(set(cells[lost].to_numpy().ravel()) - {""})
-    if words:
-        one = len(cells.columns) == 1 and sep is None and kind is None
-        keep = "; kind='class' keeps it as a class" if one else ""
-        n = int((cells[lost] != "").any(axis=1).sum())
-        warnings.warn(f"column {column!r} says {some(words)} in {n} rows: no label{keep}")
-    if sep is not None and (n := int((cells[column] == "").sum())):
-        warnings.warn(
-            f"column {column!r} is empty in {n} rows: images with none of the labels; write NA"
-            " where nobody knows them"
-        )
 
 
 def splits_said(cells, lost) -> list:
@@ -1173,7 +1173,7 @@ def check_answers(t: pd.DataFrame, got: Labels):
         names = some(np.array(got.vocab)[lacks], 9)
         warnings.warn(f"no training image has the label {names}: it cannot be learned")
 
-# %% ../../nbs/data/04_tables.ipynb #159dcba4
+# %% ../../nbs/data/04_tables.ipynb #939b78f5
 def listed_again(
     t: pd.DataFrame,  # file, split, label, rel, perhaps target
     path,
@@ -1187,7 +1187,7 @@ def listed_again(
     if n := int(((t.label == "") & (t.split != "rest")).sum()):
         raise ValueError(
             f"{n} of {len(t)} images of the listed table have no label, and their split is not"
-            " 'rest'; read the table anew: table_dls(read_table(...), missing='rest')"
+            " 'rest'; missing='rest' reads them as images without a label"
         )
     text = lambda c: list(map(as_text, t[find_column(t, c, (), "column")]))
     if file is not None:

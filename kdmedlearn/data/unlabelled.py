@@ -150,7 +150,7 @@ def thumbed(t: pd.DataFrame, reader) -> pd.DataFrame:  # file; the same with a c
     got = watched((thumb(look(f)) for f in t.file), len(t), "looking for leaks")
     return t.assign(seen=list(got))
 
-# %% ../../nbs/data/10_unlabelled.ipynb #1504b950
+# %% ../../nbs/data/10_unlabelled.ipynb #c75a402c
 def folder_of(f: Path, groups: set, top) -> str | None:
     "Which of `groups` is one of the folders that `f` lies in below `top`; None: the next above it."
     at = f.parent.relative_to(top) if top is not None else Path(f.parent.name)
@@ -158,12 +158,14 @@ def folder_of(f: Path, groups: set, top) -> str | None:
     return next((name for name in names if name in groups), None)
 
 
-def listed_as(f: Path, known, path) -> str | None:
-    "The path, name or stem by which `known` lists a file of the folder `path`; else None."
+def listed_as(f: Path, known, path, taken=()) -> str | None:
+    """By which path, name or stem `known` lists a file of the folder `path`; None: not at all. A
+    name without its folder counts where it is not in `taken`: it is that of another image."""
     if not f.is_relative_to(path):
         return None
     below = f.relative_to(path)
-    names = below.as_posix(), below.with_suffix("").as_posix(), f.name, f.stem
+    names = [below.as_posix(), below.with_suffix("").as_posix()]
+    names += [f.name, f.stem] if f.name not in taken else []
     return next((n for n in names if n in known), None)
 
 # %% ../../nbs/data/10_unlabelled.ipynb #614e3d23
@@ -178,7 +180,7 @@ def written_alike(groups, known):
                 " write them alike, or nobody sees who is the same"
             )
 
-# %% ../../nbs/data/10_unlabelled.ipynb #87ea34a0
+# %% ../../nbs/data/10_unlabelled.ipynb #a7f6834b
 def reading_of(dls: SetLoaders):
     "How the labelled set was read."
     if not hasattr(dls, "again"):
@@ -212,22 +214,21 @@ def their_groups(
         m[o.group] = m[find_column(m, o.group, (), "group")]
     m = m.drop_duplicates(["file", o.group])
     group = dict(zip(m.file, m[o.group]))
-    twice = set(m.file[m.file.duplicated()])  # one name, two patients
-    return [group.get(listed_as(f, set(group) - twice, o.path)) for f in files]
+    names = set(group) - set(m.file[m.file.duplicated()])  # none of two patients
+    taken = {Path(f).name for f in dls.table.file}
+    return [group.get(listed_as(f, names, o.path, taken)) for f in files]
 
-# %% ../../nbs/data/10_unlabelled.ipynb #9f8398a3
+# %% ../../nbs/data/10_unlabelled.ipynb #5cde6cf1
 def of_judged_groups(
     files: list,
     groups: list,  # of `their_groups`
     judged: pd.DataFrame,  # file, split, group: images of validation and test
 ) -> pd.DataFrame:  # file, other, split, how; as `seen_in_tests`
     "Unlabelled images whose group is in validation or test."
-    first = judged.drop_duplicates("group").set_index("group") if "group" in judged else {}
-    rows = [
-        (f, first.file[g], first.split[g], f"same group {g!r}")
-        for f, g in zip(files, groups)
-        if g is not None and g in first.index
-    ]
+    first = {}
+    if "group" in judged:
+        first = {g: (f, s) for f, s, g in zip(judged.file, judged.split, judged.group)}
+    rows = [(f, *first[g], f"same group {g!r}") for f, g in zip(files, groups) if g in first]
     return pd.DataFrame(rows, columns=["file", "other", "split", "how"])
 
 # %% ../../nbs/data/10_unlabelled.ipynb #271f8895
@@ -377,7 +378,7 @@ def judged_names(dls) -> list:
     tests = list(getattr(dls, "test_names", ()))
     return ["valid", *tests, *[f"test {i}" for i in range(len(dls.loaders))]]
 
-# %% ../../nbs/data/10_unlabelled.ipynb #9645be63
+# %% ../../nbs/data/10_unlabelled.ipynb #82bd9178
 def compared_once(images, dls, seen: str):
     "`unseen`, whose answer `dls` remembers for the same images beside the same validation."
     now = (images, seen, *(dl.dataset for dl in dls.loaders[1:]))
@@ -407,12 +408,12 @@ def unlabelled_images(
     one_of("seen", seen, ("error", "skip"))
     if isinstance(where, Compared):
         return where
-    if isinstance(where, str) and where == "rest" and is_dataset(getattr(dls, "rest", ())):
+    rest = isinstance(where, str) and where == "rest"
+    if rest and is_dataset(getattr(dls, "rest", ())):
         where = dls.rest
     if is_dataset(where):
         return compared_once(where, dls, seen)
-    if isinstance(where, str) and where == "rest":
-        seen = "skip"
+    seen = "skip" if rest else seen
     csv = isinstance(where, (str, Path)) and Path(where).suffix.lower() == ".csv"
     if csv or isinstance(where, pd.DataFrame):
         where = listed_unlabelled(where, reading_of(dls).path)
